@@ -1,0 +1,22 @@
+//! What the functions and the command line share.
+//!
+//! Imports run one way: `pipeline` → `store`, `provider` → `config`, `telemetry` → the nouns.
+//! `store` and `provider` never see each other.
+
+// Level 0: nouns.
+pub mod chunk;
+pub mod job;
+pub mod record;
+pub mod space;
+
+// Level 1: edges.
+pub mod config;
+pub mod telemetry;
+
+// Level 2: the outside world.
+pub mod call;
+pub mod provider;
+pub mod store;
+
+// Level 3: the way from pending to stored.
+pub mod pipeline;
