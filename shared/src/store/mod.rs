@@ -1,1 +1,3 @@
+//! Owns everything that is said to PostgreSQL. Refuses to know providers.
 
+pub mod connect;
