@@ -263,3 +263,36 @@ async fn a_database_that_is_away_is_503_and_a_fault_of_ours_500() {
         })
     );
 }
+
+#[tokio::test]
+async fn a_rotated_secret_is_read_again_and_wrong_ones_cannot_make_that_often() {
+    let (vault, secrets) = crate::secrets::tests::vault("old").await;
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| crate::secrets::tests::ARN.to_owned());
+    let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
+    assert_eq!(guard.check(Some("old")).await, Ok(Authorised::Current));
+    vault.set("new");
+    assert_eq!(guard.check(Some("new")).await, Ok(Authorised::Current));
+    assert_eq!(guard.check(Some("old")).await, Err(CallError::Unauthorised));
+    for _ in 0..10 {
+        assert_eq!(guard.check(Some("wrong")).await, Err(CallError::Unauthorised));
+    }
+    assert_eq!(vault.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_call_without_a_bearer_asks_nobody_for_the_secret() {
+    let (vault, secrets) = crate::secrets::tests::vault("right").await;
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| crate::secrets::tests::ARN.to_owned());
+    let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
+    assert_eq!(guard.check(None).await, Err(CallError::Unauthorised));
+    assert_eq!(vault.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_is_a_dependency_that_is_away() {
+    let (vault, secrets) = crate::secrets::tests::vault("right").await;
+    vault.set("");
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| crate::secrets::tests::ARN.to_owned());
+    let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
+    assert_eq!(guard.check(Some("right")).await.unwrap_err().status(), 503);
+}

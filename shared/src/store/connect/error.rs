@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::Problem;
 use crate::secrets::SecretError;
 
-/// Why there is no connection to the database. Says what to do; names no user and no password.
+/// Why there is no connection to the database. Says what to do; holds no password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("no database is configured")]

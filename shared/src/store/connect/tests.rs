@@ -132,3 +132,17 @@ async fn a_server_that_never_answers_fails_the_check_after_one_more_try() {
     assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error:?}");
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn a_rotated_password_is_read_again_when_the_old_one_is_refused() {
+    let (closed, _) = serve(Manner::Refuses("28P01", "password authentication failed")).await;
+    let (open, _) = serve(Manner::DeadFirst(0)).await;
+    let (vault, secrets) = crate::secrets::tests::vault(&format!("postgresql://app:old@127.0.0.1:{closed}/shop")).await;
+    let arn = |name: &str| (name == "DATABASE_SECRET_ARN").then(|| crate::secrets::tests::ARN.to_owned());
+    let settings = Settings::from_lookup(&arn).unwrap();
+    let database = Database::open(&settings, &secrets, 1).await.unwrap();
+    vault.set(&format!("postgresql://app:new@127.0.0.1:{open}/shop"));
+    database.check().await.unwrap();
+    assert_eq!(&*database.label(), format!("127.0.0.1:{open}/shop"));
+    assert_eq!(vault.asked(), 2);
+}
