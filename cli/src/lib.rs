@@ -1,1 +1,3 @@
+//! The operator's command line, as a library, so that tests can use its parts.
 
+pub mod local;
