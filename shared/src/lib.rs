@@ -12,10 +12,12 @@ pub mod space;
 // Level 1: edges.
 pub mod config;
 pub mod telemetry;
+pub mod tls;
 
 // Level 2: the outside world.
 pub mod call;
 pub mod provider;
+pub mod secrets;
 pub mod store;
 
 // Level 3: the way from pending to stored.

@@ -1,28 +1,38 @@
 //! Owns the settings: reads them once, reports all problems together. Refuses to talk to anything.
+//!
+//! A section is one file: its struct, how it is read, how it is shown. Every default and every range stands there once.
 
-use std::time::Duration;
+mod embedding;
+mod model;
+mod problems;
+mod providers;
+mod queue;
+mod reader;
+mod retention;
+mod secret;
 
-use crate::space::SpaceSpec;
+pub use embedding::Embedding;
+pub use problems::{Problem, Problems};
+pub use providers::OpenAi;
+pub use queue::Queue;
+pub use retention::Retention;
+pub use secret::{Secret, SecretSource};
 
+use reader::Reader;
+
+/// Whether mistakes are refused (production) or warned about (development).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppEnv {
     Production,
     Development,
 }
 
-/// A value that may be given as itself or as `<NAME>_ARN`. Its `Debug` never shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    Value(String),
-    /// The ARN of a secret in AWS Secrets Manager.
-    Arn(String),
-}
-
-impl std::fmt::Debug for SecretSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl AppEnv {
+    /// As `APP_ENV` spells it.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Value(_) => f.write_str("Value(…)"),
-            Self::Arn(arn) => f.debug_tuple("Arn").field(arn).finish(),
+            Self::Production => "production",
+            Self::Development => "development",
         }
     }
 }
@@ -49,63 +59,106 @@ pub struct Settings {
     pub public_url: Option<String>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Embedding {
-    /// `EMBEDDING_PROVIDER`, `EMBEDDING_MODEL`, `EMBEDDING_DIMENSIONS`, `EMBEDDING_…_PREFIX`, `EMBEDDING_CHUNK_…`:
-    /// the space of new projects.
-    pub new_space: SpaceSpec,
-    pub openai: OpenAi,
-    /// `EMBEDDING_QUEUE_ENABLED`
-    pub queue_enabled: bool,
-    /// `SEMANTIC_SEARCH_ENABLED`
-    pub search_enabled: bool,
-    /// `EMBEDDING_BATCH_SIZE`
-    pub batch_size: usize,
-    /// `EMBEDDING_CONCURRENT_REQUESTS`
-    pub concurrent_requests: usize,
-    /// `EMBEDDING_MAX_RETRIES`: attempts in all.
-    pub max_attempts: i32,
-    /// `EMBEDDING_RETRY_BACKOFF_BASE`
-    pub backoff_base: Duration,
+impl Settings {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, Problems> {
+        Self::from_env_as(None)
+    }
+
+    /// Reads the process's environment where an unset `APP_ENV` means `default_env` (`serve`: production).
+    pub fn from_env_as(default_env: Option<AppEnv>) -> Result<Self, Problems> {
+        Self::from_lookup_as(&|name| std::env::var(name).ok(), default_env)
+    }
+
+    /// Reads what `lookup` answers for each variable's name.
+    pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+        Self::from_lookup_as(lookup, None)
+    }
+
+    /// [`Settings::from_lookup`] where an unset `APP_ENV` means `default_env`.
+    pub fn from_lookup_as(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        default_env: Option<AppEnv>,
+    ) -> Result<Self, Problems> {
+        let mut reader = Reader::new(lookup);
+        let app_env = read_app_env(&mut reader, default_env);
+        let settings = Self {
+            app_env,
+            database: read_database(&mut reader),
+            cron_secret: reader.secret("CRON_SECRET"),
+            cron_secret_previous: reader.secret("CRON_SECRET_PREVIOUS"),
+            embedding: Embedding::read(&mut reader, app_env),
+            queue: Queue::read(&mut reader),
+            retention: Retention::read(&mut reader),
+            max_content_bytes: reader.bytes("MAX_CONTENT_BYTES", 10_000_000, 1..=100_000_000),
+            session_secret: reader.secret("SESSION_SECRET"),
+            public_url: reader.public_url("PUBLIC_URL"),
+        };
+        reader.finish(settings)
+    }
+
+    /// The database, for what can't do without.
+    pub fn require_database(&self) -> Result<&SecretSource, Problem> {
+        self.database.as_ref().ok_or_else(|| {
+            Problem::new(
+                "DATABASE_URL",
+                "is not set; set it to postgresql://USER:PASSWORD@HOST/DATABASE, \
+                 or DATABASE_SECRET_ARN to the ARN of a secret in the RDS JSON form",
+            )
+        })
+    }
+
+    /// Each variable with the value that is in force, defaults included; secrets are masked.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("APP_ENV", self.app_env.as_str().to_owned()),
+            secret::row_of_database(self.database.as_ref()),
+            secret::row("CRON_SECRET", "CRON_SECRET_ARN", self.cron_secret.as_ref()),
+            secret::row(
+                "CRON_SECRET_PREVIOUS",
+                "CRON_SECRET_PREVIOUS_ARN",
+                self.cron_secret_previous.as_ref(),
+            ),
+        ];
+        self.embedding.describe(&mut rows);
+        self.queue.describe(&mut rows);
+        self.retention.describe(&mut rows);
+        rows.push(("MAX_CONTENT_BYTES", self.max_content_bytes.to_string()));
+        rows.push(secret::row(
+            "SESSION_SECRET",
+            "SESSION_SECRET_ARN",
+            self.session_secret.as_ref(),
+        ));
+        rows.push((
+            "PUBLIC_URL",
+            self.public_url.clone().unwrap_or_else(|| secret::NOT_SET.to_owned()),
+        ));
+        rows
+    }
 }
 
-/// How to reach a server of OpenAI's shape.
-#[derive(Clone, Debug)]
-pub struct OpenAi {
-    /// `OPENAI_API_KEY`; a server on loopback may need none.
-    pub api_key: Option<SecretSource>,
-    /// `OPENAI_BASE_URL`
-    pub base_url: String,
+fn read_app_env(reader: &mut Reader<'_>, default_env: Option<AppEnv>) -> AppEnv {
+    let on_lambda = reader.text("AWS_LAMBDA_FUNCTION_NAME").is_some();
+    let default = match default_env {
+        _ if on_lambda => AppEnv::Production,
+        Some(env) => env,
+        None => AppEnv::Development,
+    };
+    match reader.text("APP_ENV").as_deref() {
+        None => default,
+        Some("production") => AppEnv::Production,
+        Some("development") => AppEnv::Development,
+        Some(other) => {
+            reader.problem("APP_ENV", format!("is '{other}'; it is production or development"));
+            default
+        }
+    }
 }
 
-#[derive(Clone, Debug)]
-pub struct Queue {
-    /// `VECTORIZE_RECORDS_PER_SLICE`
-    pub records_per_slice: usize,
-    /// `VECTORIZE_JOBS_PER_INVOCATION`
-    pub vectorize_jobs: usize,
-    /// `INGEST_JOBS_PER_INVOCATION`
-    pub ingest_jobs: usize,
-    /// `VECTORIZE_LANES_PER_PROJECT`, of new projects
-    pub lanes_per_project: i16,
-    /// `INGEST_BATCH_SIZE`
-    pub ingest_batch_size: usize,
-    /// `EMBEDDING_WORKER_TIMEOUT`
-    pub worker_timeout: Duration,
-    /// `EMBEDDING_WORKER_INTERVAL`
-    pub worker_interval: Duration,
-    /// `EMBEDDING_CONCURRENT_WORKERS`
-    pub concurrent_workers: usize,
+/// The one secret whose ARN has a name of its own.
+fn read_database(reader: &mut Reader<'_>) -> Option<SecretSource> {
+    reader.secret_named("DATABASE_URL", "DATABASE_SECRET_ARN")
 }
 
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// `EMBEDDING_CLEANUP_RETENTION_DAYS`
-    pub job_days: u32,
-    /// `EMBEDDING_CLEANUP_INTERVAL`
-    pub interval: Duration,
-    /// `AUDIT_RETENTION_DAYS`
-    pub audit_days: u32,
-    /// `METRICS_RETENTION_DAYS`
-    pub metrics_days: u32,
-}
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,10 @@ pub struct Limits {
 pub enum Failure {
     /// 429: this endpoint wants a rest.
     #[error("rate limited: {message}")]
-    RateLimited { retry_after: Option<Duration>, message: String },
+    RateLimited {
+        retry_after: Option<Duration>,
+        message: String,
+    },
     /// 5xx, 408, a refused or broken connection, a time-out of the request's own.
     #[error("unavailable: {message}")]
     Unavailable { message: String },
