@@ -4,6 +4,7 @@ pub mod app;
 mod args;
 mod drain;
 mod exit;
+pub mod local;
 mod output;
 mod progress;
 pub mod reading;
