@@ -4,8 +4,10 @@ use anyhow::{Result, anyhow};
 use serde_json::Value;
 use shared::config::Settings;
 
-use crate::reading::Pieces;
-use crate::shapes::{Coverage, Enqueued, Hit, Job, Migration, Project, Status, TickReport};
+use crate::exit::usage;
+use crate::local::Server;
+use crate::reading::Piece;
+use crate::shapes::{Coverage, Hit, Job, Migration, Project, Status, TickReport};
 
 /// One of the three workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -78,9 +80,9 @@ impl App {
         Err(unwired("App::tick"))
     }
 
-    /// Stages the pieces and makes one job of them; an error among them leaves nothing behind.
-    pub async fn enqueue_ingest(&self, _options: &IngestOptions, _pieces: &mut Pieces) -> Result<Enqueued> {
-        Err(unwired("App::enqueue_ingest"))
+    /// One INGEST_DATA job of a piece's records, numbered from 1 in it; gives the job's id.
+    pub async fn enqueue(&self, _options: &IngestOptions, _piece: &Piece) -> Result<i64> {
+        Err(unwired("App::enqueue"))
     }
 
     /// The nearest records to a text; `filter` is what their metadata contains.
@@ -125,19 +127,29 @@ impl App {
 
 /// Everything that the environment says; all problems together in the error.
 pub fn settings() -> Result<Settings> {
-    Err(unwired("app::settings"))
+    Settings::from_env().map_err(|problems| usage(problems.to_string()))
 }
 
 /// A database on this machine, for as long as this value lives.
 #[derive(Debug)]
 pub struct LocalDatabase {
-    pub url: String,
+    server: Server,
+    name: String,
 }
 
 impl LocalDatabase {
-    /// Sets up and starts what is missing. `report` is told each step that takes time.
-    pub fn start(_name: &str, _report: &dyn Fn(&str)) -> Result<Self> {
-        Err(unwired("LocalDatabase::start"))
+    /// Sets up and starts what is missing, which blocks for seconds the first time. `report` is told each step.
+    pub fn start(name: &str, report: &dyn Fn(&str)) -> Result<Self> {
+        let server = Server::start_reporting(report)?;
+        server.create_database(name)?;
+        Ok(Self {
+            server,
+            name: name.to_owned(),
+        })
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url(&self.name)
     }
 }
 

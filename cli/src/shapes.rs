@@ -139,7 +139,7 @@ pub struct TickReport {
     pub more: BTreeMap<String, Value>,
 }
 
-/// A job that was put into the queue.
+/// A job that `ingest` put into the queue, a line a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Enqueued {

@@ -67,7 +67,7 @@ async fn open(context: &Context) -> Result<Option<(App, Option<LocalDatabase>)>>
     let output = context.output;
     let started = tokio::task::spawn_blocking(move || LocalDatabase::start("demo", &|step| output.note(step)));
     let local = started.await.context("the database's set-up broke off")??;
-    let app = App::open_at(&local.url).await?;
+    let app = App::open_at(&local.url()).await?;
     Ok(Some((app, Some(local))))
 }
 
@@ -78,9 +78,8 @@ async fn store(app: &App, context: &Context) -> Result<()> {
         generate_embeddings: true,
     };
     let mut pieces = reading::of_bytes("the sample", ARTICLES, Format::Ndjson);
-    let enqueued = app.enqueue_ingest(&options, &mut pieces).await?;
-    let id = enqueued.job_id.parse().context("the job's id isn't a number")?;
-    let result = drain::ingest(app, id, PROJECT).await?;
+    let handed = drain::enqueue(app, &options, &mut pieces).await?;
+    let result = drain::ingest(app, &handed, PROJECT, context.output).await?;
     context.output.show(
         &json!({"step": "ingested", "saved": result.saved_count, "skipped": result.skipped_count}),
         || {

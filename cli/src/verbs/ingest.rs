@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use serde_json::json;
+use anyhow::Result;
 
 use super::{project_or_only, ready};
 use crate::Context;
 use crate::app::IngestOptions;
-use crate::drain;
+use crate::drain::{self, Handed};
 use crate::exit::Ended;
-use crate::output::{Output, brief, count};
+use crate::output::{Align, Output, Table, brief, count};
 use crate::reading::{self, Fields, Format};
-use crate::shapes::IngestResult;
+use crate::shapes::{Enqueued, IngestResult};
 
 /// So many rejected records are told; `--json` has all that the job's result keeps.
 const SHOWN_REJECTS: usize = 20;
@@ -58,23 +57,20 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         priority: args.priority,
         generate_embeddings: !args.no_embeddings,
     };
-    let enqueued = app.enqueue_ingest(&options, &mut pieces).await?;
+    let handed = drain::enqueue(&app, &options, &mut pieces).await?;
+    if handed.is_empty() {
+        output.note("there are no records in it");
+    }
     if !args.wait {
-        let text = format!("job {} has {} records", enqueued.job_id, count(enqueued.records));
-        output.show(&enqueued, || text)?;
+        let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
+        output.list(&jobs, table)?;
         return Ok(Ended::Well);
     }
-    output.note(format!(
-        "job {} has {} records",
-        enqueued.job_id,
-        count(enqueued.records)
-    ));
-    let id = enqueued.job_id.parse().context("the job's id isn't a number")?;
-    let result = drain::ingest(&app, id, &options.project).await?;
+    let result = drain::ingest(&app, &handed, &options.project, output).await?;
     if options.generate_embeddings {
         drain::embed(&app, &options.project, output).await?;
     }
-    show(&result, &enqueued.job_id, output)?;
+    show(&result, output)?;
     Ok(if result.rejected.is_empty() {
         Ended::Well
     } else {
@@ -82,14 +78,23 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     })
 }
 
-fn show(result: &IngestResult, job_id: &str, output: Output) -> Result<()> {
-    let object = json!({
-        "jobId": job_id,
-        "savedCount": result.saved_count,
-        "skippedCount": result.skipped_count,
-        "rejected": result.rejected,
-    });
-    output.show(&object, || {
+fn enqueued(handed: &Handed) -> Enqueued {
+    Enqueued {
+        job_id: handed.job_id.to_string(),
+        records: handed.lines.len() as u64,
+    }
+}
+
+fn table(jobs: &[Enqueued]) -> Table {
+    let mut table = Table::new(&[("job", Align::Right), ("records", Align::Right)], "no jobs");
+    for job in jobs {
+        table.row([job.job_id.clone(), count(job.records)]);
+    }
+    table
+}
+
+fn show(result: &IngestResult, output: Output) -> Result<()> {
+    output.show(result, || {
         let mut lines = vec![format!(
             "{} saved, {} skipped, {} rejected",
             count(result.saved_count),
