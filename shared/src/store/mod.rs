@@ -1,1 +1,162 @@
+//! Owns every statement that is sent to PostgreSQL, one file a noun. Refuses to know providers and policies.
+//!
+//! Statements are unnamed and typed (`query_typed`), and nothing outlives its transaction: a pooler in transaction
+//! mode may stand between. Lock order everywhere: job → record → pending.
 
+pub mod claim;
+mod connect;
+pub mod endpoints;
+mod ends;
+pub mod enqueue;
+pub mod ensure;
+pub mod ingest;
+pub mod jobs;
+pub mod migrate;
+pub mod pending;
+pub mod projects;
+pub mod retention;
+pub mod search;
+pub mod spaces;
+pub mod staged;
+pub mod vectors;
+pub mod workers;
+
+use deadpool_postgres::Object;
+use tokio::sync::OnceCell;
+use tokio_postgres::types::{Kind, ToSql, Type};
+use tokio_postgres::{Row, error::SqlState};
+
+pub use connect::*;
+
+/// A parameter with its type, so that the statement needs no round trip to be prepared.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// What can go wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("database: {}", describe(.0))]
+    Database(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Schema(#[from] migrate::SchemaError),
+    /// Someone else may hold the job by now; nothing was written.
+    #[error("the lease is lost")]
+    LeaseLost,
+    #[error("no project '{0}'; create it with: cronvec projects create {0}")]
+    NoProject(String),
+    #[error("no job {0}")]
+    NoJob(i64),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Invalid(String),
+    /// What stands in the database isn't what this code wrote.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
+}
+
+impl StoreError {
+    /// The server gave up waiting for someone's lock.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    }
+
+    /// The database can't be reached, or went away: nobody's fault here.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Database(error) => {
+                error.is_closed()
+                    || error.code().is_none_or(|code| {
+                        matches!(code.code().get(..2), Some("08" | "53" | "57"))
+                            || *code == SqlState::T_R_DEADLOCK_DETECTED
+                    })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `tokio_postgres` says "db error" and keeps what the server said for those who ask.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(server) => match server.hint() {
+            Some(hint) => format!("{} ({}). {hint}", server.message(), server.code().code()),
+            None => format!("{} ({})", server.message(), server.code().code()),
+        },
+        None => error.to_string(),
+    }
+}
+
+/// The types of the extension `vector`, whose numbers differ from database to database.
+#[derive(Clone, Debug)]
+pub(crate) struct VectorTypes {
+    pub vector: Type,
+    pub array: Type,
+}
+
+/// The database as the rest of the code sees it.
+pub struct Store {
+    database: Database,
+    vector_types: OnceCell<VectorTypes>,
+}
+
+impl Store {
+    pub fn new(database: Database) -> Self {
+        Self {
+            database,
+            vector_types: OnceCell::new(),
+        }
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.database.get().await?)
+    }
+
+    async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(self.client().await?.query_typed(statement, params).await?)
+    }
+
+    async fn query_opt(&self, statement: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(statement, params).await?.into_iter().next())
+    }
+
+    async fn query_one(&self, statement: &str, params: &[Param<'_>]) -> Result<Row, StoreError> {
+        self.query_opt(statement, params)
+            .await?
+            .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))
+    }
+
+    async fn execute(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        Ok(self.client().await?.execute_typed(statement, params).await?)
+    }
+
+    pub(crate) async fn vector_types(&self) -> Result<&VectorTypes, StoreError> {
+        self.vector_types
+            .get_or_try_init(|| async {
+                let row = self
+                    .query_opt(
+                        "SELECT t.oid, t.typarray, n.nspname::text
+                         FROM pg_extension e
+                         JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+                             AND d.classid = 'pg_type'::regclass AND d.deptype = 'e'
+                         JOIN pg_type t ON t.oid = d.objid AND t.typname = 'vector'
+                         JOIN pg_namespace n ON n.oid = t.typnamespace
+                         WHERE e.extname = 'vector'",
+                        &[],
+                    )
+                    .await?
+                    .ok_or(StoreError::Schema(migrate::SchemaError::NoVector))?;
+                let schema: String = row.get(2);
+                let vector = Type::new("vector".into(), row.get(0), Kind::Simple, schema.clone());
+                let array = Type::new("_vector".into(), row.get(1), Kind::Array(vector.clone()), schema);
+                Ok(VectorTypes { vector, array })
+            })
+            .await
+    }
+}

@@ -1,0 +1,127 @@
+//! Owns the claim: who gets a slot next. Refuses to know what the jobs do.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::job::{ClaimedJob, JobType, Lease};
+
+const CLAIM: &str = include_str!("claim.sql");
+
+/// A project's own jobs, along its own index.
+const ONE_PROJECT: &str = "j.project_id = $7";
+const ANY_PROJECT: &str = "$7::int IS NULL";
+
+/// While the number of a project's lanes changes, jobs of the old number finish first.
+const LANES_AGREE: &str = "NOT EXISTS (
+    SELECT FROM cronvec.job_queue o
+    WHERE o.status = 'PROCESSING' AND o.project_id = j.project_id AND o.space_id = j.space_id AND o.lanes <> j.lanes)";
+
+/// A space that the caller can serve, and the endpoint that it would ask.
+#[derive(Debug, Clone)]
+pub struct Servable {
+    pub space_id: i32,
+    pub endpoint: String,
+}
+
+/// What a claim wants.
+#[derive(Debug, Clone)]
+pub struct ClaimWish<'a> {
+    pub job_type: JobType,
+    /// For VECTORIZE the spaces that this worker serves.
+    pub spaces: &'a [Servable],
+    pub limit: usize,
+    pub lease: Duration,
+    pub worker: &'a str,
+    pub project_id: Option<i32>,
+}
+
+impl Store {
+    /// Leases the jobs whose turn it is: those of dead workers first, then by priority, projects taking turns, each
+    /// tenth pick a lower priority's.
+    pub async fn claim_jobs(&self, wish: &ClaimWish<'_>) -> Result<Vec<ClaimedJob>, StoreError> {
+        let (spaces, endpoints): (Vec<i32>, Vec<&str>) = match wish.job_type {
+            JobType::IngestData => (vec![0], vec![""]),
+            JobType::Vectorize => wish
+                .spaces
+                .iter()
+                .map(|space| (space.space_id, space.endpoint.as_str()))
+                .unzip(),
+        };
+        self.promote_due_jobs().await?;
+        let rows = self
+            .query(
+                &claim_statement(wish.job_type, wish.project_id.is_some()),
+                &[
+                    (&wish.job_type.as_str(), Type::TEXT),
+                    (&spaces, Type::INT4_ARRAY),
+                    (&endpoints, Type::TEXT_ARRAY),
+                    (&i64::try_from(wish.limit).unwrap_or(i64::MAX), Type::INT8),
+                    (&wish.lease.as_secs_f64(), Type::FLOAT8),
+                    (&wish.worker, Type::TEXT),
+                    (&wish.project_id, Type::INT4),
+                ],
+            )
+            .await?;
+        rows.iter().map(|row| claimed(row, wish.job_type)).collect()
+    }
+
+    /// Puts jobs whose time has come into the line. A bounded number: the next claim goes on.
+    async fn promote_due_jobs(&self) -> Result<u64, StoreError> {
+        self.execute(
+            "WITH due AS MATERIALIZED (
+                 SELECT id, job_type, space_id, project_id, priority
+                 FROM cronvec.job_queue
+                 WHERE status = 'PENDING' AND turn IS NULL AND NOT held AND scheduled_for <= clock_timestamp()
+                 ORDER BY scheduled_for LIMIT 200
+                 FOR NO KEY UPDATE SKIP LOCKED
+             ), numbered AS (
+                 SELECT due.*, row_number() OVER (PARTITION BY job_type, space_id, project_id, priority ORDER BY id) - 1 AS nth
+                 FROM due
+             )
+             UPDATE cronvec.job_queue j
+             SET turn = n.nth + cronvec.next_turn(n.job_type, n.space_id, n.project_id, n.priority)
+             FROM numbered n WHERE j.id = n.id",
+            &[],
+        )
+        .await
+    }
+}
+
+/// The text of the claim, for `EXPLAIN` too.
+pub fn claim_statement(job_type: JobType, of_one_project: bool) -> String {
+    let project = if of_one_project { ONE_PROJECT } else { ANY_PROJECT };
+    match job_type {
+        JobType::IngestData => CLAIM.replace("/*only*/", project),
+        JobType::Vectorize => CLAIM.replace("/*only*/", &format!("{project} AND {LANES_AGREE}")),
+    }
+}
+
+fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {
+    let progress: Option<serde_json::Value> = row.get(14);
+    Ok(ClaimedJob {
+        lease: Lease {
+            job_id: row.get(0),
+            token: row.get(1),
+        },
+        job_type,
+        project: row.get(2),
+        project_id: row.get(3),
+        space_id: row.get(4),
+        lane: row.get(5),
+        lanes: row.get(6),
+        priority: row.get(7),
+        attempts: row.get(8),
+        max_attempts: row.get(9),
+        backoff_ms: row.get(10),
+        crashes: row.get(11),
+        payload: row.get(12),
+        cursor: row.get(13),
+        progress: progress
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(|error| StoreError::Unreadable(format!("progress of job {}: {error}", row.get::<_, i64>(0))))?,
+    })
+}

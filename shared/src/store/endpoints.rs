@@ -1,0 +1,76 @@
+//! Owns the pauses of providers' endpoints, for all instances. Refuses to judge who is to blame.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// Why and for how long an endpoint isn't asked.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Pause {
+    pub endpoint: String,
+    pub seconds_left: f64,
+    /// Only a person can mend it.
+    pub circuit: bool,
+    pub message: String,
+}
+
+impl Store {
+    /// Lets an endpoint rest. A longer rest that is there already stays.
+    pub async fn pause_endpoint(
+        &self,
+        endpoint: &str,
+        rest: Duration,
+        circuit: bool,
+        message: &str,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO cronvec.provider_pauses AS p (endpoint, until, circuit, message)
+             VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
+             ON CONFLICT (endpoint) DO UPDATE SET
+                 until = greatest(p.until, excluded.until), circuit = excluded.circuit, message = excluded.message,
+                 updated_at = now()",
+            &[
+                (&endpoint, Type::TEXT),
+                (&rest.as_secs_f64(), Type::FLOAT8),
+                (&circuit, Type::BOOL),
+                (&message, Type::TEXT),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The endpoint works again.
+    pub async fn resume_endpoint(&self, endpoint: &str) -> Result<(), StoreError> {
+        self.execute(
+            "DELETE FROM cronvec.provider_pauses WHERE endpoint = $1",
+            &[(&endpoint, Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Those that rest now, of these or of all.
+    pub async fn pauses(&self, endpoints: Option<&[&str]>) -> Result<Vec<Pause>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT endpoint, extract(epoch FROM until - clock_timestamp())::float8, circuit, message
+                 FROM cronvec.provider_pauses
+                 WHERE until > clock_timestamp() AND ($1::text[] IS NULL OR endpoint = ANY ($1))
+                 ORDER BY endpoint LIMIT 1000",
+                &[(&endpoints, Type::TEXT_ARRAY)],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Pause {
+                endpoint: row.get(0),
+                seconds_left: row.get(1),
+                circuit: row.get(2),
+                message: row.get(3),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,186 @@
+//! Owns what the holder of a lease may do to its job: renew, report, end. Refuses all of it without a live lease.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::job::{ClaimedJob, End, Ended, JobStatus, Lease, Progress};
+
+/// The fence. It locks the job's row, so that whoever would take the job over waits for this statement's end, and if
+/// someone changed the row meanwhile PostgreSQL looks at it again. An `EXISTS` wouldn't: it sees a snapshot.
+/// $1 is the job, $2 the token.
+pub(super) const FENCE: &str = "job AS MATERIALIZED (
+    SELECT j.* FROM cronvec.job_queue j
+    WHERE j.id = $1 AND j.lease_token = $2 AND j.lease_expires_at > clock_timestamp()
+    FOR NO KEY UPDATE)";
+
+/// How long a FAILED job keeps its lane before a new one is made.
+const FAILED_HOLD: &str = "1 hour";
+
+impl Store {
+    pub async fn complete_job(&self, job: &ClaimedJob, result: serde_json::Value) -> Result<Ended, StoreError> {
+        self.end_job(job, End::Completed { result }).await
+    }
+
+    /// Costs the job an attempt; after the last one it is FAILED, before that it waits.
+    pub async fn fail_job(&self, job: &ClaimedJob, error: &str) -> Result<Ended, StoreError> {
+        self.end_job(job, End::Failed { error: error.into() }).await
+    }
+
+    /// Parts from a job. One statement, so that a continuing job is the same row and can't fork.
+    pub async fn end_job(&self, job: &ClaimedJob, end: End) -> Result<Ended, StoreError> {
+        let fenced = |rest: &str| format!("WITH {FENCE}{rest} RETURNING j.status, j.attempts");
+        let id: super::Param<'_> = (&job.lease.job_id, Type::INT8);
+        let token: super::Param<'_> = (&job.lease.token, Type::UUID);
+        let row = match &end {
+            End::Completed { result } => {
+                let due = due_in_lane("job");
+                self.query_opt(
+                    &fenced(&format!(
+                        ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job)
+                         UPDATE cronvec.job_queue j
+                         SET status = CASE WHEN due.more THEN 'PENDING' ELSE 'COMPLETED' END,
+                             turn = CASE WHEN due.more AND NOT job.held
+                                 THEN cronvec.last_turn(job.job_type, job.space_id, job.priority) END,
+                             scheduled_for = CASE WHEN due.more THEN clock_timestamp() ELSE job.scheduled_for END,
+                             payload = CASE WHEN due.more THEN job.payload END,
+                             cursor = CASE WHEN due.more THEN job.cursor END,
+                             completed_at = CASE WHEN NOT due.more THEN clock_timestamp() END,
+                             active_ms = {ACTIVE_MS},
+                             result = CASE WHEN NOT due.more
+                                 THEN $3::jsonb || jsonb_build_object('activeMs', {ACTIVE_MS}) END,
+                             lease_token = NULL, lease_expires_at = NULL, crashes = 0,
+                             attempts = CASE WHEN due.more THEN 0 ELSE job.attempts END
+                         FROM job, due WHERE j.id = job.id"
+                    )),
+                    &[id, token, (result, Type::JSONB)],
+                )
+                .await?
+            }
+            End::Released { progressed } => {
+                self.query_opt(
+                    &fenced(&format!(
+                        " UPDATE cronvec.job_queue j
+                         SET status = 'PENDING', scheduled_for = clock_timestamp(),
+                             turn = CASE WHEN NOT job.held
+                                 THEN cronvec.last_turn(job.job_type, job.space_id, job.priority) END,
+                             active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
+                             attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
+                             crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END
+                         FROM job WHERE j.id = job.id"
+                    )),
+                    &[id, token, (progressed, Type::BOOL)],
+                )
+                .await?
+            }
+            End::Snoozed { delay } => {
+                self.query_opt(
+                    &fenced(&format!(
+                        " UPDATE cronvec.job_queue j
+                         SET status = 'PENDING', turn = NULL,
+                             scheduled_for = clock_timestamp() + make_interval(secs => $3),
+                             active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL
+                         FROM job WHERE j.id = job.id"
+                    )),
+                    &[id, token, (&delay.as_secs_f64(), Type::FLOAT8)],
+                )
+                .await?
+            }
+            End::Failed { error } => {
+                self.query_opt(
+                    &fenced(&format!(
+                        ", verdict AS MATERIALIZED (SELECT attempts + 1 >= max_attempts AS final FROM job),
+                         hold AS (
+                             INSERT INTO cronvec.lane_holds (space_id, project_id, lane, job_id, reason, until)
+                             SELECT job.space_id, job.project_id, job.lane, job.id, 'FAILED', now() + interval '{FAILED_HOLD}'
+                             FROM job, verdict WHERE verdict.final AND job.job_type = 'VECTORIZE'
+                             ON CONFLICT ON CONSTRAINT lane_holds_pkey DO UPDATE
+                                 SET job_id = excluded.job_id, reason = excluded.reason, until = excluded.until)
+                         UPDATE cronvec.job_queue j
+                         SET attempts = job.attempts + 1,
+                             status = CASE WHEN verdict.final THEN 'FAILED' ELSE 'PENDING' END,
+                             turn = NULL,
+                             completed_at = CASE WHEN verdict.final THEN clock_timestamp() END,
+                             scheduled_for = CASE WHEN verdict.final THEN job.scheduled_for
+                                 ELSE clock_timestamp() + {BACKOFF} END,
+                             active_ms = {ACTIVE_MS},
+                             result = jsonb_build_object('error', $3::text, 'activeMs', {ACTIVE_MS}),
+                             lease_token = NULL, lease_expires_at = NULL
+                         FROM job, verdict WHERE j.id = job.id",
+                        BACKOFF = backoff("job.backoff_ms", "job.attempts"),
+                    )),
+                    &[id, token, (error, Type::TEXT)],
+                )
+                .await?
+            }
+        };
+        let row = row.ok_or(StoreError::LeaseLost)?;
+        let status: JobStatus = row.get::<_, &str>(0).parse().map_err(StoreError::Unreadable)?;
+        Ok(Ended {
+            status,
+            attempts: row.get(1),
+        })
+    }
+
+    /// Keeps a job for longer, when no write does.
+    pub async fn renew_lease(&self, lease: Lease, duration: Duration) -> Result<(), StoreError> {
+        let renewed = self
+            .execute(
+                &format!(
+                    "WITH {FENCE} UPDATE cronvec.job_queue j
+                     SET lease_expires_at = clock_timestamp() + make_interval(secs => $3) FROM job WHERE j.id = job.id"
+                ),
+                &[
+                    (&lease.job_id, Type::INT8),
+                    (&lease.token, Type::UUID),
+                    (&duration.as_secs_f64(), Type::FLOAT8),
+                ],
+            )
+            .await?;
+        if renewed == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost)
+        }
+    }
+
+    pub async fn update_progress(&self, lease: Lease, progress: &Progress) -> Result<(), StoreError> {
+        let updated = self
+            .execute(
+                &format!("WITH {FENCE} UPDATE cronvec.job_queue j SET progress = $3 FROM job WHERE j.id = job.id"),
+                &[
+                    (&lease.job_id, Type::INT8),
+                    (&lease.token, Type::UUID),
+                    (&json!(progress), Type::JSONB),
+                ],
+            )
+            .await?;
+        if updated == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost)
+        }
+    }
+}
+
+/// Time worked on it so far, in ms.
+const ACTIVE_MS: &str = "(job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint)";
+
+/// What attempt n failing waits: base × 2^(n−1), plus up to 10 %, at most an hour. `failed` counts those before it.
+pub(super) fn backoff(base_ms: &str, failed: &str) -> String {
+    format!(
+        "make_interval(secs => least(3600, {base_ms} / 1000.0 * power(2, least({failed}, 30)) * (1 + random() / 10)))"
+    )
+}
+
+/// Whether the lane of this job row has work that is due.
+pub(super) fn due_in_lane(job: &str) -> String {
+    format!(
+        "EXISTS (
+             SELECT FROM cronvec.pending w
+             WHERE w.space_id = {job}.space_id AND w.project_id = {job}.project_id AND w.not_before <= clock_timestamp()
+                 AND ({job}.lanes = 1 OR w.bucket % {job}.lanes = {job}.lane))"
+    )
+}

@@ -1,0 +1,245 @@
+//! Owns how INGEST_DATA jobs come into the queue. Refuses to read what their records say.
+
+use tokio_postgres::types::{Json, Type};
+
+use super::{Store, StoreError};
+
+/// Records of a payload that is kept in the job's own row, in bytes; larger ones are staged.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// What a producer asks of a job.
+#[derive(Debug, Clone)]
+pub struct EnqueueOptions {
+    pub priority: i32,
+    pub max_attempts: i32,
+    pub backoff_ms: i32,
+    /// From now; zero for at once.
+    pub delay: std::time::Duration,
+    pub embed: bool,
+    pub idempotency_key: Option<String>,
+}
+
+impl Default for EnqueueOptions {
+    fn default() -> Self {
+        Self {
+            priority: 0,
+            max_attempts: 3,
+            backoff_ms: 10_000,
+            delay: std::time::Duration::ZERO,
+            embed: true,
+            idempotency_key: None,
+        }
+    }
+}
+
+/// A job to be: its project and its records, one JSON text each.
+#[derive(Debug, Clone)]
+pub struct NewJob<'a> {
+    pub project: &'a str,
+    pub records: &'a [&'a [u8]],
+    pub options: EnqueueOptions,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enqueued {
+    New(i64),
+    /// The same key and the same body: the job that is there.
+    Same(i64),
+}
+
+impl Enqueued {
+    pub fn job_id(&self) -> i64 {
+        match self {
+            Self::New(id) | Self::Same(id) => *id,
+        }
+    }
+}
+
+impl Store {
+    /// Puts one INGEST_DATA job into the queue.
+    pub async fn enqueue(&self, job: NewJob<'_>) -> Result<Enqueued, StoreError> {
+        let mut all = self.enqueue_many(std::slice::from_ref(&job)).await?;
+        all.pop()
+            .ok_or_else(|| StoreError::Unreadable("enqueue gave no job".into()))
+    }
+
+    /// Puts many into the queue in one statement. All or none.
+    pub async fn enqueue_many(&self, jobs: &[NewJob<'_>]) -> Result<Vec<Enqueued>, StoreError> {
+        let mut columns = Columns::default();
+        for job in jobs {
+            columns.push(job)?;
+        }
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        let rows = transaction
+            .query_typed(
+                "WITH input AS MATERIALIZED (
+                     SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
+                         coalesce(p.max_attempts, i.max_attempts) AS max_attempts,
+                         coalesce(p.backoff_ms, i.backoff_ms) AS backoff_ms,
+                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id
+                     FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
+                             $8::bytea[]) WITH ORDINALITY
+                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, nth)
+                     JOIN cronvec.projects p ON p.name = i.project
+                     ORDER BY i.nth
+                 ), bases AS MATERIALIZED (
+                     SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', 0, project_id, priority) AS turn
+                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE delay <= 0) AS lines
+                 ), made AS (
+                     INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
+                         payload, idempotency_key, idempotency_hash, held, scheduled_for, turn)
+                     SELECT i.id, 'INGEST_DATA', i.project, i.project_id, i.priority, i.max_attempts, i.backoff_ms,
+                         i.payload, i.key, i.hash, i.paused, now() + make_interval(secs => i.delay),
+                         CASE WHEN i.delay <= 0 THEN b.turn - 1
+                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.delay <= 0 ORDER BY i.nth) END
+                     FROM input i LEFT JOIN bases b USING (project_id, priority)
+                     ORDER BY i.nth
+                     ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+                     RETURNING id
+                 )
+                 SELECT i.nth, i.project_id, made.id FROM input i LEFT JOIN made USING (id) ORDER BY i.nth",
+                &[
+                    (&columns.projects, Type::TEXT_ARRAY),
+                    (&columns.priorities, Type::INT4_ARRAY),
+                    (&columns.max_attempts, Type::INT4_ARRAY),
+                    (&columns.backoffs, Type::INT4_ARRAY),
+                    (&columns.delays, Type::FLOAT8_ARRAY),
+                    (&columns.payloads, Type::JSONB_ARRAY),
+                    (&columns.keys, Type::TEXT_ARRAY),
+                    (&columns.hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        if rows.len() != jobs.len() {
+            let found: std::collections::HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+            let missing = (1..)
+                .zip(jobs)
+                .find(|(nth, _)| !found.contains(nth))
+                .map_or("", |(_, job)| job.project);
+            return Err(StoreError::NoProject(missing.into()));
+        }
+        let mut enqueued = Vec::with_capacity(jobs.len());
+        for (row, job) in rows.iter().zip(jobs) {
+            match row.get::<_, Option<i64>>(2) {
+                Some(id) => {
+                    if !is_inline(job.records) {
+                        super::staged::stage(&transaction, id, job.records).await?;
+                    }
+                    enqueued.push(Enqueued::New(id));
+                }
+                None => enqueued.push(existing(&transaction, row.get(1), job).await?),
+            }
+        }
+        transaction.commit().await?;
+        Ok(enqueued)
+    }
+}
+
+/// The job that has this key already.
+async fn existing(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    project_id: i32,
+    job: &NewJob<'_>,
+) -> Result<Enqueued, StoreError> {
+    let key = job.options.idempotency_key.as_deref();
+    let rows = transaction
+        .query_typed(
+            "SELECT id, idempotency_hash FROM cronvec.job_queue WHERE project_id = $1 AND idempotency_key = $2",
+            &[(&project_id, Type::INT4), (&key, Type::TEXT)],
+        )
+        .await?;
+    match rows.first() {
+        Some(row) if row.get::<_, &[u8]>(1) == body_hash(job).as_slice() => Ok(Enqueued::Same(row.get(0))),
+        Some(row) => Err(StoreError::Conflict(format!(
+            "the idempotency key '{}' was used for another body (job {})",
+            key.unwrap_or_default(),
+            row.get::<_, i64>(0)
+        ))),
+        None => Err(StoreError::Conflict(
+            "the job with this idempotency key has just gone; send it again".into(),
+        )),
+    }
+}
+
+#[derive(Default)]
+struct Columns<'a> {
+    projects: Vec<&'a str>,
+    priorities: Vec<i32>,
+    max_attempts: Vec<i32>,
+    backoffs: Vec<i32>,
+    delays: Vec<f64>,
+    payloads: Vec<Json<serde_json::Value>>,
+    keys: Vec<Option<&'a str>>,
+    hashes: Vec<Option<Vec<u8>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, job: &'a NewJob<'_>) -> Result<(), StoreError> {
+        let options = &job.options;
+        if options.max_attempts < 1 || options.backoff_ms < 0 {
+            return Err(StoreError::Invalid(
+                "maxAttempts is at least 1, a backoff isn't negative".into(),
+            ));
+        }
+        if options.priority == i32::MIN {
+            return Err(StoreError::Invalid(format!("a priority is larger than {}", i32::MIN)));
+        }
+        if options
+            .idempotency_key
+            .as_ref()
+            .is_some_and(|key| key.contains('\0') || key.len() > 500)
+        {
+            return Err(StoreError::Invalid(
+                "an idempotency key has at most 500 bytes, none of them NUL".into(),
+            ));
+        }
+        self.projects.push(job.project);
+        self.priorities.push(options.priority);
+        self.max_attempts.push(options.max_attempts);
+        self.backoffs.push(options.backoff_ms);
+        self.delays.push(options.delay.as_secs_f64());
+        self.payloads.push(Json(payload(job)));
+        self.keys.push(options.idempotency_key.as_deref());
+        self.hashes
+            .push(options.idempotency_key.as_ref().map(|_| body_hash(job)));
+        Ok(())
+    }
+}
+
+fn payload(job: &NewJob<'_>) -> serde_json::Value {
+    let mut payload = serde_json::json!({
+        "total": job.records.len(),
+        "generateEmbeddings": job.options.embed,
+        "priority": job.options.priority,
+    });
+    if is_inline(job.records) {
+        let texts: Vec<_> = job
+            .records
+            .iter()
+            .map(|record| String::from_utf8_lossy(record))
+            .collect();
+        // As text within JSON, so that what jsonb can't hold (a NUL) reaches the worker and is rejected there by line.
+        payload["records"] = serde_json::json!(texts);
+    }
+    payload
+}
+
+fn is_inline(records: &[&[u8]]) -> bool {
+    records.iter().map(|record| record.len()).sum::<usize>() <= INLINE_BYTES
+        && records
+            .iter()
+            .all(|record| std::str::from_utf8(record).is_ok_and(|text| !text.contains('\0')))
+}
+
+fn body_hash(job: &NewJob<'_>) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update([u8::from(job.options.embed)]);
+    for record in job.records {
+        hash.update(record.len().to_le_bytes());
+        hash.update(record);
+    }
+    hash.finalize().to_vec()
+}

@@ -1,0 +1,107 @@
+//! Owns the step that each tick begins with: due work has its VECTORIZE job. Refuses to do any of the work.
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// Pairs of space and project that one tick looks at; the next tick goes on behind them.
+const PAIRS_PER_TICK: i64 = 1000;
+
+impl Store {
+    /// Makes a VECTORIZE job for each lane that has due work and no active job, and lets a waiting job rank as its
+    /// highest due record. Bounded, idempotent, ordered by key. Returns how many it made.
+    pub async fn ensure_vectorize_jobs(&self, max_attempts: i32, backoff_ms: i32) -> Result<u64, StoreError> {
+        let row = self
+            .query_one(
+                "WITH RECURSIVE start AS MATERIALIZED (
+                     SELECT space_id, project_id FROM cronvec.tick_cursor WHERE name = 'ensure'
+                 ), pairs (space_id, project_id, nth) AS (
+                     (SELECT w.space_id, w.project_id, 1 FROM cronvec.pending w, start
+                      WHERE (w.space_id, w.project_id) > (start.space_id, start.project_id)
+                      ORDER BY w.space_id, w.project_id LIMIT 1)
+                     UNION ALL
+                     SELECT following.space_id, following.project_id, pairs.nth + 1
+                     FROM pairs CROSS JOIN LATERAL (
+                         SELECT w.space_id, w.project_id FROM cronvec.pending w
+                         WHERE (w.space_id, w.project_id) > (pairs.space_id, pairs.project_id)
+                         ORDER BY w.space_id, w.project_id LIMIT 1) AS following
+                     WHERE pairs.nth < $1
+                 ), due AS MATERIALIZED (
+                     SELECT pairs.space_id, p.id AS project_id, p.name, p.lanes, lane::smallint, top.priority,
+                         coalesce(p.max_attempts, $2) AS max_attempts, coalesce(p.backoff_ms, $3) AS backoff_ms
+                     FROM pairs
+                     JOIN cronvec.projects p ON p.id = pairs.project_id AND NOT p.paused
+                     CROSS JOIN LATERAL generate_series(0, p.lanes - 1) AS lane
+                     CROSS JOIN LATERAL (
+                         SELECT w.priority FROM cronvec.pending w
+                         WHERE w.space_id = pairs.space_id AND w.project_id = pairs.project_id
+                             AND w.not_before <= clock_timestamp() AND (p.lanes = 1 OR w.bucket % p.lanes = lane)
+                         ORDER BY -w.priority, w.not_before LIMIT 1) AS top
+                     WHERE NOT EXISTS (
+                         SELECT FROM cronvec.lane_holds h
+                         WHERE h.space_id = pairs.space_id AND h.project_id = p.id AND h.lane = lane
+                             AND h.until > clock_timestamp())
+                 ), active AS MATERIALIZED (
+                     SELECT j.id, j.space_id, j.project_id, j.lane, due.priority, due.lanes,
+                         j.priority <> due.priority OR j.lanes <> due.lanes AS changed
+                     FROM due JOIN cronvec.job_queue j
+                         ON j.job_type = 'VECTORIZE' AND j.status IN ('PENDING', 'PROCESSING')
+                             AND j.space_id = due.space_id AND j.project_id = due.project_id AND j.lane = due.lane
+                 ), waiting AS MATERIALIZED (
+                     SELECT j.id, active.priority, active.lanes
+                     FROM active JOIN cronvec.job_queue j ON j.id = active.id
+                     WHERE active.changed AND j.status = 'PENDING'
+                     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+                 ), ranked AS (
+                     UPDATE cronvec.job_queue j
+                     SET priority = waiting.priority, lanes = waiting.lanes,
+                         turn = CASE WHEN j.turn IS NOT NULL
+                             THEN cronvec.next_turn('VECTORIZE', j.space_id, j.project_id, waiting.priority) END
+                     FROM waiting WHERE j.id = waiting.id AND j.status = 'PENDING'
+                 ), made AS (
+                     INSERT INTO cronvec.job_queue (job_type, project, project_id, space_id, lane, lanes, priority,
+                         max_attempts, backoff_ms, turn)
+                     SELECT 'VECTORIZE', due.name, due.project_id, due.space_id, due.lane, due.lanes, due.priority,
+                         due.max_attempts, due.backoff_ms,
+                         cronvec.next_turn('VECTORIZE', due.space_id, due.project_id, due.priority)
+                     FROM due
+                     WHERE NOT EXISTS (
+                         SELECT FROM active a
+                         WHERE a.space_id = due.space_id AND a.project_id = due.project_id AND a.lane = due.lane)
+                     ORDER BY due.space_id, due.project_id, due.lane
+                     ON CONFLICT (space_id, project_id, lane)
+                         WHERE job_type = 'VECTORIZE' AND status IN ('PENDING', 'PROCESSING') DO NOTHING
+                     RETURNING 1
+                 )
+                 SELECT (SELECT count(*) FROM made), (SELECT count(*) FROM pairs), last.space_id, last.project_id,
+                     start.space_id, start.project_id
+                 FROM start LEFT JOIN (
+                     SELECT space_id, project_id FROM pairs ORDER BY nth DESC LIMIT 1) AS last ON true",
+                &[
+                    (&PAIRS_PER_TICK, Type::INT8),
+                    (&max_attempts, Type::INT4),
+                    (&backoff_ms, Type::INT4),
+                ],
+            )
+            .await?;
+        let looked_at: i64 = row.get(1);
+        // The end of the table was reached: the next tick begins at its start.
+        let next = if looked_at < PAIRS_PER_TICK {
+            (0, 0)
+        } else {
+            (
+                row.get::<_, Option<i32>>(2).unwrap_or(0),
+                row.get::<_, Option<i32>>(3).unwrap_or(0),
+            )
+        };
+        let began_at: (i32, i32) = (row.get(4), row.get(5));
+        if next != began_at {
+            self.execute(
+                "UPDATE cronvec.tick_cursor SET space_id = $1, project_id = $2 WHERE name = 'ensure'",
+                &[(&next.0, Type::INT4), (&next.1, Type::INT4)],
+            )
+            .await?;
+        }
+        u64::try_from(row.get::<_, i64>(0)).map_err(|error| StoreError::Unreadable(error.to_string()))
+    }
+}

@@ -1,0 +1,226 @@
+//! Owns the fenced, set-wise write of an INGEST_DATA job's records. Refuses to judge whether a record is good.
+
+use serde_json::json;
+use tokio_postgres::types::Type;
+
+use super::ends::FENCE;
+use super::{Store, StoreError};
+use crate::job::{ClaimedJob, Progress};
+use crate::record::{ContentHash, Record, Rejection};
+
+/// Less than PostgreSQL's `deadlock_timeout` (1 s): should a user's transaction and ours wait for each other, we are
+/// the one that gives way before the server looks for a victim.
+const LOCK_TIMEOUT: &str = "900ms";
+
+/// How far an INGEST_DATA job has come; kept in the job, moved on by the same transaction that stores the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct IngestCursor {
+    /// The piece that is worked on; of a payload in the job's row 0.
+    pub piece: i32,
+    /// Records of it that are done.
+    pub offset: usize,
+    /// Lines that someone else held; they come again at the end.
+    pub left: Vec<(i32, usize, i32)>,
+    pub saved: u64,
+    pub skipped: u64,
+    pub rejected: u64,
+}
+
+/// Records of one transaction, with their lines.
+#[derive(Debug)]
+pub struct IngestBatch<'a> {
+    pub records: &'a [(i32, Record)],
+    pub rejections: &'a [Rejection],
+    /// Whether they are to be embedded, and how urgently.
+    pub embed: bool,
+    pub priority: i32,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ingested {
+    pub saved: u64,
+    /// Nothing changed, or something that was accepted later is there already.
+    pub skipped: u64,
+    /// Lines whose record someone else holds.
+    pub left: Vec<i32>,
+}
+
+impl Store {
+    /// Stores a batch and moves the job on, in one transaction. `advance` is given what happened and says where the job
+    /// stands then. When someone holds an id that is new to us, the whole batch fails with a lock time-out.
+    pub async fn ingest_batch(
+        &self,
+        job: &ClaimedJob,
+        batch: &IngestBatch<'_>,
+        lease: std::time::Duration,
+        advance: impl FnOnce(&Ingested) -> (IngestCursor, Progress) + Send,
+    ) -> Result<Ingested, StoreError> {
+        let ids: Vec<&str> = batch.records.iter().map(|(_, record)| record.id.as_str()).collect();
+        let contents: Vec<&str> = batch
+            .records
+            .iter()
+            .map(|(_, record)| record.content.as_str())
+            .collect();
+        let metadata: Vec<&str> = batch
+            .records
+            .iter()
+            .map(|(_, record)| record.metadata.as_str())
+            .collect();
+        let hashes: Vec<ContentHash> = batch
+            .records
+            .iter()
+            .map(|(_, record)| ContentHash::of(&record.content))
+            .collect();
+        let hashes: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
+        let lines: Vec<i32> = batch.records.iter().map(|(line, _)| *line).collect();
+
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        transaction
+            .batch_execute(&format!(
+                "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+            ))
+            .await?;
+        let rows = transaction
+            .query_typed(
+                &format!("WITH {FENCE}, {STORE_RECORDS}"),
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&job.lease.token, Type::UUID),
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&contents, Type::TEXT_ARRAY),
+                    (&metadata, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                    (&lines, Type::INT4_ARRAY),
+                    (&batch.embed, Type::BOOL),
+                    (&batch.priority, Type::INT4),
+                ],
+            )
+            .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))?;
+        if !row.get::<_, bool>(0) {
+            return Err(StoreError::LeaseLost);
+        }
+        let number = |column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
+        let left: Vec<i32> = row.get(2);
+        let saved = number(1);
+        let ingested = Ingested {
+            saved,
+            skipped: (batch.records.len() as u64).saturating_sub(saved + left.len() as u64),
+            left,
+        };
+        let (cursor, progress) = advance(&ingested);
+        let (rejected_lines, rejected_ids, reasons): (Vec<i32>, Vec<Option<&str>>, Vec<&str>) = {
+            let mut columns = (Vec::new(), Vec::new(), Vec::new());
+            for rejection in batch.rejections {
+                columns.0.push(rejection.line);
+                columns.1.push(rejection.id.as_deref());
+                columns.2.push(rejection.reason.as_str());
+            }
+            columns
+        };
+        // The job's row is ours since the first statement.
+        transaction
+            .execute_typed(
+                "WITH rejects AS (
+                     INSERT INTO cronvec.ingest_rejects (job_id, line, id, reason)
+                     SELECT $1, i.line, i.id, i.reason FROM unnest($2::int[], $3::text[], $4::text[]) AS i (line, id, reason)
+                     ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING)
+                 UPDATE cronvec.job_queue
+                 SET cursor = $5, progress = $6, lease_expires_at = clock_timestamp() + make_interval(secs => $7)
+                 WHERE id = $1",
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&rejected_lines, Type::INT4_ARRAY),
+                    (&rejected_ids, Type::TEXT_ARRAY),
+                    (&reasons, Type::TEXT_ARRAY),
+                    (&json!(cursor), Type::JSONB),
+                    (&json!(progress), Type::JSONB),
+                    (&lease.as_secs_f64(), Type::FLOAT8),
+                ],
+            )
+            .await?;
+        transaction.commit().await?;
+        Ok(ingested)
+    }
+
+    /// The first rejected lines of a job, in order.
+    pub async fn rejects(&self, job_id: i64, after_line: i32, limit: i64) -> Result<Vec<Rejection>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT line, id, reason FROM cronvec.ingest_rejects WHERE job_id = $1 AND line > $2 ORDER BY line LIMIT $3",
+                &[(&job_id, Type::INT8), (&after_line, Type::INT4), (&limit, Type::INT8)],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Rejection {
+                line: row.get(0),
+                id: row.get(1),
+                reason: row.get(2),
+            })
+            .collect())
+    }
+}
+
+/// $3 project, $4 ids, $5 contents, $6 metadata, $7 hashes, $8 lines, $9 embed, $10 priority.
+/// A record that stands several times in the batch is taken as it stands last. One that is there already is written
+/// only where what is there was accepted before: an older job number, or an earlier line of the same job.
+const STORE_RECORDS: &str = "input AS MATERIALIZED (
+    SELECT DISTINCT ON (i.id) i.*
+    FROM job CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[])
+        AS i (id, content, metadata, hash, line)
+    ORDER BY i.id, i.line DESC
+), there AS MATERIALIZED (
+    SELECT r.id, r.accepted, r.position, r.content_hash, r.metadata, r.embed
+    FROM input i JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id
+    ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+), fresh AS (
+    INSERT INTO cronvec.records (project_id, id, content, metadata, content_hash, bucket, accepted, position, embed)
+    SELECT $3, i.id, i.content, i.metadata::jsonb, i.hash, cronvec.bucket(i.id), $1, i.line, $9
+    FROM input i
+    WHERE NOT EXISTS (SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id)
+    ORDER BY i.id
+    ON CONFLICT ON CONSTRAINT records_pkey DO NOTHING
+    RETURNING id
+), older AS MATERIALIZED (
+    SELECT i.*, t.content_hash <> i.hash AS new_text, t.metadata <> i.metadata::jsonb AS new_metadata,
+        t.embed AS was_embedded
+    FROM there t JOIN input i ON i.id = t.id
+    WHERE (t.accepted, t.position) < ($1, i.line)
+), numbered AS (
+    -- An unchanged one takes the number, too, or an older job that runs later would win.
+    UPDATE cronvec.records r SET accepted = $1, position = o.line
+    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+), changed AS (
+    UPDATE cronvec.records r
+    SET content = o.content, metadata = o.metadata::jsonb, content_hash = o.hash, accepted = $1, position = o.line,
+        embed = $9, updated_at = now()
+    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+), due AS MATERIALIZED (
+    SELECT id FROM fresh UNION ALL SELECT id FROM older WHERE new_text OR (NOT was_embedded AND $9)
+), freed AS (
+    DELETE FROM cronvec.quarantined_records q USING older o
+    WHERE o.new_text AND q.project_id = $3 AND q.record_id = o.id
+), marked AS (
+    INSERT INTO cronvec.pending AS w (space_id, project_id, record_id, bucket, priority, operation)
+    SELECT s.space_id, $3, due.id, cronvec.bucket(due.id), $10, $1
+    FROM due, cronvec.projects p, unnest(ARRAY[p.live_space, p.next_space]) AS s (space_id)
+    WHERE $9 AND p.id = $3 AND s.space_id IS NOT NULL
+    ORDER BY due.id, s.space_id
+    ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
+        priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
+), unmarked AS (
+    DELETE FROM cronvec.pending w USING older o
+    WHERE NOT $9 AND o.new_text AND w.project_id = $3 AND w.record_id = o.id
+        AND w.space_id IN (SELECT id FROM cronvec.spaces)
+)
+SELECT EXISTS (SELECT FROM job),
+    (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
+    ARRAY(SELECT i.line FROM input i
+          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id))";

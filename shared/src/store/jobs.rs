@@ -1,0 +1,228 @@
+//! Owns what operators ask of jobs: numbers, one job, retry, cancel. Refuses to work on any.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::job::JobStatus;
+
+/// Beyond it the numbers of a status are said to be capped: no page counts what can grow without end.
+const CAP: i64 = 10_000;
+
+/// The numbers of the queue, as `contract` has them.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStats {
+    pub queue_stats: Counts,
+    /// Those of `queueStats` that are at least so many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capped: Vec<&'static str>,
+    pub recent_jobs: Vec<JobView>,
+    pub oldest_pending_job: Option<OldestPending>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    pub pending: i64,
+    pub processing: i64,
+    pub completed: i64,
+    pub failed: i64,
+}
+
+/// A job as the outside sees it.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    pub id: String,
+    pub job_type: String,
+    pub project: String,
+    pub status: String,
+    pub priority: i32,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub progress: Option<Value>,
+    pub result: Option<Value>,
+    pub scheduled_for: String,
+    pub created_at: String,
+    pub started_at: Option<String>,
+    pub completed_at: Option<String>,
+}
+
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OldestPending {
+    pub id: String,
+    pub created_at: String,
+    /// Since it could first be claimed.
+    pub age_minutes: f64,
+}
+
+const VIEW: &str = "id, job_type, project, status, priority, attempts, max_attempts, progress, result, scheduled_for,
+    created_at, started_at, completed_at";
+
+impl Store {
+    pub async fn queue_stats(&self) -> Result<QueueStats, StoreError> {
+        let counts = self
+            .query(
+                "SELECT s.status, c.jobs FROM unnest(ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED']) AS s (status)
+                 CROSS JOIN LATERAL (
+                     SELECT count(*) AS jobs FROM (
+                         SELECT FROM cronvec.job_queue j WHERE j.status = s.status LIMIT $1 + 1) AS some) AS c",
+                &[(&CAP, Type::INT8)],
+            )
+            .await?;
+        let mut stats = Counts::default();
+        let mut capped = Vec::new();
+        for row in &counts {
+            let jobs: i64 = row.get(1);
+            let (field, name) = match row.get::<_, &str>(0) {
+                "PENDING" => (&mut stats.pending, "pending"),
+                "PROCESSING" => (&mut stats.processing, "processing"),
+                "COMPLETED" => (&mut stats.completed, "completed"),
+                _ => (&mut stats.failed, "failed"),
+            };
+            *field = jobs.min(CAP);
+            if jobs > CAP {
+                capped.push(name);
+            }
+        }
+        let oldest = self
+            .query_opt(
+                "SELECT id, created_at, (extract(epoch FROM clock_timestamp() - scheduled_for) / 60)::float8
+                 FROM cronvec.job_queue
+                 WHERE status = 'PENDING' AND scheduled_for <= clock_timestamp() ORDER BY scheduled_for LIMIT 1",
+                &[],
+            )
+            .await?;
+        Ok(QueueStats {
+            queue_stats: stats,
+            capped,
+            recent_jobs: self.recent_jobs(50).await?,
+            oldest_pending_job: oldest.map(|row| OldestPending {
+                id: row.get::<_, i64>(0).to_string(),
+                created_at: rfc3339(row.get(1)),
+                age_minutes: (row.get::<_, f64>(2) * 10.0).round() / 10.0,
+            }),
+        })
+    }
+
+    pub async fn recent_jobs(&self, limit: i64) -> Result<Vec<JobView>, StoreError> {
+        let statement = format!("SELECT {VIEW} FROM cronvec.job_queue ORDER BY id DESC LIMIT $1");
+        Ok(self
+            .query(&statement, &[(&limit, Type::INT8)])
+            .await?
+            .iter()
+            .map(view)
+            .collect())
+    }
+
+    pub async fn job(&self, id: i64) -> Result<JobView, StoreError> {
+        let statement = format!("SELECT {VIEW} FROM cronvec.job_queue WHERE id = $1");
+        self.query_opt(&statement, &[(&id, Type::INT8)])
+            .await?
+            .as_ref()
+            .map(view)
+            .ok_or(StoreError::NoJob(id))
+    }
+
+    /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
+    pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
+        let row = self
+            .query_opt(
+                "WITH job AS MATERIALIZED (
+                     SELECT * FROM cronvec.job_queue WHERE id = $1 FOR NO KEY UPDATE
+                 ), rival AS MATERIALIZED (
+                     SELECT r.id FROM job JOIN cronvec.job_queue r
+                         ON job.job_type = 'VECTORIZE' AND r.job_type = 'VECTORIZE' AND r.space_id = job.space_id
+                             AND r.project_id = job.project_id AND r.lane = job.lane
+                             AND r.status IN ('PENDING', 'PROCESSING') AND r.id <> job.id
+                 ), again AS (
+                     UPDATE cronvec.job_queue j
+                     SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
+                         scheduled_for = clock_timestamp(), held = p.paused,
+                         turn = cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority)
+                     FROM job JOIN cronvec.projects p ON p.id = job.project_id
+                     WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)
+                     RETURNING j.id
+                 ), lifted AS (
+                     DELETE FROM cronvec.lane_holds h USING job, again
+                     WHERE h.space_id = job.space_id AND h.project_id = job.project_id AND h.lane = job.lane
+                 )
+                 SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
+                &[(&id, Type::INT8)],
+            )
+            .await?
+            .ok_or(StoreError::NoJob(id))?;
+        if row.get(2) {
+            return Ok(());
+        }
+        Err(StoreError::Conflict(match row.get::<_, Option<i64>>(1) {
+            Some(active) => format!("job {active} does this lane's work already"),
+            None => format!(
+                "job {id} is {}; only FAILED and CANCELLED ones are retried",
+                row.get::<_, &str>(0)
+            ),
+        }))
+    }
+
+    /// Cancels a job that hasn't ended. Its worker, if it has one, finds out at its next write.
+    pub async fn cancel_job(&self, id: i64) -> Result<(), StoreError> {
+        let row = self
+            .query_opt(
+                "WITH job AS MATERIALIZED (
+                     SELECT * FROM cronvec.job_queue WHERE id = $1 FOR NO KEY UPDATE
+                 ), cancelled AS (
+                     UPDATE cronvec.job_queue j
+                     SET status = 'CANCELLED', turn = NULL, completed_at = clock_timestamp(), lease_token = NULL,
+                         lease_expires_at = NULL, result = coalesce(j.result, '{}') || '{\"error\": \"cancelled\"}'
+                     FROM job WHERE j.id = job.id AND job.status IN ('PENDING', 'PROCESSING')
+                     RETURNING j.id
+                 ), hold AS (
+                     INSERT INTO cronvec.lane_holds (space_id, project_id, lane, job_id, reason, until)
+                     SELECT job.space_id, job.project_id, job.lane, job.id, 'CANCELLED', 'infinity' FROM job, cancelled
+                     WHERE job.job_type = 'VECTORIZE'
+                     ON CONFLICT ON CONSTRAINT lane_holds_pkey DO UPDATE
+                         SET job_id = excluded.job_id, reason = excluded.reason, until = excluded.until
+                 )
+                 SELECT job.status, EXISTS (SELECT FROM cancelled) FROM job",
+                &[(&id, Type::INT8)],
+            )
+            .await?
+            .ok_or(StoreError::NoJob(id))?;
+        let status: JobStatus = row.get::<_, &str>(0).parse().map_err(StoreError::Unreadable)?;
+        if row.get(1) {
+            return Ok(());
+        }
+        debug_assert!(status.has_ended(), "an active job is cancelled");
+        Err(StoreError::Invalid(format!(
+            "job {id} has already ended: it is {}",
+            row.get::<_, &str>(0)
+        )))
+    }
+}
+
+fn view(row: &Row) -> JobView {
+    JobView {
+        id: row.get::<_, i64>(0).to_string(),
+        job_type: row.get(1),
+        project: row.get(2),
+        status: row.get(3),
+        priority: row.get(4),
+        attempts: row.get(5),
+        max_attempts: row.get(6),
+        progress: row.get(7),
+        result: row.get(8),
+        scheduled_for: rfc3339(row.get(9)),
+        created_at: rfc3339(row.get(10)),
+        started_at: row.get::<_, Option<OffsetDateTime>>(11).map(rfc3339),
+        completed_at: row.get::<_, Option<OffsetDateTime>>(12).map(rfc3339),
+    }
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    // Every time that PostgreSQL gives within year 9999 can be written so; what can't is shown as it stands.
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
+}

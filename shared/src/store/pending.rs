@@ -1,0 +1,155 @@
+//! Owns the reading of the pending set, slice by slice. Refuses to take anything out of it: that is `vectors`'.
+
+use time::OffsetDateTime;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::job::ClaimedJob;
+use crate::record::ContentHash;
+
+/// A place in the line of one lane: reading ahead goes on behind it. A hint inside one invocation, nothing more.
+#[derive(Clone, Debug)]
+pub struct Place {
+    urgency: i64,
+    not_before: OffsetDateTime,
+    record_id: String,
+}
+
+/// A record whose vectors have yet to be brought in line.
+#[derive(Clone, Debug)]
+pub struct PendingRecord {
+    pub id: String,
+    /// Times that it failed by its own fault.
+    pub attempts: i32,
+    /// `None`: it was deleted; what is left of it goes.
+    pub text: Option<PendingText>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PendingText {
+    pub content: String,
+    pub hash: ContentHash,
+}
+
+/// What one reading brought.
+#[derive(Debug)]
+pub struct PendingSlice {
+    pub records: Vec<PendingRecord>,
+    /// Where to go on; `None` when nothing due was left behind it.
+    pub next: Option<Place>,
+}
+
+impl Store {
+    /// Reads due records of the job's lane, by priority, then age: at most `limit`, and no more than `max_bytes` of
+    /// text unless the first alone has more.
+    pub async fn read_slice(
+        &self,
+        job: &ClaimedJob,
+        after: Option<&Place>,
+        limit: usize,
+        max_bytes: i64,
+    ) -> Result<PendingSlice, StoreError> {
+        let rows = self
+            .query(
+                "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
+                     CASE WHEN s.fits THEN r.content END, s.fits
+                 FROM (
+                     SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
+                     FROM (
+                         SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, r.content_hash,
+                             coalesce(octet_length(r.content), 0) AS bytes
+                         FROM (
+                             SELECT * FROM cronvec.pending w
+                             WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                                 AND w.not_before <= clock_timestamp()
+                                 AND (-w.priority, w.not_before, w.record_id) > ($5::int, $6, $7)
+                             ORDER BY -w.priority, w.not_before, w.record_id
+                             LIMIT $8
+                         ) AS w
+                         LEFT JOIN cronvec.records r ON r.project_id = $2 AND r.id = w.record_id
+                     ) AS w
+                     WINDOW line AS (ORDER BY urgency, not_before, record_id)
+                 ) AS s
+                 LEFT JOIN cronvec.records r ON r.project_id = $2 AND r.id = s.record_id AND r.content_hash = s.content_hash
+                 ORDER BY s.urgency, s.not_before, s.record_id",
+                &[
+                    (&job.space_id, Type::INT4),
+                    (&job.project_id, Type::INT4),
+                    (&job.lanes, Type::INT2),
+                    (&job.lane, Type::INT2),
+                    (&after.map_or(i32::MIN, |place| i32::try_from(place.urgency).unwrap_or(i32::MAX)), Type::INT4),
+                    (&after.map_or(OffsetDateTime::UNIX_EPOCH, |place| place.not_before), Type::TIMESTAMPTZ),
+                    (&after.map_or("", |place| place.record_id.as_str()), Type::TEXT),
+                    (&i64::try_from(limit).unwrap_or(i64::MAX), Type::INT8),
+                    (&max_bytes, Type::INT8),
+                ],
+            )
+            .await?;
+        let mut records = Vec::with_capacity(rows.len());
+        let mut next = None;
+        for row in rows.iter().take_while(|row| row.get(6)) {
+            next = Some(Place {
+                urgency: row.get::<_, i32>(1).into(),
+                not_before: row.get(2),
+                record_id: row.get(0),
+            });
+            let text = match (row.get::<_, Option<String>>(5), row.get::<_, Option<&[u8]>>(4)) {
+                (Some(content), Some(hash)) => Some(PendingText {
+                    content,
+                    hash: ContentHash(
+                        hash.try_into()
+                            .map_err(|_| StoreError::Unreadable("a content hash".into()))?,
+                    ),
+                }),
+                _ => None,
+            };
+            records.push(PendingRecord {
+                id: row.get(0),
+                attempts: row.get(3),
+                text,
+            });
+        }
+        let was_last = rows.len() < limit && records.len() == rows.len();
+        Ok(PendingSlice {
+            records,
+            next: if was_last { None } else { next },
+        })
+    }
+
+    /// How many records are due in the job's lane, counted up to a cap.
+    pub async fn count_due(&self, job: &ClaimedJob, cap: i64) -> Result<u64, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT count(*) FROM (
+                     SELECT FROM cronvec.pending w
+                     WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                         AND w.not_before <= clock_timestamp()
+                     LIMIT $5) AS due",
+                &[
+                    (&job.space_id, Type::INT4),
+                    (&job.project_id, Type::INT4),
+                    (&job.lanes, Type::INT2),
+                    (&job.lane, Type::INT2),
+                    (&cap, Type::INT8),
+                ],
+            )
+            .await?;
+        u64::try_from(row.get::<_, i64>(0)).map_err(|error| StoreError::Unreadable(error.to_string()))
+    }
+
+    /// Whether anything that these spaces could do is due, in one project or in all.
+    pub async fn has_due_work(&self, spaces: &[i32], project_id: Option<i32>) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM unnest($1) AS s (id)
+                     JOIN LATERAL (
+                         SELECT FROM cronvec.pending w
+                         WHERE w.space_id = s.id AND ($2 IS NULL OR w.project_id = $2) AND w.not_before <= clock_timestamp()
+                         LIMIT 1) AS w ON true)",
+                &[(&spaces, Type::INT4_ARRAY), (&project_id, Type::INT4)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+}

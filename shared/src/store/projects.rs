@@ -1,0 +1,136 @@
+//! Owns the rows of projects. Refuses to make spaces by itself.
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// A project as operators see it.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Project {
+    #[serde(skip)]
+    pub id: i32,
+    pub name: String,
+    pub live_space: i32,
+    pub next_space: Option<i32>,
+    pub lanes: i16,
+    pub paused: bool,
+}
+
+/// How much of a project is embedded, in records.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Coverage {
+    pub project: String,
+    pub total: i64,
+    pub embedded: i64,
+    pub pending: i64,
+    pub quarantined: i64,
+    pub percent: f64,
+}
+
+impl Store {
+    /// The project of this name; made, with this space, if it isn't there.
+    pub async fn ensure_project(&self, name: &str, space_id: i32, lanes: i16) -> Result<Project, StoreError> {
+        if name.is_empty() || name.chars().count() > 200 || name.contains('\0') {
+            return Err(StoreError::Invalid(
+                "a project's name has 1 to 200 characters, none of them NUL".into(),
+            ));
+        }
+        self.execute(
+            "INSERT INTO cronvec.projects (name, live_space, lanes) VALUES ($1, $2, $3)
+             ON CONFLICT ON CONSTRAINT projects_name DO NOTHING",
+            &[(&name, Type::TEXT), (&space_id, Type::INT4), (&lanes, Type::INT2)],
+        )
+        .await?;
+        self.project(name).await
+    }
+
+    pub async fn project(&self, name: &str) -> Result<Project, StoreError> {
+        let all = self.select_projects("WHERE name = $1", &[(&name, Type::TEXT)]).await?;
+        all.into_iter().next().ok_or_else(|| StoreError::NoProject(name.into()))
+    }
+
+    pub async fn projects(&self) -> Result<Vec<Project>, StoreError> {
+        self.select_projects("ORDER BY name LIMIT 10000", &[]).await
+    }
+
+    async fn select_projects(&self, rest: &str, params: &[super::Param<'_>]) -> Result<Vec<Project>, StoreError> {
+        let statement = format!("SELECT id, name, live_space, next_space, lanes, paused FROM cronvec.projects {rest}");
+        let rows = self.query(&statement, params).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Project {
+                id: row.get(0),
+                name: row.get(1),
+                live_space: row.get(2),
+                next_space: row.get(3),
+                lanes: row.get(4),
+                paused: row.get(5),
+            })
+            .collect())
+    }
+
+    /// Takes a project's jobs out of the line, or puts them back. What a worker holds it finishes.
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<(), StoreError> {
+        let row = self
+            .query_opt(
+                "UPDATE cronvec.projects SET paused = $2 WHERE name = $1 RETURNING id",
+                &[(&name, Type::TEXT), (&paused, Type::BOOL)],
+            )
+            .await?
+            .ok_or_else(|| StoreError::NoProject(name.into()))?;
+        let project_id: i32 = row.get(0);
+        loop {
+            let moved = self
+                .execute(
+                    "WITH some AS MATERIALIZED (
+                         SELECT id FROM cronvec.job_queue
+                         WHERE project_id = $1 AND status = 'PENDING' AND held <> $2
+                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE)
+                     UPDATE cronvec.job_queue j SET held = $2 FROM some WHERE j.id = some.id",
+                    &[(&project_id, Type::INT4), (&paused, Type::BOOL)],
+                )
+                .await?;
+            if moved < 1000 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts the records of a project. It reads all of them: for people and reports, not for pages and ticks.
+    pub async fn coverage(&self, name: &str) -> Result<Coverage, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT p.name,
+                     (SELECT count(*) FROM cronvec.records r WHERE r.project_id = p.id AND r.content IS NOT NULL),
+                     (SELECT count(*) FROM cronvec.embedded e
+                      JOIN cronvec.records r ON r.project_id = e.project_id AND r.id = e.record_id
+                          AND r.content_hash = e.content_hash
+                      WHERE e.space_id = p.live_space AND e.project_id = p.id),
+                     (SELECT count(*) FROM cronvec.pending w
+                      JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id AND r.content IS NOT NULL
+                      WHERE w.space_id = p.live_space AND w.project_id = p.id),
+                     (SELECT count(*) FROM cronvec.quarantined_records q
+                      WHERE q.space_id = p.live_space AND q.project_id = p.id)
+                 FROM cronvec.projects p WHERE p.name = $1",
+                &[(&name, Type::TEXT)],
+            )
+            .await?
+            .ok_or_else(|| StoreError::NoProject(name.into()))?;
+        let (total, embedded): (i64, i64) = (row.get(1), row.get(2));
+        #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+        let percent = if total == 0 {
+            100.0
+        } else {
+            (embedded as f64 / total as f64 * 1e4).round() / 1e2
+        };
+        Ok(Coverage {
+            project: row.get(0),
+            total,
+            embedded,
+            pending: row.get(3),
+            quarantined: row.get(4),
+            percent,
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Owns what is deleted for its age, in bounded passes. Refuses to touch what still has work.
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// Rows that one statement deletes at most.
+const PASS: i64 = 1000;
+
+/// What may go, and after how many days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiring {
+    FinishedJobs {
+        days: u32,
+    },
+    Audit {
+        days: u32,
+    },
+    Metrics {
+        days: u32,
+    },
+    /// Tombstones that no unfinished INGEST_DATA job is older than.
+    Tombstones,
+    /// Pauses that ended a day ago.
+    Pauses,
+}
+
+impl Store {
+    /// One pass. Returns how many rows it deleted, and whether another pass would find more.
+    pub async fn cleanup_pass(&self, what: Expiring) -> Result<(u64, bool), StoreError> {
+        let days = |days: u32| f64::from(days);
+        let deleted = match what {
+            Expiring::FinishedJobs { days: age } => {
+                self.execute(
+                    "WITH old AS MATERIALIZED (
+                         SELECT id FROM cronvec.job_queue
+                         WHERE completed_at < now() - make_interval(secs => $1 * 86400)
+                         ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+                     DELETE FROM cronvec.job_queue j USING old WHERE j.id = old.id",
+                    &[(&days(age), Type::FLOAT8), (&PASS, Type::INT8)],
+                )
+                .await?
+            }
+            Expiring::Audit { days: age } => self.expire("cronvec.audit_log", days(age)).await?,
+            Expiring::Metrics { days: age } => self.expire("cronvec.performance_metrics", days(age)).await?,
+            Expiring::Tombstones => {
+                self.execute(
+                    "WITH old AS MATERIALIZED (
+                         SELECT r.project_id, r.id FROM cronvec.records r
+                         WHERE r.content IS NULL
+                             AND r.accepted < coalesce(
+                                 (SELECT min(j.id) FROM cronvec.job_queue j
+                                  WHERE j.job_type = 'INGEST_DATA' AND j.status <> 'COMPLETED'),
+                                 9223372036854775807)
+                             AND NOT EXISTS (
+                                 SELECT FROM cronvec.pending w, cronvec.spaces s
+                                 WHERE w.space_id = s.id AND w.project_id = r.project_id AND w.record_id = r.id)
+                         ORDER BY r.accepted LIMIT $1 FOR UPDATE OF r SKIP LOCKED)
+                     DELETE FROM cronvec.records r USING old WHERE r.project_id = old.project_id AND r.id = old.id",
+                    &[(&PASS, Type::INT8)],
+                )
+                .await?
+            }
+            Expiring::Pauses => {
+                self.execute(
+                    "DELETE FROM cronvec.provider_pauses WHERE until < now() - interval '1 day'",
+                    &[],
+                )
+                .await?
+            }
+        };
+        Ok((deleted, deleted >= PASS.unsigned_abs()))
+    }
+
+    async fn expire(&self, table: &str, days: f64) -> Result<u64, StoreError> {
+        self.execute(
+            &format!(
+                "WITH old AS MATERIALIZED (
+                     SELECT id FROM {table} WHERE timestamp < now() - make_interval(secs => $1 * 86400)
+                     ORDER BY timestamp LIMIT $2)
+                 DELETE FROM {table} t USING old WHERE t.id = old.id"
+            ),
+            &[(&days, Type::FLOAT8), (&PASS, Type::INT8)],
+        )
+        .await
+    }
+}

@@ -1,0 +1,55 @@
+//! Owns the search from a vector to records. Refuses to embed the question.
+
+use pgvector::Vector;
+use serde_json::Value;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// A record that was found, by its best chunk.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Hit {
+    pub id: String,
+    pub ordinal: i32,
+    pub content: String,
+    pub metadata: Value,
+    /// Cosine similarity.
+    pub score: f64,
+    /// The text changed since; the new one isn't embedded yet.
+    pub stale: bool,
+}
+
+impl Store {
+    /// The nearest records of a project's live space.
+    pub async fn search(
+        &self,
+        project: &str,
+        query: &Vector,
+        limit: i32,
+        filter: Option<&Value>,
+    ) -> Result<Vec<Hit>, StoreError> {
+        let vector = self.vector_types().await?.vector.clone();
+        let rows = self
+            .query(
+                "SELECT id, ordinal, content, metadata, score, stale FROM cronvec.search($1, $2, $3, $4)",
+                &[
+                    (&project, Type::TEXT),
+                    (query, vector),
+                    (&limit, Type::INT4),
+                    (&filter, Type::JSONB),
+                ],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Hit {
+                id: row.get(0),
+                ordinal: row.get(1),
+                content: row.get(2),
+                metadata: row.get(3),
+                score: row.get(4),
+                stale: row.get(5),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,109 @@
+//! Owns the records of a job that are too many for its row: NDJSON in pieces. Refuses to read what they say.
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// A piece has at most this many bytes, unless one record is larger, and this many records.
+const PIECE_BYTES: usize = 512 * 1024;
+const PIECE_RECORDS: usize = 1000;
+
+/// Some of a job's records, each with its line.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    pub number: i32,
+    pub records: Vec<(i32, Vec<u8>)>,
+}
+
+/// Stages all of them, beginning with line 1.
+pub(super) async fn stage(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    job_id: i64,
+    records: &[&[u8]],
+) -> Result<(), StoreError> {
+    let mut rest = records;
+    let (mut piece, mut line) = (0_i32, 1_i32);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fitting = rest
+            .iter()
+            .take(PIECE_RECORDS)
+            .take_while(|record| {
+                bytes += record.len() + 1;
+                bytes <= PIECE_BYTES
+            })
+            .count()
+            .max(1);
+        let (now, later) = rest.split_at(fitting);
+        let body = join(now);
+        transaction
+            .execute_typed(
+                "INSERT INTO cronvec.staged (job_id, piece, first_line, body) VALUES ($1, $2, $3, $4)",
+                &[
+                    (&job_id, Type::INT8),
+                    (&piece, Type::INT4),
+                    (&line, Type::INT4),
+                    (&body, Type::BYTEA),
+                ],
+            )
+            .await?;
+        piece += 1;
+        line = line
+            .checked_add(i32::try_from(fitting).unwrap_or(i32::MAX))
+            .ok_or_else(|| StoreError::Invalid("a job has at most 2,147,483,647 records".into()))?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// A record is one line: whatever line breaks its JSON has are white space between tokens.
+fn join(records: &[&[u8]]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(records.iter().map(|record| record.len() + 1).sum());
+    for record in records {
+        if record.is_empty() {
+            // Kept as a line, so that those after it keep their numbers.
+            body.push(b' ');
+        }
+        body.extend(
+            record
+                .iter()
+                .map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }),
+        );
+        body.push(b'\n');
+    }
+    body
+}
+
+impl Store {
+    /// The first piece from this number on.
+    pub async fn staged_piece(&self, job_id: i64, from: i32) -> Result<Option<Piece>, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT piece, first_line, lines, body FROM cronvec.staged
+                 WHERE job_id = $1 AND piece >= $2 ORDER BY piece LIMIT 1",
+                &[(&job_id, Type::INT8), (&from, Type::INT4)],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (first, lines, body): (i32, Option<Vec<i32>>, &[u8]) = (row.get(1), row.get(2), row.get(3));
+        let texts = body.split(|&byte| byte == b'\n').filter(|text| !text.is_empty());
+        let records = match lines {
+            Some(lines) => lines.into_iter().zip(texts.map(<[u8]>::to_vec)).collect(),
+            None => (first..).zip(texts.map(<[u8]>::to_vec)).collect(),
+        };
+        Ok(Some(Piece {
+            number: row.get(0),
+            records,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_over_several_lines_is_one_line() {
+        assert_eq!(join(&[b"{\n\"id\":1}", b"{}"]), b"{ \"id\":1}\n{}\n");
+    }
+}

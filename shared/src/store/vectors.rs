@@ -1,0 +1,355 @@
+//! Owns the fenced writes of a slice: chunks with their vectors, purges, charges, quarantine. Refuses to embed.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use pgvector::Vector;
+use serde_json::json;
+use tokio_postgres::types::Type;
+
+use super::ends::{FENCE, backoff};
+use super::{Param, Store, StoreError};
+use crate::job::{ClaimedJob, Progress};
+use crate::record::ContentHash;
+
+/// A chunk on its way into the database.
+#[derive(Clone, Debug)]
+pub struct NewChunk {
+    pub record_id: String,
+    pub record_hash: ContentHash,
+    /// How many chunks the record has in all.
+    pub of: i32,
+    pub ordinal: i32,
+    pub content: String,
+    pub hash: ContentHash,
+    /// `None`: the space holds this text already; its vector is copied.
+    pub vector: Option<Vector>,
+}
+
+/// What a write did.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Chunks that are new.
+    pub stored: u64,
+    /// Records whose set is complete now.
+    pub complete: u64,
+    /// Records that were let be: their text changed meanwhile, or someone else holds their row.
+    pub passed_over: Vec<String>,
+}
+
+/// A record that failed by its own fault.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    pub record_id: String,
+    pub record_hash: ContentHash,
+    pub reason: &'static str,
+    pub message: String,
+    /// Trying again is no use.
+    pub permanent: bool,
+}
+
+/// What the charges came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Charged {
+    pub quarantined: u64,
+    pub to_retry: u64,
+}
+
+/// What the holder of a lease says with each write: how far it is, and for how long it wants to go on.
+#[derive(Debug, Clone)]
+pub struct Holding<'a> {
+    pub job: &'a ClaimedJob,
+    pub lease: Duration,
+    pub progress: Progress,
+}
+
+impl Store {
+    /// Which of these texts the space has vectors for.
+    pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
+        let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
+        let rows = self
+            .query(
+                &format!("SELECT DISTINCT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = ANY ($1)"),
+                &[(&wanted, Type::BYTEA_ARRAY)],
+            )
+            .await?;
+        rows.iter().map(|row| hash(row.get(0))).collect()
+    }
+
+    /// Which chunks of these records, cut from these texts, are stored already.
+    pub async fn stored_chunks(
+        &self,
+        job: &ClaimedJob,
+        records: &[(&str, ContentHash)],
+    ) -> Result<HashMap<String, HashSet<i32>>, StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        let rows = self
+            .query(
+                &format!(
+                    "SELECT c.record_id, c.ordinal
+                     FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
+                     JOIN cronvec.chunks_{} c ON c.project_id = $1 AND c.record_id = i.id AND c.content_hash = i.hash",
+                    job.space_id
+                ),
+                &[
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        let mut stored: HashMap<String, HashSet<i32>> = HashMap::new();
+        for row in &rows {
+            stored.entry(row.get(0)).or_default().insert(row.get(1));
+        }
+        Ok(stored)
+    }
+
+    /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
+    /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`, renews.
+    pub async fn write_chunks(&self, holding: &Holding<'_>, chunks: &[NewChunk]) -> Result<Written, StoreError> {
+        let vector_array = self.vector_types().await?.array.clone();
+        let mut seen = HashSet::new();
+        let records: Vec<&NewChunk> = chunks
+            .iter()
+            .filter(|chunk| seen.insert(chunk.record_id.as_str()))
+            .collect();
+        let record_ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
+        let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
+        let totals: Vec<i32> = records.iter().map(|chunk| chunk.of).collect();
+        let owners: Vec<&str> = chunks.iter().map(|chunk| chunk.record_id.as_str()).collect();
+        let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
+        let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
+        let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
+        let vectors: Vec<Option<&Vector>> = chunks.iter().map(|chunk| chunk.vector.as_ref()).collect();
+        let job = holding.job;
+        let progress = json!(holding.progress);
+        let lease = holding.lease.as_secs_f64();
+        let mut params: Vec<Param<'_>> = vec![
+            (&job.lease.job_id, Type::INT8),
+            (&job.lease.token, Type::UUID),
+            (&job.project_id, Type::INT4),
+            (&record_ids, Type::TEXT_ARRAY),
+            (&record_hashes, Type::BYTEA_ARRAY),
+            (&totals, Type::INT4_ARRAY),
+            (&owners, Type::TEXT_ARRAY),
+            (&ordinals, Type::INT4_ARRAY),
+            (&contents, Type::TEXT_ARRAY),
+            (&hashes, Type::BYTEA_ARRAY),
+        ];
+        params.push((&vectors, vector_array));
+        params.push((&lease, Type::FLOAT8));
+        params.push((&progress, Type::JSONB));
+        let row = self.query_one(&write_statement(job.space_id), &params).await?;
+        if !row.get::<_, bool>(0) {
+            return Err(StoreError::LeaseLost);
+        }
+        let locked: HashSet<&str> = row.get::<_, Vec<&str>>(3).into_iter().collect();
+        Ok(Written {
+            stored: count(row.get(1))?,
+            complete: count(row.get(2))?,
+            passed_over: record_ids
+                .iter()
+                .filter(|id| !locked.contains(*id))
+                .map(|id| (*id).to_owned())
+                .collect(),
+        })
+    }
+
+    /// Takes away what is left of deleted records, a bounded number of them. Returns how many are done with.
+    pub async fn purge_deleted(&self, holding: &Holding<'_>, record_ids: &[&str]) -> Result<u64, StoreError> {
+        let job = holding.job;
+        let space = job.space_id;
+        let row = self
+            .query_one(
+                &format!(
+                    "WITH {FENCE}, gone AS MATERIALIZED (
+                         SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
+                         JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id AND r.content IS NULL
+                         ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+                     ), nowhere AS MATERIALIZED (
+                         SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
+                         WHERE NOT EXISTS (SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id)
+                     ), done AS MATERIALIZED (
+                         SELECT id FROM gone UNION ALL SELECT id FROM nowhere
+                     ), chunks AS (
+                         DELETE FROM cronvec.chunks_{space} c USING done WHERE c.project_id = $3 AND c.record_id = done.id
+                     ), shown AS (
+                         DELETE FROM cronvec.embedded_{space} e USING done WHERE e.project_id = $3 AND e.record_id = done.id
+                     ), settled AS (
+                         DELETE FROM cronvec.pending w USING done
+                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = done.id
+                     ), renewed AS (
+                         UPDATE cronvec.job_queue j
+                         SET lease_expires_at = clock_timestamp() + make_interval(secs => $5), progress = $6
+                         FROM job WHERE j.id = job.id
+                     )
+                     SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM done)"
+                ),
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&job.lease.token, Type::UUID),
+                    (&job.project_id, Type::INT4),
+                    (&record_ids, Type::TEXT_ARRAY),
+                    (&holding.lease.as_secs_f64(), Type::FLOAT8),
+                    (&json!(holding.progress), Type::JSONB),
+                ],
+            )
+            .await?;
+        if row.get(0) {
+            count(row.get(1))
+        } else {
+            Err(StoreError::LeaseLost)
+        }
+    }
+
+    /// Charges records with an attempt each; those that have none left, and those that it is no use to try again, go to
+    /// quarantine. Fenced, and only where the text is still the one that failed.
+    pub async fn charge_records(&self, job: &ClaimedJob, charges: &[Charge]) -> Result<Charged, StoreError> {
+        let ids: Vec<&str> = charges.iter().map(|charge| charge.record_id.as_str()).collect();
+        let hashes: Vec<&[u8]> = charges.iter().map(|charge| charge.record_hash.as_bytes()).collect();
+        let reasons: Vec<&str> = charges.iter().map(|charge| charge.reason).collect();
+        let messages: Vec<&str> = charges.iter().map(|charge| charge.message.as_str()).collect();
+        let permanent: Vec<bool> = charges.iter().map(|charge| charge.permanent).collect();
+        let wait = backoff("job.backoff_ms", "w.attempts");
+        let space = job.space_id;
+        let row = self
+            .query_one(
+                &format!(
+                    "WITH {FENCE}, charged AS MATERIALIZED (
+                         SELECT i.*, w.attempts + 1 AS attempts, i.permanent OR w.attempts + 1 >= job.max_attempts AS final
+                         FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::text[], $7::text[], $8::bool[])
+                             AS i (id, hash, reason, message, permanent)
+                         JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
+                         JOIN cronvec.pending w ON w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id
+                         ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+                     ), aside AS (
+                         INSERT INTO cronvec.quarantined_records
+                             (space_id, project_id, record_id, content_hash, reason, message, attempts)
+                         SELECT {space}, $3, id, hash, reason, message, attempts FROM charged WHERE final
+                         ON CONFLICT ON CONSTRAINT quarantined_records_pkey DO UPDATE SET
+                             content_hash = excluded.content_hash, reason = excluded.reason, message = excluded.message,
+                             attempts = excluded.attempts, last_attempt_at = now()
+                     ), settled AS (
+                         DELETE FROM cronvec.pending w USING charged c
+                         WHERE c.final AND w.space_id = {space} AND w.project_id = $3 AND w.record_id = c.id
+                     ), later AS (
+                         UPDATE cronvec.pending w SET attempts = c.attempts, not_before = clock_timestamp() + {wait}
+                         FROM charged c, job
+                         WHERE NOT c.final AND w.space_id = {space} AND w.project_id = $3 AND w.record_id = c.id
+                     )
+                     SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM charged WHERE final),
+                         (SELECT count(*) FROM charged WHERE NOT final)"
+                ),
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&job.lease.token, Type::UUID),
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                    (&reasons, Type::TEXT_ARRAY),
+                    (&messages, Type::TEXT_ARRAY),
+                    (&permanent, Type::BOOL_ARRAY),
+                ],
+            )
+            .await?;
+        if !row.get::<_, bool>(0) {
+            return Err(StoreError::LeaseLost);
+        }
+        Ok(Charged {
+            quarantined: count(row.get(1))?,
+            to_retry: count(row.get(2))?,
+        })
+    }
+
+    /// Leaves records that someone else holds to a later slice; charges nobody.
+    pub async fn defer_records(&self, job: &ClaimedJob, ids: &[String], delay: Duration) -> Result<(), StoreError> {
+        self.execute(
+            &format!(
+                "WITH {FENCE}, free AS MATERIALIZED (
+                     SELECT w.record_id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
+                     JOIN cronvec.pending w ON w.space_id = job.space_id AND w.project_id = $3 AND w.record_id = i.id
+                     ORDER BY w.record_id FOR NO KEY UPDATE OF w SKIP LOCKED)
+                 UPDATE cronvec.pending w SET not_before = clock_timestamp() + make_interval(secs => $5)
+                 FROM free, job WHERE w.space_id = job.space_id AND w.project_id = $3 AND w.record_id = free.record_id"
+            ),
+            &[
+                (&job.lease.job_id, Type::INT8),
+                (&job.lease.token, Type::UUID),
+                (&job.project_id, Type::INT4),
+                (&ids, Type::TEXT_ARRAY),
+                (&delay.as_secs_f64(), Type::FLOAT8),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// The write for one space: its partitions by name, so that the planner looks at no other.
+fn write_statement(space: i32) -> String {
+    format!(
+        "WITH {FENCE}, locked AS MATERIALIZED (
+             SELECT i.id, i.hash, i.chunks
+             FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::int[]) AS i (id, hash, chunks)
+             JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
+             ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+         ), stored AS (
+             INSERT INTO cronvec.chunks_{space}
+                 (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
+             SELECT {space}, $3, l.id, l.hash, c.ordinal, c.content, c.chunk_hash, coalesce(c.embedding, twin.embedding)
+             FROM unnest($7::text[], $8::int[], $9::text[], $10::bytea[], $11)
+                 AS c (id, ordinal, content, chunk_hash, embedding)
+             JOIN locked l ON l.id = c.id
+             LEFT JOIN LATERAL (
+                 SELECT t.embedding FROM cronvec.chunks_{space} t WHERE t.chunk_hash = c.chunk_hash LIMIT 1
+             ) AS twin ON c.embedding IS NULL
+             WHERE c.embedding IS NOT NULL OR twin.embedding IS NOT NULL
+             ON CONFLICT DO NOTHING
+             RETURNING record_id
+         ), now_there AS MATERIALIZED (
+             SELECT record_id, count(*) AS chunks FROM stored GROUP BY record_id
+         ), complete AS MATERIALIZED (
+             SELECT l.id, l.hash, l.chunks
+             FROM locked l LEFT JOIN now_there n ON n.record_id = l.id
+             WHERE l.chunks = coalesce(n.chunks, 0)
+                 OR l.chunks = coalesce(n.chunks, 0) + (
+                     SELECT count(*) FROM cronvec.chunks_{space} c
+                     WHERE c.project_id = $3 AND c.record_id = l.id AND c.content_hash = l.hash)
+         ), shown AS (
+             INSERT INTO cronvec.embedded_{space} AS e (space_id, project_id, record_id, content_hash, chunks)
+             SELECT {space}, $3, id, hash, chunks FROM complete
+             ON CONFLICT (space_id, project_id, record_id) DO UPDATE SET
+                 content_hash = excluded.content_hash, chunks = excluded.chunks, embedded_at = excluded.embedded_at
+         ), dropped AS (
+             DELETE FROM cronvec.chunks_{space} c USING complete
+             WHERE c.project_id = $3 AND c.record_id = complete.id AND c.content_hash <> complete.hash
+         ), settled AS (
+             DELETE FROM cronvec.pending w USING complete
+             WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = complete.id
+         ), freed AS (
+             DELETE FROM cronvec.quarantined_records q USING complete
+             WHERE q.project_id = $3 AND q.record_id = complete.id AND q.space_id = {space}
+         ), renewed AS (
+             UPDATE cronvec.job_queue j
+             SET lease_expires_at = clock_timestamp() + make_interval(secs => $12),
+                 progress = jsonb_set($13, '{{current}}',
+                     to_jsonb(($13->>'current')::bigint + (SELECT count(*) FROM complete)))
+             FROM job WHERE j.id = job.id
+         )
+         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
+             ARRAY(SELECT id FROM locked)"
+    )
+}
+
+fn hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
+    bytes
+        .try_into()
+        .map(ContentHash)
+        .map_err(|_| StoreError::Unreadable("a hash".into()))
+}
+
+fn count(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|error| StoreError::Unreadable(error.to_string()))
+}

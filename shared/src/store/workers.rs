@@ -1,0 +1,107 @@
+//! Owns what workers leave about themselves: their status, metrics, the audit log. Refuses to fail what it describes.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// When a worker was last seen, and what it said then.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    pub name: String,
+    pub is_running: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+    pub last_duration_ms: Option<i64>,
+    pub last_result: Option<Value>,
+}
+
+/// One number for `cronvec.performance_metrics`.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric<'a> {
+    pub metric: &'a str,
+    pub value: f64,
+    pub project: Option<&'a str>,
+}
+
+impl Store {
+    pub async fn worker_started(&self, name: &str) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO cronvec.worker_status (name, is_running) VALUES ($1, true)
+             ON CONFLICT (name) DO UPDATE SET is_running = true, last_seen_at = now()",
+            &[(&name, Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn worker_finished(&self, name: &str, duration_ms: i64, result: &Value) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO cronvec.worker_status (name, last_duration_ms, last_result) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET is_running = false, last_seen_at = now(),
+                 last_duration_ms = excluded.last_duration_ms, last_result = excluded.last_result",
+            &[(&name, Type::TEXT), (&duration_ms, Type::INT8), (&result, Type::JSONB)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn worker_statuses(&self) -> Result<Vec<WorkerStatus>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT name, is_running, last_seen_at, last_duration_ms, last_result
+                 FROM cronvec.worker_status ORDER BY name LIMIT 100",
+                &[],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| WorkerStatus {
+                name: row.get(0),
+                is_running: row.get(1),
+                last_seen_at: row.get(2),
+                last_duration_ms: row.get(3),
+                last_result: row.get(4),
+            })
+            .collect())
+    }
+
+    pub async fn record_metrics(&self, metrics: &[Metric<'_>]) -> Result<(), StoreError> {
+        let names: Vec<&str> = metrics.iter().map(|metric| metric.metric).collect();
+        let values: Vec<f64> = metrics.iter().map(|metric| metric.value).collect();
+        let projects: Vec<Option<&str>> = metrics.iter().map(|metric| metric.project).collect();
+        self.execute(
+            "INSERT INTO cronvec.performance_metrics (metric, value, project)
+             SELECT * FROM unnest($1::text[], $2::float8[], $3::text[])",
+            &[
+                (&names, Type::TEXT_ARRAY),
+                (&values, Type::FLOAT8_ARRAY),
+                (&projects, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes down an act. A failing audit is logged and never fails the act.
+    pub async fn audit(&self, level: &str, category: &str, message: &str, metadata: Value, operation: Option<&str>) {
+        let written = self
+            .execute(
+                "INSERT INTO cronvec.audit_log (level, category, message, metadata, operation_id)
+                 VALUES ($1, $2, $3, $4, $5)",
+                &[
+                    (&level, Type::TEXT),
+                    (&category, Type::TEXT),
+                    (&message, Type::TEXT),
+                    (&metadata, Type::JSONB),
+                    (&operation, Type::TEXT),
+                ],
+            )
+            .await;
+        if let Err(error) = written {
+            tracing::error!(error = %error, audit.message = message, "an audit entry could not be written");
+        }
+    }
+}
