@@ -1,0 +1,202 @@
+//! Runs the workers here, tick after tick, until jobs have ended and their records are embedded.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::app::{App, IngestOptions, TickOptions, Worker};
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::reading::Pieces;
+use crate::shapes::{Coverage, IngestResult, Job, Rejected};
+
+/// So many ticks in a row that move nothing end the wait.
+const IDLE_TICKS: u32 = 3;
+
+/// How often progress is looked at while a tick runs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Hands the pieces in, a job each. An error among them leaves the jobs before it in the queue.
+pub(crate) async fn enqueue(app: &App, options: &IngestOptions, pieces: &mut Pieces) -> Result<Vec<Handed>> {
+    let mut handed: Vec<Handed> = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        let job_id = match piece {
+            Ok(piece) => app.enqueue(options, &piece).await.map(|job_id| (job_id, piece.lines)),
+            Err(error) => Err(error),
+        };
+        match (job_id, handed.last()) {
+            (Ok((job_id, lines)), _) => handed.push(Handed { job_id, lines }),
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(last)) => {
+                let line = last.lines.last().copied().unwrap_or_default();
+                return Err(error.context(format!(
+                    "the records up to line {line} are in the queue, the last of them in job {}; \
+                     handing the file in again does no harm",
+                    last.job_id
+                )));
+            }
+        }
+    }
+    Ok(handed)
+}
+
+/// A job that was handed in, and where its records stood.
+#[derive(Clone, Debug)]
+pub(crate) struct Handed {
+    pub job_id: i64,
+    pub lines: Vec<i32>,
+}
+
+/// Runs ingestion until these jobs have ended, and adds their results up, with lines as the file has them.
+pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: Output) -> Result<IngestResult> {
+    let options = TickOptions {
+        project: Some(project.to_owned()),
+        ..TickOptions::default()
+    };
+    let total = handed.iter().map(|handed| handed.lines.len() as u64).sum();
+    let mut progress = Progress::new("stored", output);
+    let mut sum = IngestResult::default();
+    let mut stored = 0;
+    let mut idle = 0;
+    for Handed { job_id, lines } in handed {
+        let job = loop {
+            let job = find(app, *job_id).await?;
+            if job.has_ended() {
+                break job;
+            }
+            if idle > IDLE_TICKS {
+                bail!("job {job_id} doesn't move: see `cronvec job {job_id}`");
+            }
+            if idle > 0 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let report = app.tick(Worker::Ingestion, &options).await?;
+            idle = if report.processed == 0 { idle + 1 } else { 0 };
+        };
+        let result = result(&job)?;
+        sum.saved_count += result.saved_count;
+        sum.skipped_count += result.skipped_count;
+        sum.rejected
+            .extend(result.rejected.into_iter().map(|rejected| in_file(rejected, lines)));
+        stored += lines.len() as u64;
+        progress.update(stored, total);
+    }
+    progress.end();
+    Ok(sum)
+}
+
+/// A job counts its own records from 1; a person looks for the line in the file.
+fn in_file(rejected: Rejected, lines: &[i32]) -> Rejected {
+    let place = usize::try_from(rejected.line).ok().and_then(|nth| nth.checked_sub(1));
+    let line = place.and_then(|place| u64::try_from(*lines.get(place)?).ok());
+    Rejected {
+        line: line.unwrap_or(rejected.line),
+        ..rejected
+    }
+}
+
+/// How an embedding run went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Embedded {
+    pub records: u64,
+    pub elapsed: Duration,
+}
+
+impl Embedded {
+    pub fn per_second(&self) -> f64 {
+        // Counts of records stay far below 2^53.
+        self.records as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+}
+
+/// Runs vectorization until nothing of the project is left to embed.
+pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Embedded> {
+    let options = TickOptions {
+        project: Some(project.to_owned()),
+        ..TickOptions::default()
+    };
+    let mut progress = Progress::new("embedded", output);
+    let started = Instant::now();
+    let mut records = 0;
+    let mut idle = 0;
+    loop {
+        let report = {
+            let tick = app.tick(Worker::Vectorization, &options);
+            tokio::pin!(tick);
+            loop {
+                tokio::select! {
+                    report = &mut tick => break report?,
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        let seen = coverage(app, project).await?;
+                        progress.update(seen.embedded + seen.quarantined, seen.total);
+                    }
+                }
+            }
+        };
+        let moved = report.records.unwrap_or(0);
+        records += moved;
+        let seen = coverage(app, project).await?;
+        progress.update(seen.embedded + seen.quarantined, seen.total);
+        if seen.pending == 0 {
+            progress.end();
+            return Ok(Embedded {
+                records,
+                elapsed: started.elapsed(),
+            });
+        }
+        idle = if moved == 0 { idle + 1 } else { 0 };
+        if idle >= IDLE_TICKS {
+            progress.end();
+            let why = report.stopped_because.as_deref().unwrap_or("unknown");
+            bail!(
+                "{} records are left and nothing moves ({why}): see `cronvec status`",
+                seen.pending
+            );
+        }
+        if idle > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// The coverage of a project that exists.
+pub(crate) async fn coverage(app: &App, project: &str) -> Result<Coverage> {
+    let mut lines = app.coverage(Some(project)).await?;
+    lines.pop().with_context(|| format!("there is no project '{project}'"))
+}
+
+async fn find(app: &App, id: i64) -> Result<Job> {
+    app.job(id).await?.with_context(|| format!("job {id} is gone"))
+}
+
+fn result(job: &Job) -> Result<IngestResult> {
+    if job.status != "COMPLETED" {
+        bail!(
+            "job {} ended {}: {}",
+            job.id,
+            job.status,
+            job.error().unwrap_or("no reason given")
+        );
+    }
+    let result = job
+        .result
+        .clone()
+        .with_context(|| format!("job {} has no result", job.id))?;
+    serde_json::from_value(result).with_context(|| format!("the result of job {} can't be read", job.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejected_record_is_told_by_its_line_in_the_file() {
+        let rejected = |line| Rejected {
+            line,
+            id: None,
+            reason: "no text".to_owned(),
+        };
+        assert_eq!(in_file(rejected(2), &[1_001, 1_003]).line, 1_003);
+        assert_eq!(in_file(rejected(9), &[1_001, 1_003]).line, 9);
+    }
+}

@@ -1,0 +1,47 @@
+//! `coverage`
+
+use anyhow::Result;
+
+use super::ready;
+use crate::Context;
+use crate::exit::Ended;
+use crate::output::{Align, Table, count};
+use crate::shapes::Coverage;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    let lines = ready().await?.coverage(args.project.as_deref()).await?;
+    context.output.list(&lines, table)?;
+    Ok(Ended::Well)
+}
+
+/// Coverage as a person reads it.
+pub(super) fn table(lines: &[Coverage]) -> Table {
+    let columns = [
+        ("project", Align::Left),
+        ("total", Align::Right),
+        ("embedded", Align::Right),
+        ("pending", Align::Right),
+        ("quarantined", Align::Right),
+        ("percent", Align::Right),
+    ];
+    let mut table = Table::new(&columns, "no projects yet");
+    for line in lines {
+        table.row([
+            line.project.clone(),
+            count(line.total),
+            count(line.embedded),
+            count(line.pending),
+            count(line.quarantined),
+            // Cut, not rounded: 100 says that nothing is missing.
+            format!("{:.1}", (line.percent * 10.0).floor() / 10.0),
+        ]);
+    }
+    table
+}

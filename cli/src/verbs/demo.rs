@@ -1,0 +1,149 @@
+//! `demo`: the whole way of a record, on this machine.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::search;
+use crate::Context;
+use crate::app::{App, IngestOptions, LocalDatabase};
+use crate::drain;
+use crate::exit::Ended;
+use crate::output::count;
+use crate::reading::{self, Format};
+
+const PROJECT: &str = "demo";
+const ARTICLES: &[u8] = include_bytes!("../../sample/articles.ndjson");
+const QUERIES: &str = include_str!("../../sample/queries.txt");
+/// Hits that each search shows.
+const SHOWN: u32 = 3;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// End after the sample searches instead of asking for more
+    #[arg(long)]
+    exit: bool,
+    /// Keep the sample project of an earlier run instead of handing it in again
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    // Held until the end: the server stops when nobody uses it.
+    let Some((app, _local)) = open(context).await? else {
+        context.output.note("left as it is");
+        return Ok(Ended::Unhealthy);
+    };
+    app.migrate_up().await?;
+    let is_new = app.create_project(PROJECT).await?;
+    if is_new || !args.keep {
+        store(&app, context).await?;
+    }
+    embed(&app, context).await?;
+    for query in QUERIES.lines().filter(|line| !line.trim().is_empty()) {
+        find(&app, query, context).await?;
+    }
+    if !args.exit && !context.output.json && io::stdin().is_terminal() {
+        converse(&app, context).await?;
+    }
+    context.output.say(
+        "Next: hand in a file of your own with `cronvec ingest FILE`, with DATABASE_URL set to a database of yours.\n\
+         `cronvec --help` lists what else there is, docs/ARCHITECTURE.md says how it works.",
+    )?;
+    Ok(Ended::Well)
+}
+
+/// The settings' database if they name one and the person agrees, else one on this machine.
+async fn open(context: &Context) -> Result<Option<(App, Option<LocalDatabase>)>> {
+    if std::env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty()) {
+        let question = "DATABASE_URL is set. Write the schema cronvec and a project 'demo' into that database?";
+        return Ok(if context.confirm(question)? {
+            Some((App::open().await?, None))
+        } else {
+            None
+        });
+    }
+    let output = context.output;
+    let started = tokio::task::spawn_blocking(move || LocalDatabase::start("demo", &|step| output.note(step)));
+    let local = started.await.context("the database's set-up broke off")??;
+    let app = App::open_at(&local.url()).await?;
+    Ok(Some((app, Some(local))))
+}
+
+async fn store(app: &App, context: &Context) -> Result<()> {
+    let options = IngestOptions {
+        project: PROJECT.to_owned(),
+        priority: 0,
+        generate_embeddings: true,
+    };
+    let mut pieces = reading::of_bytes("the sample", ARTICLES, Format::Ndjson);
+    let handed = drain::enqueue(app, &options, &mut pieces).await?;
+    let result = drain::ingest(app, &handed, PROJECT, context.output).await?;
+    context.output.show(
+        &json!({"step": "ingested", "saved": result.saved_count, "skipped": result.skipped_count}),
+        || {
+            format!(
+                "stored {} records, {} were there already",
+                count(result.saved_count),
+                count(result.skipped_count)
+            )
+        },
+    )
+}
+
+async fn embed(app: &App, context: &Context) -> Result<()> {
+    let embedded = drain::embed(app, PROJECT, context.output).await?;
+    let coverage = drain::coverage(app, PROJECT).await?;
+    let seconds = embedded.elapsed.as_secs_f64();
+    let speed = embedded.per_second();
+    let step = json!({
+        "step": "embedded",
+        "records": embedded.records,
+        "seconds": seconds,
+        "perSecond": speed,
+        "coverage": coverage,
+    });
+    context.output.show(&step, || {
+        let covered = super::coverage::table(std::slice::from_ref(&coverage)).render();
+        format!(
+            "embedded {} records in {seconds:.1} s, {speed:.0} a second\n\n{covered}",
+            count(embedded.records)
+        )
+    })
+}
+
+async fn find(app: &App, query: &str, context: &Context) -> Result<()> {
+    let hits = app.search(PROJECT, query, SHOWN, None).await?;
+    let step = json!({"step": "searched", "query": query, "hits": hits});
+    context
+        .output
+        .show(&step, || format!("\n? {query}\n{}", search::table(&hits).render()))
+}
+
+/// Takes searches from the keyboard until it is closed.
+async fn converse(app: &App, context: &Context) -> Result<()> {
+    context
+        .output
+        .say("\nSearch for something of your own; an empty line or Ctrl-D ends.")?;
+    loop {
+        let line = tokio::task::spawn_blocking(ask)
+            .await
+            .context("the keyboard can't be read")??;
+        match line.trim() {
+            "" => return Ok(()),
+            query => find(app, query, context).await?,
+        }
+    }
+}
+
+fn ask() -> Result<String> {
+    let mut line = String::new();
+    print!("? ");
+    io::stdout().flush().context("cannot ask")?;
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("cannot read what was typed")?;
+    Ok(line)
+}

@@ -1,0 +1,80 @@
+//! `job ID`, `retry ID`, `cancel ID`
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::ready;
+use crate::Context;
+use crate::exit::Ended;
+use crate::output::count;
+use crate::shapes::Job;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    id: i64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Retry {
+    id: i64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    id: i64,
+}
+
+pub(crate) async fn show(args: Show, context: &Context) -> Result<Ended> {
+    let Some(job) = ready().await?.job(args.id).await? else {
+        bail!("there is no job {}", args.id);
+    };
+    context.output.show(&job, || in_words(&job))?;
+    Ok(Ended::Well)
+}
+
+pub(crate) async fn retry(args: Retry, context: &Context) -> Result<Ended> {
+    ready().await?.retry(args.id).await?;
+    done(args.id, "is in the queue again", context)
+}
+
+pub(crate) async fn cancel(args: Cancel, context: &Context) -> Result<Ended> {
+    let app = ready().await?;
+    if !context.confirm(&format!("Cancel job {}? What it has stored stays.", args.id))? {
+        context.output.note("left as it is");
+        return Ok(Ended::Unhealthy);
+    }
+    app.cancel(args.id).await?;
+    done(args.id, "is cancelled", context)
+}
+
+fn done(id: i64, what: &str, context: &Context) -> Result<Ended> {
+    context
+        .output
+        .show(&json!({"success": true, "jobId": id.to_string()}), || {
+            format!("job {id} {what}")
+        })?;
+    Ok(Ended::Well)
+}
+
+fn in_words(job: &Job) -> String {
+    let mut lines = vec![
+        format!("job {}: {} of project {}", job.id, job.job_type, job.project),
+        format!("  status     {}", job.status),
+        format!("  attempts   {} of {}", job.attempts, job.max_attempts),
+        format!("  priority   {}", job.priority),
+        format!("  created    {}", job.created_at),
+        format!("  scheduled  {}", job.scheduled_for),
+    ];
+    lines.extend(job.started_at.iter().map(|time| format!("  started    {time}")));
+    lines.extend(job.completed_at.iter().map(|time| format!("  ended      {time}")));
+    if let Some(progress) = &job.progress {
+        let (current, total) = (count(progress.current), count(progress.total));
+        lines.push(
+            format!("  progress   {current} of {total} {}", progress.message)
+                .trim_end()
+                .to_owned(),
+        );
+    }
+    lines.extend(job.result.iter().map(|result| format!("  result     {result}")));
+    lines.join("\n")
+}

@@ -1,0 +1,73 @@
+//! One file a verb.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod coverage;
+pub(crate) mod demo;
+pub(crate) mod ingest;
+pub(crate) mod job;
+pub(crate) mod migrate;
+pub(crate) mod projects;
+pub(crate) mod search;
+pub(crate) mod status;
+pub(crate) mod tick;
+pub(crate) mod uninstall;
+
+use anyhow::Result;
+
+use crate::Context;
+use crate::app::App;
+use crate::args::Verb;
+use crate::exit::{Ended, usage};
+
+/// Runs a verb to its end.
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
+    match verb {
+        Verb::Demo(args) => demo::run(args, context).await,
+        Verb::Migrate(action) => migrate::run(action, context).await,
+        Verb::Tick(args) => tick::run(args, context).await,
+        Verb::Ingest(args) => ingest::run(args, context).await,
+        Verb::Search(args) => search::run(args, context).await,
+        Verb::Status(args) => status::run(args, context).await,
+        Verb::Coverage(args) => coverage::run(args, context).await,
+        Verb::Job(args) => job::show(args, context).await,
+        Verb::Retry(args) => job::retry(args, context).await,
+        Verb::Cancel(args) => job::cancel(args, context).await,
+        Verb::Projects(action) => projects::run(action, context).await,
+        Verb::Config(action) => config::run(action, context),
+        Verb::Uninstall(args) => uninstall::run(args, context).await,
+        Verb::Completions(args) => completions::run(args, context),
+    }
+}
+
+/// The system, with the schema that this binary knows.
+async fn ready() -> Result<App> {
+    let app = App::open().await?;
+    app.check_schema().await?;
+    Ok(app)
+}
+
+/// The project that was named, or the only one there is.
+async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
+    if let Some(name) = named {
+        return Ok(name);
+    }
+    let projects = app.projects().await?;
+    match projects.as_slice() {
+        [only] => Ok(only.name.clone()),
+        [] => Err(usage(
+            "there is no project yet: create one with `cronvec projects create NAME`",
+        )),
+        several => {
+            let names = several
+                .iter()
+                .take(10)
+                .map(|project| project.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ");
+            Err(usage(format!(
+                "which project? Name it with --project; there are: {names}"
+            )))
+        }
+    }
+}

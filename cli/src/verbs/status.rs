@@ -1,0 +1,85 @@
+//! `status`
+
+use anyhow::Result;
+
+use super::ready;
+use crate::Context;
+use crate::exit::Ended;
+use crate::output::{Align, Table, brief, count};
+use crate::shapes::{Job, Status};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// So many of the recent jobs
+    #[arg(long, default_value_t = 10)]
+    limit: usize,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    let mut status = ready().await?.status().await?;
+    status.recent_jobs.truncate(args.limit);
+    context.output.show(&status, || in_words(&status))?;
+    Ok(Ended::Well)
+}
+
+fn in_words(status: &Status) -> String {
+    let stats = &status.queue_stats;
+    let mut text = format!(
+        "{} pending, {} processing, {} completed, {} failed\n",
+        count(stats.pending),
+        count(stats.processing),
+        count(stats.completed),
+        count(stats.failed)
+    );
+    if let Some(oldest) = &status.oldest_pending_job {
+        text.push_str(&format!(
+            "oldest pending: job {}, {:.0} minutes\n",
+            oldest.id, oldest.age_minutes
+        ));
+    }
+    text.push('\n');
+    text.push_str(&jobs(&status.recent_jobs).render());
+    text.push('\n');
+    let columns = [
+        ("worker", Align::Left),
+        ("last seen", Align::Left),
+        ("took ms", Align::Right),
+    ];
+    let mut workers = Table::new(&columns, "no worker has run yet");
+    for worker in &status.workers {
+        let took = worker.last_duration_ms.map_or_else(String::new, count);
+        workers.row([worker.name.clone(), worker.last_seen_at.clone(), took]);
+    }
+    text.push_str(&workers.render());
+    text
+}
+
+fn jobs(jobs: &[Job]) -> Table {
+    let columns = [
+        ("job", Align::Right),
+        ("type", Align::Left),
+        ("project", Align::Left),
+        ("status", Align::Left),
+        ("attempts", Align::Right),
+        ("created", Align::Left),
+        ("", Align::Left),
+    ];
+    let mut table = Table::new(&columns, "no jobs yet");
+    for job in jobs {
+        let remark = match (job.error(), &job.progress) {
+            (Some(error), _) => brief(error, 60),
+            (None, Some(progress)) => format!("{} of {}", count(progress.current), count(progress.total)),
+            (None, None) => String::new(),
+        };
+        table.row([
+            job.id.clone(),
+            job.job_type.clone(),
+            brief(&job.project, 30),
+            job.status.clone(),
+            format!("{}/{}", job.attempts, job.max_attempts),
+            job.created_at.clone(),
+            remark,
+        ]);
+    }
+    table
+}
