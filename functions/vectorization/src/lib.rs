@@ -1,40 +1,112 @@
-//! The worker `vectorization`.
+//! The worker `vectorization`: claims VECTORIZE jobs and takes them through the pipeline, slice after slice, for as
+//! long as the invocation has time.
 
+mod pass;
+mod report;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::Serialize;
 use shared::call::CallOptions;
 use shared::config::Settings;
+use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces};
 use shared::secrets::Secrets;
-use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
+use shared::store::connect::DEFAULT_CONNECTIONS;
+use shared::store::workers::Metric;
+use shared::store::{Database, Store, StoreError};
 
-/// Why a pass could not be made.
-pub type Error = ConnectError;
+pub use report::{Report, StoppedBecause};
 
-/// What a pass did.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// Jobs.
-    pub processed: u64,
-}
+/// The name under which its status is kept.
+pub const NAME: &str = "vectorization";
 
-/// Makes passes.
-#[derive(Debug)]
+/// Makes passes over what is pending.
 pub struct Worker {
-    database: Database,
+    // Dependencies.
+    store: Arc<Store>,
+    secrets: Secrets,
+    // Configuration.
+    settings: Settings,
+    stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// A worker on the database that the settings name.
-    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, Error> {
-        Ok(Self {
-            database: Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        })
+    /// A worker on the database that the settings name, whose schema must be this program's.
+    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
+        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        store.check_schema().await?;
+        Ok(Self::new(store, settings.clone(), secrets.clone()))
     }
 
-    /// One pass, until the deadline at most.
-    pub async fn run(&self, _options: CallOptions, _deadline: Instant) -> Result<Report, Error> {
-        self.database.check().await?;
-        Ok(Report { processed: 0 })
+    /// A worker on a store that is there already.
+    pub fn new(store: Arc<Store>, settings: Settings, secrets: Secrets) -> Self {
+        Self { store, secrets, settings, stop: Arc::default() }
     }
+
+    /// Asks it to begin nothing new and to part from what it holds.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// One pass, until the deadline at most. A failing job doesn't fail it.
+    pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        let began = Instant::now();
+        self.store.database().check().await?;
+        self.store.worker_started(NAME).await?;
+        let report = self.pass(&options, deadline).await?;
+        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        self.store.worker_finished(NAME, duration_ms, &told).await?;
+        if report.processed > 0 {
+            self.store.record_metrics(&metrics(&report, duration_ms)).await?;
+        }
+        Ok(report)
+    }
+
+    async fn pass(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        if !self.settings.embedding.search_enabled {
+            return Ok(Report::disabled());
+        }
+        let project_id = match &options.project {
+            Some(name) => Some(self.store.project(name).await?.id),
+            None => None,
+        };
+        let embedding = &self.settings.embedding;
+        let served = ServedSpaces::load(&self.store, embedding, &self.secrets).await?;
+        let backoff_ms = i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX);
+        self.store.ensure_vectorize_jobs(embedding.max_attempts, backoff_ms).await?;
+        let invocation = Arc::new(Invocation::new(
+            Arc::clone(&self.store),
+            Clock::until(deadline),
+            Bounds {
+                batch_size: embedding.batch_size,
+                concurrent_requests: embedding.concurrent_requests,
+                records_per_slice: self.settings.queue.records_per_slice,
+            },
+            Arc::clone(&self.stop),
+        ));
+        pass::Pass {
+            invocation,
+            served,
+            project_id,
+            slots: self.settings.queue.vectorize_jobs,
+            max_records: options.max_records,
+        }
+        .run()
+        .await
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
+fn metrics(report: &Report, duration_ms: i64) -> [Metric<'static>; 6] {
+    let metric = |metric, value: u64| Metric { metric, value: value as f64, project: None };
+    [
+        metric("records_embedded", report.records),
+        metric("records_failed", report.failed),
+        metric("records_quarantined", report.quarantined),
+        metric("provider_requests", report.requests),
+        metric("lost_leases", report.lost_leases),
+        Metric { metric: "vectorization_ms", value: duration_ms as f64, project: None },
+    ]
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::secrets::SecretError;
-use crate::store::connect;
+use crate::store::{StoreError, connect};
 
 /// Why a call has no report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +77,9 @@ impl CallError {
     /// What went wrong in the work itself: a dependency's fault if any of its causes is.
     pub(super) fn of_work(error: &(dyn Error + 'static)) -> Self {
         let message = chain(error);
-        if is_dependency(error) {
+        if let Some(StoreError::NoProject(_)) = error.downcast_ref::<StoreError>() {
+            Self::BadRequest { message }
+        } else if is_dependency(error) {
             Self::Dependency { message }
         } else {
             Self::Failed { message }
@@ -88,6 +90,7 @@ impl CallError {
 fn is_dependency(error: &(dyn Error + 'static)) -> bool {
     let away = |error: &(dyn Error + 'static)| {
         connect::is_unreachable(error)
+            || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage)
             || matches!(
                 error.downcast_ref::<SecretError>(),
                 Some(SecretError::Unavailable { .. })

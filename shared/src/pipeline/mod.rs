@@ -23,8 +23,8 @@ use tokio::sync::Semaphore;
 use crate::store::Store;
 
 pub use clock::Clock;
-pub use run::{Run, RunEnd};
-pub use served::{Served, ServedSpaces};
+pub use run::{Run, RunEnd, Trouble};
+pub use served::{Served, ServedSpaces, Unserved, provider};
 
 /// The bounds of an invocation.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::run::Shared;
-use crate::chunk::{self, ChunkRules};
+use crate::chunk;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::pending::{PendingRecord, PendingText};
@@ -50,8 +50,7 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
 }
 
 fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
-    let spec = &run.served.space.spec;
-    let rules = ChunkRules { tokens: spec.chunk_tokens as usize, overlap: spec.chunk_overlap as usize };
+    let rules = run.served.provider.chunk_rules();
     let count = |text: &str| run.served.provider.count_tokens(text);
     let mut prepared = Prepared::default();
     for PendingRecord { id, text, attempts: _ } in records {

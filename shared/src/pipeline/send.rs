@@ -12,13 +12,15 @@ use super::run::{Shared, Trouble};
 use super::texts::Waiting;
 use super::verdict::{Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
-use crate::provider::{Answer, Failure, InputFault, Purpose};
+use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
 use crate::store::vectors::Charge;
 
 /// A text that no provider can object to.
 const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
 /// So many equal rejections in a row, with no success between them, look like the provider's fault.
 const SUSPICIOUS: u32 = 3;
+/// A request that takes longer has failed, however much time we have.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MESSAGE_CHARS: usize = 500;
 
 /// Inputs that are asked for together, and what happened to them before.
@@ -46,7 +48,8 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
         };
         match verdict(failure) {
             Verdict::RetryOnce { .. } if !part.retried => {
-                tokio::time::sleep(Duration::from_millis(rand::rng().random_range(50..300))).await;
+                let jitter = rand::rng().random_range(50..300);
+                tokio::time::sleep(Duration::from_millis(jitter)).await;
                 parts.push(Part { retried: true, ..part });
             }
             Verdict::RetryOnce { message, reason } => {
@@ -87,8 +90,9 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
         return Err(Failure::OutOfTime);
     }
     let Some(left) = invocation.clock.time_for_request() else { return Err(Failure::OutOfTime) };
+    let timeout = Timeout { limit: left.min(REQUEST_TIMEOUT), ours: left < REQUEST_TIMEOUT };
     let began = Instant::now();
-    let answer = run.served.provider.embed(texts, Purpose::Document, left).await;
+    let answer = run.served.provider.embed(texts, Purpose::Document, timeout).await;
     Tally::add(&invocation.tally.requests, 1);
     if !matches!(answer, Err(Failure::OutOfTime)) {
         invocation.clock.note_request(began.elapsed());

@@ -3,9 +3,46 @@
 
 use std::sync::Arc;
 
-use crate::provider::Provider;
-use crate::space::Space;
+use crate::config::{Embedding, SecretSource};
+use crate::provider::{Connection, Failure, Provider};
+use crate::secrets::{SecretError, Secrets};
+use crate::space::{ProviderKind, Space, SpaceSpec};
 use crate::store::claim::Servable;
+use crate::store::{Store, StoreError};
+
+/// Why a space can't be served here.
+#[derive(Debug, thiserror::Error)]
+pub enum Unserved {
+    #[error("its provider '{0}' isn't configured here")]
+    NotConfigured(ProviderKind),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("{0}")]
+    Misconfigured(Failure),
+}
+
+/// The provider of a space, as this program's settings reach it.
+pub async fn provider(spec: &SpaceSpec, settings: &Embedding, secrets: &Secrets) -> Result<Provider, Unserved> {
+    let connection = match spec.provider {
+        ProviderKind::Static => Connection::Static,
+        ProviderKind::OpenAi => {
+            let openai = &settings.openai;
+            let is_chosen = settings.new_space.provider == ProviderKind::OpenAi;
+            if !is_chosen && openai.api_key.is_none() {
+                return Err(Unserved::NotConfigured(spec.provider));
+            }
+            Connection::Http { base_url: openai.base_url.clone(), api_key: key(openai.api_key.as_ref(), secrets).await? }
+        }
+    };
+    Provider::new(spec.clone(), connection).map_err(Unserved::Misconfigured)
+}
+
+async fn key(source: Option<&SecretSource>, secrets: &Secrets) -> Result<Option<String>, SecretError> {
+    match source {
+        Some(source) => Ok(Some(secrets.resolve(source).await?.expose().to_owned())),
+        None => Ok(None),
+    }
+}
 
 /// A space and the provider that fills it.
 #[derive(Clone)]
@@ -19,8 +56,20 @@ pub struct Served {
 pub struct ServedSpaces(Vec<Served>);
 
 impl ServedSpaces {
-    pub fn new(served: Vec<Served>) -> Self {
-        Self(served)
+    /// Those of the database's spaces that the settings have a provider for. The others are left alone, and named.
+    pub async fn load(store: &Store, settings: &Embedding, secrets: &Secrets) -> Result<Self, StoreError> {
+        let mut served = Vec::new();
+        for space in store.spaces().await? {
+            match provider(&space.spec, settings, secrets).await {
+                Ok(provider) => served.push(Served { space, provider: Arc::new(provider) }),
+                Err(reason) => {
+                    tracing::warn!(
+                        space.id = space.id, space.model = space.spec.model, reason = %reason, "a space is not served here"
+                    );
+                }
+            }
+        }
+        Ok(Self(served))
     }
 
     pub fn get(&self, space_id: i32) -> Option<&Served> {

@@ -152,6 +152,15 @@ impl Provider {
         }
     }
 
+    /// The same in no time, for putting requests together; for every provider an estimate.
+    pub fn estimate_tokens(&self, text: &str) -> usize {
+        match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => text.len().div_ceil(3),
+            Means::Http { wire, .. } => wire.estimate_tokens(text),
+        }
+    }
+
     /// How a document is cut for this space: what the model's window and the space allow, less the prefix.
     pub fn chunk_rules(&self) -> ChunkRules {
         let allowed = (self.spec.chunk_tokens as usize).min(self.limits().window);

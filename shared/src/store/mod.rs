@@ -4,7 +4,7 @@
 //! mode may stand between. Lock order everywhere: job → record → pending.
 
 pub mod claim;
-mod connect;
+pub mod connect;
 pub mod endpoints;
 mod ends;
 pub mod enqueue;
@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::types::{Kind, ToSql, Type};
 use tokio_postgres::{Row, error::SqlState};
 
-pub use connect::*;
+pub use connect::{ConnectError, Database};
 
 /// A parameter with its type, so that the statement needs no round trip to be prepared.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);

@@ -147,15 +147,12 @@ impl Store {
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
         }
-        let locked: HashSet<&str> = row.get::<_, Vec<&str>>(3).into_iter().collect();
+        let locked = count(row.get(3))?;
         Ok(Written {
             stored: count(row.get(1))?,
             complete: count(row.get(2))?,
-            passed_over: record_ids
-                .iter()
-                .filter(|id| !locked.contains(*id))
-                .map(|id| (*id).to_owned())
-                .collect(),
+            passed_over: (record_ids.len() as u64).saturating_sub(locked),
+            busy: row.get(4),
         })
     }
 

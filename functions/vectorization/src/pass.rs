@@ -1,0 +1,225 @@
+//! One pass: a few slots, each reading slices of the job whose turn it is, while the jobs before it finish writing.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shared::job::{ClaimedJob, JobStatus, JobType};
+use shared::pipeline::{Invocation, Run, RunEnd, ServedSpaces, Trouble};
+use shared::store::StoreError;
+use shared::store::claim::ClaimWish;
+use tokio::task::JoinSet;
+
+use crate::report::{Report, StoppedBecause};
+
+pub(crate) struct Pass {
+    pub invocation: Arc<Invocation>,
+    pub served: ServedSpaces,
+    pub project_id: Option<i32>,
+    pub slots: usize,
+    pub max_records: Option<u64>,
+}
+
+/// What the slots tell the pass.
+#[derive(Default)]
+struct Seen {
+    jobs: Mutex<HashSet<i64>>,
+    provider_trouble: std::sync::atomic::AtomicBool,
+    out_of_time: std::sync::atomic::AtomicBool,
+    /// Jobs that got somewhere and went back into the line.
+    continuing: AtomicU64,
+}
+
+impl Pass {
+    pub async fn run(self) -> Result<Report, StoreError> {
+        let pass = Arc::new(self);
+        let seen = Arc::new(Seen::default());
+        let left = Arc::new(AtomicU64::new(pass.max_records.unwrap_or(u64::MAX)));
+        let end_of_work = tokio::time::Instant::from_std(pass.invocation.clock.end_of_work());
+        let all = Arc::clone(&pass).rounds(Arc::clone(&seen), Arc::clone(&left));
+        match tokio::time::timeout_at(end_of_work, all).await {
+            Ok(outcome) => outcome?,
+            // What was on its way is dropped; the leases run out within seconds, and nobody is charged.
+            Err(_) => seen.out_of_time.store(true, Ordering::Relaxed),
+        }
+        pass.report(&seen, left.load(Ordering::Relaxed)).await
+    }
+
+    /// A round ends when nothing can be claimed and everything is written; a job that has new work by then gets
+    /// another.
+    async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        loop {
+            seen.continuing.store(0, Ordering::Relaxed);
+            let mut slots = JoinSet::new();
+            for _ in 0..self.slots.max(1) {
+                slots.spawn(Arc::clone(&self).slot(Arc::clone(&seen), Arc::clone(&left)));
+            }
+            let mut outcome = Ok(());
+            while let Some(ended) = slots.join_next().await {
+                let ended = ended.map_err(|panic| StoreError::Unreadable(format!("a slot broke off: {panic}")));
+                outcome = outcome.and(ended.and_then(|ended| ended));
+            }
+            outcome?;
+            if seen.continuing.load(Ordering::Relaxed) == 0 || self.must_end(&seen, &left) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn must_end(&self, seen: &Seen, left: &AtomicU64) -> bool {
+        self.invocation.is_stopped()
+            || seen.out_of_time.load(Ordering::Relaxed)
+            || left.load(Ordering::Relaxed) == 0
+            || self.invocation.clock.time_for_request().is_none()
+    }
+
+    /// One job after another. After each slice the slot goes to whoever is due; the job before it keeps its lease until
+    /// its writes are done.
+    async fn slot(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        let mut finishing: JoinSet<Result<RunEnd, StoreError>> = JoinSet::new();
+        let mut outcome = Ok(());
+        let mut next = match self.claim(&seen, &left).await {
+            Ok(next) => next,
+            Err(error) => {
+                outcome = Err(error);
+                None
+            }
+        };
+        while let Some(job) = next.take() {
+            let Some(served) = self.served.get(job.space_id).cloned() else { break };
+            let mut run = match Run::start(Arc::clone(&self.invocation), served, job).await {
+                Ok(run) => run,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
+            let mut trouble = None;
+            loop {
+                let limit = take(&left, self.invocation.bounds.records_per_slice);
+                if limit == 0 {
+                    break;
+                }
+                match run.advance(limit).await {
+                    Ok(read) => {
+                        give_back(&left, limit - read.min(limit));
+                        if read == 0 {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        trouble = Some(error);
+                        break;
+                    }
+                }
+                match self.claim(&seen, &left).await {
+                    Ok(None) => {}
+                    Ok(other) => {
+                        next = other;
+                        break;
+                    }
+                    Err(error) => {
+                        trouble = Some(error);
+                        break;
+                    }
+                }
+            }
+            finishing.spawn(run.finish(trouble));
+            while let Some(ended) = finishing.try_join_next() {
+                outcome = outcome.and(note(&seen, ended));
+            }
+            if next.is_none() {
+                // Others may have come while this one was read to its end.
+                match self.claim(&seen, &left).await {
+                    Ok(other) => next = other,
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+            }
+        }
+        while let Some(ended) = finishing.join_next().await {
+            outcome = outcome.and(note(&seen, ended));
+        }
+        outcome
+    }
+
+    async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<ClaimedJob>, StoreError> {
+        if self.must_end(seen, left) {
+            return Ok(None);
+        }
+        let spaces = self.served.servable();
+        let wish = ClaimWish {
+            job_type: JobType::Vectorize,
+            spaces: &spaces,
+            limit: 1,
+            lease: self.invocation.clock.lease(),
+            worker: crate::NAME,
+            project_id: self.project_id,
+        };
+        let job = self.invocation.store.claim_jobs(&wish).await?.pop();
+        if let Some(job) = &job {
+            seen.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.lease.job_id);
+        }
+        Ok(job)
+    }
+
+    async fn report(&self, seen: &Seen, left: u64) -> Result<Report, StoreError> {
+        let store = &self.invocation.store;
+        let ids = self.served.ids();
+        let remaining = !ids.is_empty() && store.has_due_work(&ids, self.project_id).await?;
+        let because = if self.invocation.is_stopped() {
+            StoppedBecause::Terminated
+        } else if seen.provider_trouble.load(Ordering::Relaxed) {
+            StoppedBecause::Provider
+        } else if remaining && left == 0 {
+            StoppedBecause::Limit
+        } else if remaining
+            && (seen.out_of_time.load(Ordering::Relaxed) || self.invocation.clock.time_for_request().is_none())
+        {
+            StoppedBecause::Deadline
+        } else if remaining && self.rests().await? {
+            StoppedBecause::Paused
+        } else {
+            StoppedBecause::Drained
+        };
+        let processed = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        Ok(Report::of(&self.invocation.tally, processed, remaining, because))
+    }
+
+    /// Whether an endpoint or a project is what keeps the rest waiting.
+    async fn rests(&self) -> Result<bool, StoreError> {
+        let store = &self.invocation.store;
+        let servable = self.served.servable();
+        let endpoints: Vec<&str> = servable.iter().map(|space| space.endpoint.as_str()).collect();
+        Ok(!store.pauses(Some(&endpoints)).await?.is_empty() || store.projects().await?.iter().any(|p| p.paused))
+    }
+}
+
+fn note(
+    seen: &Seen,
+    ended: Result<Result<RunEnd, StoreError>, tokio::task::JoinError>,
+) -> Result<(), StoreError> {
+    let end = ended.map_err(|panic| StoreError::Unreadable(format!("a job's end broke off: {panic}")))??;
+    match end.trouble {
+        Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
+        Some(Trouble::Deadline) => seen.out_of_time.store(true, Ordering::Relaxed),
+        Some(Trouble::Database(error)) => return Err(StoreError::Unreadable(error)),
+        // The job carries its error; nothing of it is the call's.
+        Some(Trouble::Job(_) | Trouble::LeaseLost) | None => {}
+    }
+    if end.moved && end.status == Some(JobStatus::Pending) {
+        seen.continuing.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Takes up to `wanted` of what is left.
+fn take(left: &AtomicU64, wanted: usize) -> usize {
+    let wanted = wanted as u64;
+    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left - left.min(wanted)));
+    let taken = before.unwrap_or_else(|left| left).min(wanted);
+    usize::try_from(taken).unwrap_or(usize::MAX)
+}
+
+fn give_back(left: &AtomicU64, unused: usize) {
+    let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_add(unused as u64)));
+}

@@ -1,0 +1,78 @@
+//! What a pass says it did: the JSON answer, the log line, the metrics and what the tests assert on.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+use shared::pipeline::Tally;
+
+/// Why a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoppedBecause {
+    /// Nothing was left that this worker could take.
+    Drained,
+    /// Its time was over.
+    Deadline,
+    /// `maxRecords` was reached.
+    Limit,
+    /// What is left belongs to projects or endpoints that rest.
+    Paused,
+    /// `SEMANTIC_SEARCH_ENABLED=false`.
+    Disabled,
+    /// The provider failed in this pass.
+    Provider,
+    /// It was told to stop.
+    Terminated,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Jobs.
+    pub processed: u64,
+    /// Records whose vectors are complete now.
+    pub records: u64,
+    /// Records charged with an attempt.
+    pub failed: u64,
+    /// Of these, those that stand aside now.
+    pub quarantined: u64,
+    /// Whether due work is left.
+    pub remaining: bool,
+    pub stopped_because: StoppedBecause,
+    pub chunks: u64,
+    /// Chunks whose text the space held already.
+    pub reused: u64,
+    /// Deleted records whose vectors are gone now.
+    pub purged: u64,
+    /// Answers that weren't stored, because the text had changed or its row was somebody's.
+    pub passed_over: u64,
+    pub requests: u64,
+    /// As the provider counts them.
+    pub tokens: u64,
+    pub lost_leases: u64,
+}
+
+impl Report {
+    pub(crate) fn disabled() -> Self {
+        Self::of(&Tally::default(), 0, false, StoppedBecause::Disabled)
+    }
+
+    pub(crate) fn of(tally: &Tally, processed: u64, remaining: bool, stopped_because: StoppedBecause) -> Self {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            processed,
+            records: read(&tally.records),
+            failed: read(&tally.failed),
+            quarantined: read(&tally.quarantined),
+            remaining,
+            stopped_because,
+            chunks: read(&tally.chunks),
+            reused: read(&tally.reused),
+            purged: read(&tally.purged),
+            passed_over: read(&tally.passed_over),
+            requests: read(&tally.requests),
+            tokens: read(&tally.tokens),
+            lost_leases: read(&tally.lost_leases),
+        }
+    }
+}
