@@ -10,6 +10,7 @@ pub mod record;
 pub mod space;
 
 // Level 1: edges.
+pub mod cause;
 pub mod config;
 pub mod telemetry;
 pub mod tls;

@@ -8,11 +8,12 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Config;
-use aws_sdk_secretsmanager::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::cause::chain;
 use crate::config::{Secret, SecretSource};
 
 /// A caller with a wrong secret can't make us ask more often than this.
@@ -186,15 +187,9 @@ fn explain<R: std::fmt::Debug + Send + Sync + 'static>(
         },
         None => SecretError::Unavailable {
             arn,
-            message: first_line(&DisplayErrorContext(error).to_string()),
+            message: chain(error),
         },
     }
-}
-
-/// The context of an SDK error ends in a dump of its structs.
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.split(" (").next().unwrap_or(line).chars().take(200).collect()
 }
 
 #[cfg(test)]

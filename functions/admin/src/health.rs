@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use shared::call::chain;
+use shared::cause::chain;
 
 use crate::{Admin, Refusal};
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::cause::chain;
 use crate::secrets::SecretError;
 use crate::store::{StoreError, connect};
 
@@ -97,17 +98,4 @@ fn is_dependency(error: &(dyn Error + 'static)) -> bool {
             )
     };
     std::iter::successors(Some(error), |&error| error.source()).any(away)
-}
-
-/// An error and its causes in one line. A cause that the line ends in already isn't said again.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()) {
-        let cause = cause.to_string();
-        if !line.ends_with(&cause) {
-            line.push_str(": ");
-            line.push_str(&cause);
-        }
-    }
-    line
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use deadline::from_epoch_ms;
-pub use error::{CallError, chain};
+pub use error::CallError;
 pub use event::{CallOptions, Shape, Worker, WorkerCall};
 pub use guard::{Authorised, Guard};
 
