@@ -1,40 +1,83 @@
-//! The worker `cleanup`.
+//! The worker `cleanup`: retention, in bounded passes, for as long as the invocation has time.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::secrets::Secrets;
-use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
+use shared::store::connect::DEFAULT_CONNECTIONS;
+use shared::store::retention::Expiring;
+use shared::store::{Database, Store, StoreError};
 
-/// Why a pass could not be made.
-pub type Error = ConnectError;
+/// The name under which its status is kept.
+pub const NAME: &str = "cleanup";
+/// No pass is begun with less time than this.
+const LEAST_TIME: Duration = Duration::from_secs(2);
 
 /// What a pass did.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Jobs.
+    /// Kinds of rows that were gone through.
     pub processed: u64,
+    pub deleted_count: u64,
+    /// Whether more has expired than there was time for.
+    pub remaining: bool,
 }
 
-/// Makes passes.
-#[derive(Debug)]
+/// Deletes what has expired.
 pub struct Worker {
-    database: Database,
+    // Dependencies.
+    store: Arc<Store>,
+    // Configuration.
+    settings: Settings,
 }
 
 impl Worker {
-    /// A worker on the database that the settings name.
-    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, Error> {
-        Ok(Self {
-            database: Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        })
+    /// A worker on the database that the settings name, whose schema must be this program's.
+    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
+        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        store.check_schema().await?;
+        Ok(Self::new(store, settings.clone()))
     }
 
-    /// One pass, until the deadline at most.
-    pub async fn run(&self, _options: CallOptions, _deadline: Instant) -> Result<Report, Error> {
-        self.database.check().await?;
-        Ok(Report { processed: 0 })
+    /// A worker on a store that is there already.
+    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
+        Self { store, settings }
+    }
+
+    /// Goes through all that expires, until the deadline at most.
+    pub async fn run(&self, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        let began = Instant::now();
+        self.store.database().check().await?;
+        self.store.worker_started(NAME).await?;
+        let retention = &self.settings.retention;
+        let mut report = Report { processed: 0, deleted_count: 0, remaining: false };
+        for what in [
+            Expiring::FinishedJobs { days: retention.job_days },
+            Expiring::Audit { days: retention.audit_days },
+            Expiring::Metrics { days: retention.metrics_days },
+            Expiring::Tombstones,
+            Expiring::Pauses,
+        ] {
+            loop {
+                if deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
+                    report.remaining = true;
+                    break;
+                }
+                let (deleted, more) = self.store.cleanup_pass(what).await?;
+                report.deleted_count += deleted;
+                if !more {
+                    report.processed += 1;
+                    break;
+                }
+            }
+        }
+        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        self.store.worker_finished(NAME, duration_ms, &told).await?;
+        Ok(report)
     }
 }

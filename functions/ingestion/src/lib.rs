@@ -1,40 +1,75 @@
-//! The worker `ingestion`.
+//! The worker `ingestion`: claims INGEST_DATA jobs and stores their records, set-wise, a batch a transaction.
 
+mod job;
+mod pass;
+mod report;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::Serialize;
 use shared::call::CallOptions;
 use shared::config::Settings;
+use shared::pipeline::Clock;
 use shared::secrets::Secrets;
-use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
+use shared::store::connect::DEFAULT_CONNECTIONS;
+use shared::store::{Database, Store, StoreError};
 
-/// Why a pass could not be made.
-pub type Error = ConnectError;
+pub use report::{Report, StoppedBecause};
 
-/// What a pass did.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// Jobs.
-    pub processed: u64,
-}
+/// The name under which its status is kept.
+pub const NAME: &str = "ingestion";
 
-/// Makes passes.
-#[derive(Debug)]
+/// Makes passes over the INGEST_DATA jobs.
 pub struct Worker {
-    database: Database,
+    // Dependencies.
+    store: Arc<Store>,
+    // Configuration.
+    settings: Settings,
+    stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// A worker on the database that the settings name.
-    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, Error> {
-        Ok(Self {
-            database: Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        })
+    /// A worker on the database that the settings name, whose schema must be this program's.
+    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
+        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        store.check_schema().await?;
+        Ok(Self::new(store, settings.clone()))
     }
 
-    /// One pass, until the deadline at most.
-    pub async fn run(&self, _options: CallOptions, _deadline: Instant) -> Result<Report, Error> {
-        self.database.check().await?;
-        Ok(Report { processed: 0 })
+    /// A worker on a store that is there already.
+    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
+        Self { store, settings, stop: Arc::default() }
+    }
+
+    /// Asks it to begin nothing new and to part from what it holds.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// One pass, until the deadline at most. A failing job doesn't fail it.
+    pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        let began = Instant::now();
+        self.store.database().check().await?;
+        self.store.worker_started(NAME).await?;
+        let project_id = match &options.project {
+            Some(name) => Some(self.store.project(name).await?.id),
+            None => None,
+        };
+        let pass = pass::Pass {
+            store: Arc::clone(&self.store),
+            clock: Clock::until(deadline),
+            stop: Arc::clone(&self.stop),
+            project_id,
+            slots: self.settings.queue.ingest_jobs,
+            batch_size: self.settings.queue.ingest_batch_size,
+            max_content_bytes: self.settings.max_content_bytes,
+            max_records: options.max_records,
+        };
+        let report = pass.run().await?;
+        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        self.store.worker_finished(NAME, duration_ms, &told).await?;
+        Ok(report)
     }
 }

@@ -1,0 +1,159 @@
+//! One pass: a few slots, each working on the job whose turn it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use shared::job::{ClaimedJob, End, JobType};
+use shared::pipeline::Clock;
+use shared::store::claim::ClaimWish;
+use shared::store::{Store, StoreError};
+use tokio::task::JoinSet;
+
+use crate::job::{IngestJob, Step};
+use crate::report::{Report, StoppedBecause};
+
+/// Batches of one job before another that is due gets the slot.
+const BATCHES_PER_SLICE: usize = 10;
+/// Nothing is begun with less time than this.
+const LEAST_TIME: Duration = Duration::from_secs(1);
+
+pub(crate) struct Pass {
+    pub store: Arc<Store>,
+    pub clock: Clock,
+    pub stop: Arc<AtomicBool>,
+    pub project_id: Option<i32>,
+    pub slots: usize,
+    pub batch_size: usize,
+    pub max_content_bytes: usize,
+    pub max_records: Option<u64>,
+}
+
+#[derive(Default)]
+struct Tally {
+    jobs: std::sync::Mutex<HashSet<i64>>,
+    saved: AtomicU64,
+    skipped: AtomicU64,
+    rejected: AtomicU64,
+    lost_leases: AtomicU64,
+    records: AtomicU64,
+    out_of_time: AtomicBool,
+}
+
+impl Pass {
+    pub async fn run(self) -> Result<Report, StoreError> {
+        let pass = Arc::new(self);
+        let tally = Arc::new(Tally::default());
+        let mut slots = JoinSet::new();
+        for _ in 0..pass.slots.max(1) {
+            slots.spawn(Arc::clone(&pass).slot(Arc::clone(&tally)));
+        }
+        let mut outcome = Ok(());
+        while let Some(ended) = slots.join_next().await {
+            let ended = ended.map_err(|panic| StoreError::Unreadable(format!("a slot broke off: {panic}")));
+            outcome = outcome.and(ended.and_then(|ended| ended));
+        }
+        outcome?;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Report {
+            processed: tally.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len() as u64,
+            records: read(&tally.saved),
+            skipped: read(&tally.skipped),
+            rejected: read(&tally.rejected),
+            lost_leases: read(&tally.lost_leases),
+            stopped_because: if pass.stop.load(Ordering::Relaxed) {
+                StoppedBecause::Terminated
+            } else if tally.out_of_time.load(Ordering::Relaxed) {
+                StoppedBecause::Deadline
+            } else if pass.is_enough(&tally) {
+                StoppedBecause::Limit
+            } else {
+                StoppedBecause::Drained
+            },
+        })
+    }
+
+    fn is_enough(&self, tally: &Tally) -> bool {
+        self.max_records.is_some_and(|most| tally.records.load(Ordering::Relaxed) >= most)
+    }
+
+    fn must_end(&self, tally: &Tally) -> bool {
+        if self.clock.remaining() < LEAST_TIME || !self.clock.has_time_to_write() {
+            tally.out_of_time.store(true, Ordering::Relaxed);
+            return true;
+        }
+        self.stop.load(Ordering::Relaxed) || self.is_enough(tally)
+    }
+
+    async fn slot(self: Arc<Self>, tally: Arc<Tally>) -> Result<(), StoreError> {
+        let mut next = self.claim(&tally).await?;
+        while let Some(job) = next.take() {
+            tally.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(job.lease.job_id);
+            match self.work(&job, &tally).await {
+                Ok(other) => next = other,
+                Err(StoreError::LeaseLost) => {
+                    tracing::warn!(job.id = job.lease.job_id, "the lease is lost; what isn't stored is dropped");
+                    tally.lost_leases.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => {
+                    tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
+                    match self.store.fail_job(&job, &error.to_string()).await {
+                        Ok(_) | Err(StoreError::LeaseLost) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            if next.is_none() {
+                next = self.claim(&tally).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Works on a job until it ends, or another is due after a slice: that one is returned.
+    async fn work(&self, claimed: &ClaimedJob, tally: &Tally) -> Result<Option<ClaimedJob>, StoreError> {
+        let mut job = IngestJob::open(&self.store, &self.clock, claimed, self.batch_size, self.max_content_bytes)?;
+        let mut batches = 0;
+        let mut other = None;
+        let end = loop {
+            if batches > 0 && self.must_end(tally) {
+                break End::Released { progressed: true };
+            }
+            match job.step().await? {
+                Step::Ended(end) => break end,
+                Step::Went { records } => {
+                    tally.records.fetch_add(records, Ordering::Relaxed);
+                    tally.saved.fetch_add(std::mem::take(&mut job.saved), Ordering::Relaxed);
+                    tally.skipped.fetch_add(std::mem::take(&mut job.skipped), Ordering::Relaxed);
+                    tally.rejected.fetch_add(std::mem::take(&mut job.rejected), Ordering::Relaxed);
+                }
+            }
+            batches += 1;
+            if batches % BATCHES_PER_SLICE == 0 {
+                other = self.claim(tally).await?;
+                if other.is_some() {
+                    break End::Released { progressed: true };
+                }
+            }
+        };
+        self.store.end_job(claimed, end).await?;
+        Ok(other)
+    }
+
+    async fn claim(&self, tally: &Tally) -> Result<Option<ClaimedJob>, StoreError> {
+        if self.must_end(tally) {
+            return Ok(None);
+        }
+        let wish = ClaimWish {
+            job_type: JobType::IngestData,
+            spaces: &[],
+            limit: 1,
+            lease: self.clock.lease(),
+            worker: crate::NAME,
+            project_id: self.project_id,
+        };
+        Ok(self.store.claim_jobs(&wish).await?.pop())
+    }
+}
