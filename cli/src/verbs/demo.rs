@@ -17,7 +17,7 @@ const PROJECT: &str = "demo";
 const ARTICLES: &[u8] = include_bytes!("../../sample/articles.ndjson");
 const QUERIES: &str = include_str!("../../sample/queries.txt");
 /// Hits that each search shows.
-const SHOWN: u32 = 3;
+const SHOWN: i32 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
