@@ -18,6 +18,7 @@ pub mod tls;
 pub mod call;
 pub mod provider;
 pub mod secrets;
+pub mod startup;
 pub mod store;
 
 // Level 3: the way from pending to stored.

@@ -10,12 +10,14 @@ const DEFAULT_FILTER: &str = "info,aws_config=warn,aws_runtime=warn,aws_sdk_secr
      deadpool=warn,h2=warn,hyper=warn,hyper_util=warn,lambda_http=warn,lambda_runtime=warn,reqwest=warn,rustls=warn,\
      tokio_postgres=warn,tower=warn";
 
-/// These write events and answers out when they are asked for more, the bearer and secrets among them.
-const TALKATIVE: [&str; 4] = [
-    "lambda_runtime",
-    "lambda_http",
-    "lambda_runtime_api_client",
-    "aws_smithy_runtime",
+/// What no filter changes. The first write events and answers out when they are asked for more, the bearer and secrets
+/// among them; the last says every function error again.
+const FIXED: [&str; 5] = [
+    "lambda_runtime=warn",
+    "lambda_http=warn",
+    "lambda_runtime_api_client=warn",
+    "aws_smithy_runtime=warn",
+    "lambda_runtime::layers::panic=off",
 ];
 
 /// How a line looks.
@@ -81,11 +83,8 @@ fn filter(asked: Option<&str>) -> (EnvFilter, Option<String>) {
         Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error.to_string())),
         None => (EnvFilter::new(DEFAULT_FILTER), None),
     };
-    let capped = TALKATIVE
-        .into_iter()
-        .filter_map(|target| format!("{target}=warn").parse().ok())
-        .fold(filter, EnvFilter::add_directive);
-    (capped, problem)
+    let fixed = FIXED.into_iter().filter_map(|directive| directive.parse().ok());
+    (fixed.fold(filter, EnvFilter::add_directive), problem)
 }
 
 #[cfg(test)]

@@ -1,1 +1,14 @@
-fn main() {}
+//! The Lambda function: wiring only.
+
+use admin::{Admin, router, unconfigured};
+use shared::secrets::Secrets;
+use shared::startup;
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_http::Error> {
+    let app = match startup::begin() {
+        Some(settings) => router(Admin::new(settings, Secrets::new())),
+        None => unconfigured(),
+    };
+    lambda_http::run(app).await
+}

@@ -1,1 +1,97 @@
+//! Owns the way from pending to stored: read → chunk → request → fenced write. Used by vectorization and by
+//! synchronous writes. Refuses to know how a call came in and how its answer goes out.
+//!
+//! ```text
+//! Run::read ─ slice ─→ prepare (chunks, same texts once) ─→ batches ─→ send (several in flight) ─→ writer ─→ Postgres
+//! ```
 
+mod batch;
+mod clock;
+mod prepare;
+mod run;
+mod send;
+mod served;
+mod texts;
+mod verdict;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::store::Store;
+
+pub use clock::Clock;
+pub use run::{Run, RunEnd};
+pub use served::{Served, ServedSpaces};
+
+/// The bounds of an invocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Inputs that a request carries at most.
+    pub batch_size: usize,
+    /// Requests in flight at most.
+    pub concurrent_requests: usize,
+    /// Records that a slice reads at most.
+    pub records_per_slice: usize,
+}
+
+/// What all jobs of one invocation share.
+pub struct Invocation {
+    pub store: Arc<Store>,
+    pub clock: Clock,
+    pub bounds: Bounds,
+    pub tally: Tally,
+    /// Set from outside, by a signal: nothing new is begun.
+    pub stop: Arc<AtomicBool>,
+    /// One permit a request in flight.
+    requests: Semaphore,
+    /// One permit an input between its reading and its writing: reading ahead goes no further.
+    room: Arc<Semaphore>,
+    texts: texts::TextsInFlight,
+}
+
+impl Invocation {
+    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Arc<AtomicBool>) -> Self {
+        let room = 2 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
+        Self {
+            store,
+            clock,
+            bounds,
+            tally: Tally::default(),
+            stop,
+            requests: Semaphore::new(bounds.concurrent_requests),
+            room: Arc::new(Semaphore::new(room)),
+            texts: texts::TextsInFlight::default(),
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What an invocation did, counted as it does it.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Records whose vectors are complete.
+    pub records: AtomicU64,
+    pub chunks: AtomicU64,
+    /// Chunks whose text the space held already.
+    pub reused: AtomicU64,
+    pub requests: AtomicU64,
+    pub tokens: AtomicU64,
+    /// Records charged with an attempt, those in quarantine among them.
+    pub failed: AtomicU64,
+    pub quarantined: AtomicU64,
+    pub purged: AtomicU64,
+    pub passed_over: AtomicU64,
+    pub lost_leases: AtomicU64,
+}
+
+impl Tally {
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}

@@ -1,6 +1,28 @@
 //! Owns the way to a provider: wire formats, one sender, the checks of what comes back. Refuses to know the database.
 
+mod http;
+pub mod openai;
+pub mod rejection;
+mod sender;
+#[cfg(feature = "static-model")]
+pub mod static_model;
+pub mod wire;
+#[cfg(feature = "static-model")]
+mod word_pieces;
+
 use std::time::Duration;
+
+pub use sender::{Connection, Provider, Timeout};
+
+use crate::space::ProviderKind;
+
+/// The wire format of each kind; none where nothing is sent. A new provider is its file and its line here.
+pub fn wire(kind: ProviderKind) -> Option<&'static dyn wire::Wire> {
+    match kind {
+        ProviderKind::Static => None,
+        ProviderKind::OpenAi => Some(&openai::OpenAi),
+    }
+}
 
 /// What the texts are for; some models tell the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,18 +12,22 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:cron-AbCdEf";
+pub(crate) const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:cron-AbCdEf";
 
 /// What the server says, and how often it was asked.
 #[derive(Default)]
-struct Vault {
+pub(crate) struct Vault {
     answer: StdMutex<Option<String>>,
     error: StdMutex<Option<&'static str>>,
     asked: AtomicUsize,
 }
 
 impl Vault {
-    fn set(&self, value: &str) {
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set(&self, value: &str) {
         *self.answer.lock().unwrap() = Some(value.to_owned());
     }
 }
@@ -53,7 +57,7 @@ async fn get_secret_value(State(vault): State<Arc<Vault>>, headers: HeaderMap, b
 }
 
 /// A server and a client of it whose home is another region.
-async fn vault(value: &str) -> (Arc<Vault>, Secrets) {
+pub(crate) async fn vault(value: &str) -> (Arc<Vault>, Secrets) {
     let vault = Arc::new(Vault::default());
     vault.set(value);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -75,7 +79,7 @@ async fn vault(value: &str) -> (Arc<Vault>, Secrets) {
     (vault, Secrets::with_client(Client::new(&config)))
 }
 
-fn arn() -> SecretSource {
+pub(crate) fn arn() -> SecretSource {
     SecretSource::Arn(ARN.to_owned())
 }
 
@@ -99,7 +103,7 @@ async fn a_secret_is_fetched_once_and_then_kept() {
     let source = arn();
     let (one, two) = tokio::join!(secrets.resolve(&source), secrets.resolve(&source));
     assert_eq!((one.unwrap().expose(), two.unwrap().expose()), ("hunter2", "hunter2"));
-    assert_eq!(vault.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(vault.asked(), 1);
 }
 
 #[tokio::test]
@@ -110,7 +114,7 @@ async fn a_secret_is_reread_at_most_every_30_seconds() {
     assert_eq!(secrets.reread(&arn()).await.unwrap().expose(), "new");
     vault.set("newest");
     assert_eq!(secrets.reread(&arn()).await.unwrap().expose(), "new");
-    assert_eq!(vault.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(vault.asked(), 2);
     back_date(&secrets, Duration::from_secs(31)).await;
     assert_eq!(secrets.reread(&arn()).await.unwrap().expose(), "newest");
     assert_eq!(secrets.resolve(&arn()).await.unwrap().expose(), "newest");

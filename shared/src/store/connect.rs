@@ -1,14 +1,218 @@
-//! stub
-use deadpool_postgres::Pool;
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ConnectError;
+//! Owns connections to PostgreSQL: address, TLS, the pool, its health. Refuses to know any table.
+
+mod address;
+mod error;
+mod tls;
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
+use tokio::time::timeout;
+use tokio_postgres::NoTls;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use error::{ConnectError, is_unreachable};
+
+use crate::config::{Secret, SecretSource, Settings};
+use crate::secrets::Secrets;
+use address::Address;
+
+/// One for the work and one for what goes on beside it; a hundred instances are then two hundred connections.
+pub const DEFAULT_CONNECTIONS: usize = 2;
+
+/// How long a caller waits for another to give a connection back.
+const WAIT: Duration = Duration::from_secs(10);
+/// Making one: name, socket, TLS and log-in together; the socket alone has `connect_timeout`.
+const CREATE: Duration = Duration::from_secs(15);
+const RECYCLE: Duration = Duration::from_secs(2);
+/// A server that is there answers `SELECT 1` in milliseconds; a dead socket never does.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// The database. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    pub pool: Pool,
+    inner: Arc<Inner>,
 }
-impl Database {
-    pub async fn get(&self) -> Result<deadpool_postgres::Object, ConnectError> {
-        self.pool.get().await.map_err(|_| ConnectError)
+
+struct Inner {
+    /// Where the address came from, for reading it again after its password was rotated.
+    origin: Option<(SecretSource, Secrets)>,
+    max_size: usize,
+    current: RwLock<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    secret: Secret,
+    label: Arc<str>,
+    pool: Pool,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Database").field(&self.label()).finish()
     }
 }
+
+impl Database {
+    /// The database that the settings name. Resolves its secret, and connects at the first [`Database::get`].
+    pub async fn open(settings: &Settings, secrets: &Secrets, max_size: usize) -> Result<Self, ConnectError> {
+        let source = settings.require_database().map_err(ConnectError::NotConfigured)?;
+        let secret = secrets.resolve(source).await.map_err(ConnectError::Secret)?;
+        Self::with_origin(secret, max_size, Some((source.clone(), secrets.clone())))
+    }
+
+    /// The database at a connection URL, or at what a secret in the RDS JSON form says. Connects at the first
+    /// [`Database::get`].
+    pub fn at(url_or_json: &str, max_size: usize) -> Result<Self, ConnectError> {
+        Self::with_origin(Secret::new(url_or_json), max_size, None)
+    }
+
+    fn with_origin(
+        secret: Secret,
+        max_size: usize,
+        origin: Option<(SecretSource, Secrets)>,
+    ) -> Result<Self, ConnectError> {
+        let current = connect(secret, max_size)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                origin,
+                max_size,
+                current: RwLock::new(current),
+            }),
+        })
+    }
+
+    /// Host, port and database, for people; no user, no password.
+    pub fn label(&self) -> Arc<str> {
+        self.current().label
+    }
+
+    /// A connection, new or used. It goes back when it is dropped.
+    pub async fn get(&self) -> Result<Object, ConnectError> {
+        match self.try_get().await {
+            Err(refused @ ConnectError::AuthFailed { .. }) => {
+                if self.renew().await {
+                    self.try_get().await
+                } else {
+                    Err(refused)
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Asks the server something, in place of the work that comes. After a thaw the sockets may be dead without
+    /// knowing: then all idle ones are dropped, and a new one is asked, once.
+    pub async fn check(&self) -> Result<(), ConnectError> {
+        let client = self.get().await?;
+        let Err(error) = ask(&client).await else { return Ok(()) };
+        tracing::info!(error = error, "a connection is dead and is replaced");
+        drop(Object::take(client));
+        self.current().pool.retain(|_, _| false);
+        let client = self.get().await?;
+        let label = self.label();
+        ask(&client).await.map_err(|message| ConnectError::NoAnswer {
+            address: label.to_string(),
+            message,
+        })
+    }
+
+    async fn try_get(&self) -> Result<Object, ConnectError> {
+        let current = self.current();
+        current.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => ConnectError::explain(&current.label, error),
+            PoolError::Timeout(TimeoutType::Wait) => ConnectError::PoolExhausted,
+            PoolError::Timeout(_) => ConnectError::TimedOut {
+                address: current.label.to_string(),
+            },
+            error => ConnectError::NoAnswer {
+                address: current.label.to_string(),
+                message: error.to_string(),
+            },
+        })
+    }
+
+    fn current(&self) -> Current {
+        // Nothing can panic while it is held, so a poisoned one is whole.
+        self.inner
+            .current
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether the secret has changed since it was read; then connections are made with the new one.
+    async fn renew(&self) -> bool {
+        let Some((source, secrets)) = &self.inner.origin else {
+            return false;
+        };
+        let secret = match secrets.reread(source).await {
+            Ok(secret) if secret != self.current().secret => secret,
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::warn!(error = %error, "the database's secret can't be read again");
+                return false;
+            }
+        };
+        match connect(secret, self.inner.max_size) {
+            Ok(fresh) => {
+                *self
+                    .inner
+                    .current
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the database's new secret is unusable");
+                false
+            }
+        }
+    }
+}
+
+async fn ask(client: &Object) -> Result<(), String> {
+    match timeout(CHECK, client.simple_query("SELECT 1")).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", CHECK.as_secs())),
+    }
+}
+
+/// A pool for an address; no connection is made yet.
+fn connect(secret: Secret, max_size: usize) -> Result<Current, ConnectError> {
+    let address = Address::parse(secret.expose())?;
+    address.warn();
+    // Recycled as it is: a statement to clean it up would be one that poolers refuse, and nothing here leaves state.
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = match tls::config(&address.tls)? {
+        Some(tls) => Manager::from_config(address.config, MakeRustlsConnect::new(tls), recycling),
+        None => Manager::from_config(address.config, NoTls, recycling),
+    };
+    let pool = Pool::builder(manager)
+        .max_size(max_size.max(1))
+        .timeouts(Timeouts {
+            wait: Some(WAIT),
+            create: Some(CREATE),
+            recycle: Some(RECYCLE),
+        })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| ConnectError::Address {
+            message: error.to_string(),
+        })?;
+    Ok(Current {
+        secret,
+        label: address.label.into(),
+        pool,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,9 @@ pub struct Written {
     /// Records whose set is complete now.
     pub complete: u64,
     /// Records that were let be: their text changed meanwhile, or someone else holds their row.
-    pub passed_over: Vec<String>,
+    pub passed_over: u64,
+    /// Of these, the ones that someone else holds.
+    pub busy: Vec<String>,
 }
 
 /// A record that failed by its own fault.
@@ -295,6 +297,12 @@ fn write_statement(space: i32) -> String {
              FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::int[]) AS i (id, hash, chunks)
              JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
              ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+         ), busy AS MATERIALIZED (
+             SELECT coalesce(array_agg(i.id), '{{}}') AS ids
+             FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
+             JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
+             WHERE (SELECT count(*) FROM locked) < cardinality($4::text[])
+                 AND NOT EXISTS (SELECT FROM locked l WHERE l.id = i.id)
          ), stored AS (
              INSERT INTO cronvec.chunks_{space}
                  (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
@@ -339,7 +347,7 @@ fn write_statement(space: i32) -> String {
              FROM job WHERE j.id = job.id
          )
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             ARRAY(SELECT id FROM locked)"
+             (SELECT count(*) FROM locked), (SELECT ids FROM busy)"
     )
 }
 

@@ -1,0 +1,52 @@
+//! The router over real HTTP, with a database that isn't there.
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// Status and body of one request.
+async fn ask(app: Router, method: &str, path: &str) -> (u16, Value) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    server.abort();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+fn without_database() -> Router {
+    // Nothing listens at a port of the system's own that no service has.
+    let find = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://app:hunter2@127.0.0.1:1/shop".to_owned());
+    router(Admin::new(Settings::from_lookup(&find).unwrap(), Secrets::new()))
+}
+
+#[tokio::test]
+async fn health_is_503_without_a_database_and_does_not_say_where_it_should_be() {
+    let (status, body) = ask(without_database(), "GET", "/api/health").await;
+    assert_eq!((status, &body["success"]), (503, &Value::Bool(false)));
+    assert!(!body.to_string().contains("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_as_json() {
+    let (status, body) = ask(without_database(), "GET", "/api/other").await;
+    assert_eq!(
+        (status, body["error"].as_str()),
+        (404, Some("no such path: /api/other"))
+    );
+    let (status, body) = ask(without_database(), "DELETE", "/api/health").await;
+    assert_eq!((status, &body["success"]), (405, &Value::Bool(false)));
+}
+
+#[tokio::test]
+async fn settings_with_problems_answer_500_to_everything() {
+    let (status, body) = ask(unconfigured(), "GET", "/api/health").await;
+    assert_eq!((status, &body["success"]), (500, &Value::Bool(false)));
+}

@@ -1,0 +1,85 @@
+//! Owns what becomes of a slice before anything is sent: chunks, those that are stored already, those whose text is
+//! known. Refuses to send.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::run::Shared;
+use crate::chunk::{self, ChunkRules};
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::pending::{PendingRecord, PendingText};
+use crate::store::vectors::{Charge, NewChunk};
+
+/// A slice, sorted by what is to be done.
+#[derive(Default)]
+pub(super) struct Prepared {
+    pub chunks: Vec<NewChunk>,
+    pub gone: Vec<String>,
+    pub faults: Vec<Charge>,
+}
+
+/// Splits the texts of a slice; leaves out the chunks that are stored already, unless a record lacks none: then one is
+/// kept, so that a write shows the record.
+pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> Result<Prepared, StoreError> {
+    let worker = Arc::clone(run);
+    // Splitting is work for a processor: the requests' and writes' thread is left alone.
+    let mut prepared = tokio::task::spawn_blocking(move || split_all(&worker, records))
+        .await
+        .map_err(|error| StoreError::Unreadable(format!("a text could not be split: {error}")))?;
+    let large: HashMap<&str, ContentHash> = prepared
+        .chunks
+        .iter()
+        .filter(|chunk| chunk.of > 1)
+        .map(|chunk| (chunk.record_id.as_str(), chunk.record_hash))
+        .collect();
+    if large.is_empty() {
+        return Ok(prepared);
+    }
+    let large: Vec<(&str, ContentHash)> = large.into_iter().collect();
+    let stored = run.invocation.store.stored_chunks(&run.job, &large).await?;
+    if !stored.is_empty() {
+        prepared.chunks.retain(|chunk| {
+            stored.get(&chunk.record_id).is_none_or(|ordinals| {
+                let lacks_none = ordinals.len() == usize::try_from(chunk.of).unwrap_or(usize::MAX);
+                !ordinals.contains(&chunk.ordinal) || (lacks_none && chunk.ordinal == 0)
+            })
+        });
+    }
+    Ok(prepared)
+}
+
+fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
+    let spec = &run.served.space.spec;
+    let rules = ChunkRules { tokens: spec.chunk_tokens as usize, overlap: spec.chunk_overlap as usize };
+    let count = |text: &str| run.served.provider.count_tokens(text);
+    let mut prepared = Prepared::default();
+    for PendingRecord { id, text, attempts: _ } in records {
+        let Some(PendingText { content, hash }) = text else {
+            prepared.gone.push(id);
+            continue;
+        };
+        let chunks = chunk::split(&content, rules, &count);
+        let Ok(of) = i32::try_from(chunks.len()) else { continue };
+        if of == 0 {
+            prepared.faults.push(Charge {
+                record_id: id,
+                record_hash: hash,
+                reason: "no_text",
+                message: "the text has nothing in it that could be embedded".into(),
+                permanent: true,
+            });
+            continue;
+        }
+        prepared.chunks.extend((0..of).zip(chunks).map(|(ordinal, text)| NewChunk {
+            record_id: id.clone(),
+            record_hash: hash,
+            of,
+            ordinal,
+            content: text.to_owned(),
+            hash: ContentHash::of(text),
+            vector: None,
+        }));
+    }
+    prepared
+}

@@ -1,0 +1,279 @@
+//! Owns one job from its claim to its end: reads slices ahead, keeps batches in flight, ends the job when all of it is
+//! written. Refuses to choose which job.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::batch::Packer;
+use super::prepare::prepare;
+use super::texts::{Announced, Waiting};
+use super::writer::{Item, write_all};
+use super::{Invocation, Served, send};
+use crate::job::{ClaimedJob, End, JobStatus};
+use crate::store::StoreError;
+use crate::store::pending::Place;
+use crate::store::vectors::NewChunk;
+
+/// Text that a slice reads at most, unless one record alone has more.
+const BYTES_PER_SLICE: i64 = 4 << 20;
+/// Chunks whose texts are looked up together.
+const CHUNKS_PER_LOOKUP: usize = 500;
+/// Counting what is due stops here; it is for a progress bar.
+const COUNT_CAP: i64 = 10_000;
+/// A job whose slice moved nothing waits so long.
+const NOTHING_MOVED: Duration = Duration::from_secs(5);
+
+/// Why a run ended before its work did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// Somebody else holds the job, or nobody: nothing more is written.
+    LeaseLost,
+    /// The endpoint rests.
+    Provider,
+    /// Our time is over.
+    Deadline,
+    /// The database went away; the lease will run out.
+    Database(String),
+    /// The job's own fault.
+    Job(String),
+}
+
+/// What the reader, the batches and the writer of a run share.
+pub(super) struct Shared {
+    pub invocation: Arc<Invocation>,
+    pub served: Served,
+    pub job: ClaimedJob,
+    pub total: u64,
+    /// Records that earlier invocations settled.
+    pub settled_before: u64,
+    pub settled: AtomicU64,
+    pub stored: AtomicU64,
+    pub failed: AtomicU64,
+    /// Rejections in a row.
+    pub rejections: AtomicU32,
+    /// When the last canary that succeeded began.
+    pub canary: Mutex<Option<Instant>>,
+    lost: AtomicBool,
+    trouble: OnceLock<Trouble>,
+}
+
+impl Shared {
+    pub fn has_ended(&self) -> bool {
+        self.trouble.get().is_some()
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The first trouble stands; a lost lease stops the writing, too.
+    pub fn end(&self, trouble: Trouble) {
+        if matches!(trouble, Trouble::LeaseLost | Trouble::Database(_) | Trouble::Job(_)) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        let _ = self.trouble.set(trouble);
+    }
+}
+
+/// A job that is being worked on.
+pub struct Run {
+    shared: Arc<Shared>,
+    packer: Packer,
+    place: Option<Place>,
+    at_end: bool,
+    items: UnboundedSender<Item>,
+    batches: JoinSet<()>,
+    writer: JoinHandle<()>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunEnd {
+    pub trouble: Option<Trouble>,
+    /// What the job is now, where this run still had a say in it.
+    pub status: Option<JobStatus>,
+    pub moved: bool,
+}
+
+impl Run {
+    pub async fn start(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
+        let before = job.progress.clone().unwrap_or_default();
+        let total = match &job.progress {
+            Some(progress) => progress.total,
+            None => invocation.store.count_due(&job, COUNT_CAP).await?,
+        };
+        let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
+        let shared = Arc::new(Shared {
+            invocation,
+            served,
+            job,
+            total,
+            settled_before: before.current,
+            settled: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            rejections: AtomicU32::new(0),
+            canary: Mutex::new(None),
+            lost: AtomicBool::new(false),
+            trouble: OnceLock::new(),
+        });
+        let (items, receiver) = unbounded_channel();
+        let writer = tokio::spawn(write_all(Arc::clone(&shared), receiver));
+        Ok(Self { shared, packer, place: None, at_end: false, items, batches: JoinSet::new(), writer })
+    }
+
+    /// Reads one slice of at most `limit` records and sends it on its way. Returns how many it read; 0 at the end.
+    pub async fn advance(&mut self, limit: usize) -> Result<usize, StoreError> {
+        if self.at_end || self.shared.has_ended() {
+            return Ok(0);
+        }
+        let invocation = Arc::clone(&self.shared.invocation);
+        if invocation.is_stopped() || invocation.clock.time_for_request().is_none() {
+            self.shared.end(Trouble::Deadline);
+            return Ok(0);
+        }
+        let slice =
+            invocation.store.read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE).await?;
+        let read = slice.records.len();
+        self.at_end = slice.next.is_none();
+        self.place = slice.next;
+        let prepared = prepare(&self.shared, slice.records).await?;
+        // The writer is there as long as the run is.
+        for id in prepared.gone {
+            let _ = self.items.send(Item::Gone(id));
+        }
+        for fault in prepared.faults {
+            let _ = self.items.send(Item::Fault(fault));
+        }
+        let mut chunks = prepared.chunks.into_iter().peekable();
+        while chunks.peek().is_some() && !self.shared.has_ended() {
+            let some: Vec<NewChunk> = chunks.by_ref().take(CHUNKS_PER_LOOKUP).collect();
+            self.submit(some).await?;
+        }
+        while self.batches.try_join_next().is_some() {}
+        Ok(read)
+    }
+
+    /// Announces texts, looks up those that nobody asks for yet, and packs the unknown ones into requests.
+    async fn submit(&mut self, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
+        let invocation = Arc::clone(&self.shared.invocation);
+        let space_id = self.shared.job.space_id;
+        let mut announced = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let room = match Arc::clone(&invocation.room).try_acquire_owned() {
+                Ok(room) => room,
+                Err(_) => {
+                    // What waits in the open batch may be what everyone waits for.
+                    self.look_up(std::mem::take(&mut announced)).await?;
+                    self.flush();
+                    match Arc::clone(&invocation.room).acquire_owned().await {
+                        Ok(room) => room,
+                        Err(_) => return Ok(()),
+                    }
+                }
+            };
+            let waiting = Waiting { chunk, writer: self.items.clone(), room };
+            if let Announced::Yours(waiting) = invocation.texts.announce(space_id, waiting) {
+                announced.push(waiting);
+            }
+        }
+        self.look_up(announced).await
+    }
+
+    async fn look_up(&mut self, announced: Vec<Waiting>) -> Result<(), StoreError> {
+        if announced.is_empty() {
+            return Ok(());
+        }
+        let invocation = Arc::clone(&self.shared.invocation);
+        let space_id = self.shared.job.space_id;
+        let hashes: Vec<_> = announced.iter().map(|waiting| waiting.chunk.hash).collect();
+        let known = match invocation.store.known_texts(space_id, &hashes).await {
+            Ok(known) => known,
+            Err(error) => {
+                for waiting in announced {
+                    drop(invocation.texts.given_up(space_id, waiting.chunk.hash));
+                }
+                return Err(error);
+            }
+        };
+        for waiting in announced {
+            if known.contains(&waiting.chunk.hash) {
+                invocation.texts.found(space_id, waiting);
+            } else {
+                let tokens = self.shared.served.provider.estimate_tokens(&waiting.chunk.content);
+                if let Some(batch) = self.packer.push(waiting, tokens) {
+                    self.spawn(batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some(batch) = self.packer.flush() {
+            self.spawn(batch);
+        }
+    }
+
+    fn spawn(&mut self, batch: Vec<Waiting>) {
+        self.batches.spawn(send::send(Arc::clone(&self.shared), batch));
+    }
+
+    /// Waits for all that is on its way, then parts from the job.
+    pub async fn finish(mut self, error: Option<StoreError>) -> Result<RunEnd, StoreError> {
+        if let Some(error) = error {
+            self.shared.end(if error.is_outage() {
+                Trouble::Database(error.to_string())
+            } else {
+                Trouble::Job(error.to_string())
+            });
+        }
+        self.flush();
+        let Self { shared, items, mut batches, writer, at_end, .. } = self;
+        while let Some(ended) = batches.join_next().await {
+            if let Err(panic) = ended {
+                shared.end(Trouble::Job(format!("a batch broke off: {panic}")));
+            }
+        }
+        drop(items);
+        if let Err(panic) = writer.await {
+            shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
+        }
+        let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
+        let trouble = shared.trouble.get().cloned();
+        let end = match &trouble {
+            Some(Trouble::LeaseLost | Trouble::Database(_)) => None,
+            Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
+            Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released { progressed: moved }),
+            None if !at_end => Some(End::Released { progressed: moved }),
+            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
+                Some(End::Snoozed { delay: NOTHING_MOVED })
+            }
+            None => Some(End::Completed { result: shared.result() }),
+        };
+        let status = match end {
+            None => None,
+            Some(end) => match shared.invocation.store.end_job(&shared.job, end).await {
+                Ok(ended) => Some(ended.status),
+                Err(StoreError::LeaseLost) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(RunEnd { trouble, status, moved })
+    }
+}
+
+impl Shared {
+    fn result(&self) -> serde_json::Value {
+        json!({
+            "records": self.settled_before + self.settled.load(Ordering::Relaxed),
+            "failed": self.failed.load(Ordering::Relaxed),
+        })
+    }
+}

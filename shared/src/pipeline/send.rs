@@ -1,0 +1,181 @@
+//! Owns a batch on its way to the provider and back: admission, retries, halves, the canary. Refuses to write.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pgvector::Vector;
+use rand::Rng;
+
+use super::Tally;
+use super::run::{Shared, Trouble};
+use super::texts::Waiting;
+use super::verdict::{Verdict, after_canary, is_permanent, verdict};
+use super::writer::Item;
+use crate::provider::{Answer, Failure, InputFault, Purpose};
+use crate::store::vectors::Charge;
+
+/// A text that no provider can object to.
+const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
+/// So many equal rejections in a row, with no success between them, look like the provider's fault.
+const SUSPICIOUS: u32 = 3;
+const MESSAGE_CHARS: usize = 500;
+
+/// Inputs that are asked for together, and what happened to them before.
+struct Part {
+    inputs: Vec<Waiting>,
+    retried: bool,
+}
+
+/// Sends a batch until each of its inputs has a vector or a reason why not, or the run has ended.
+pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
+    let mut parts = vec![Part { inputs: batch, retried: false }];
+    while let Some(part) = parts.pop() {
+        if run.has_ended() {
+            give_up(&run, part.inputs);
+            continue;
+        }
+        let asked_at = Instant::now();
+        let failure = match ask(&run, &part.inputs).await {
+            Ok(answer) => {
+                run.rejections.store(0, Ordering::Relaxed);
+                deliver(&run, part.inputs, answer);
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        match verdict(failure) {
+            Verdict::RetryOnce { .. } if !part.retried => {
+                tokio::time::sleep(Duration::from_millis(rand::rng().random_range(50..300))).await;
+                parts.push(Part { retried: true, ..part });
+            }
+            Verdict::RetryOnce { message, reason } => {
+                // Not mended by a retry: the provider's fault or the input's?
+                match canary(&run, asked_at).await {
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
+                    Err(failure) => end(&run, part.inputs, after_canary(failure)).await,
+                }
+            }
+            Verdict::Suspect { message, reason } => {
+                let in_a_row = run.rejections.fetch_add(1, Ordering::Relaxed) + 1;
+                let checked = if part.inputs.len() == 1 || in_a_row == SUSPICIOUS {
+                    canary(&run, asked_at).await
+                } else {
+                    Ok(())
+                };
+                match checked {
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
+                    Err(failure) => end(&run, part.inputs, after_canary(failure)).await,
+                }
+            }
+            verdict => end(&run, part.inputs, verdict).await,
+        }
+    }
+}
+
+/// One request, when there is time for it.
+async fn ask(run: &Shared, inputs: &[Waiting]) -> Result<Answer, Failure> {
+    let texts: Vec<&str> = inputs.iter().map(|input| input.chunk.content.as_str()).collect();
+    request(run, &texts).await
+}
+
+async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
+    let invocation = &run.invocation;
+    // The semaphore is never closed.
+    let Ok(_permit) = invocation.requests.acquire().await else { return Err(Failure::OutOfTime) };
+    if run.has_ended() || invocation.is_stopped() {
+        return Err(Failure::OutOfTime);
+    }
+    let Some(left) = invocation.clock.time_for_request() else { return Err(Failure::OutOfTime) };
+    let began = Instant::now();
+    let answer = run.served.provider.embed(texts, Purpose::Document, left).await;
+    Tally::add(&invocation.tally.requests, 1);
+    if !matches!(answer, Err(Failure::OutOfTime)) {
+        invocation.clock.note_request(began.elapsed());
+    }
+    answer
+}
+
+/// Halves what is suspected; what stands alone is charged.
+fn suspect(run: &Shared, mut inputs: Vec<Waiting>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
+    if inputs.len() > 1 {
+        let second = inputs.split_off(inputs.len() / 2);
+        parts.push(Part { inputs: second, retried: true });
+        parts.push(Part { inputs, retried: true });
+        return;
+    }
+    for input in inputs {
+        fault(run, input, &InputFault { reason, message: message.clone() });
+    }
+}
+
+/// Asks for what is known to be good. One that began after the suspicion and succeeded clears all earlier ones.
+async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
+    let mut last = run.canary.lock().await;
+    if last.is_some_and(|succeeded| succeeded > suspected_at) {
+        return Ok(());
+    }
+    let began = Instant::now();
+    request(run, &[CANARY]).await?.vectors.into_iter().next().unwrap_or_else(|| {
+        Err(InputFault { reason: "unusable_answer", message: "no vector for the canary".into() })
+    })
+    .map_err(|fault| Failure::BadAnswer { message: fault.message })?;
+    *last = Some(began);
+    Ok(())
+}
+
+fn deliver(run: &Shared, inputs: Vec<Waiting>, answer: Answer) {
+    if let Some(tokens) = answer.tokens {
+        Tally::add(&run.invocation.tally.tokens, tokens);
+    }
+    for (input, vector) in inputs.into_iter().zip(answer.vectors) {
+        match vector {
+            Ok(vector) => run.invocation.texts.answered(run.job.space_id, input, Vector::from(vector)),
+            Err(reason) => fault(run, input, &reason),
+        }
+    }
+}
+
+/// The input's own fault: its record is charged, and those of the same text.
+fn fault(run: &Shared, input: Waiting, fault: &InputFault) {
+    let mut waiting = run.invocation.texts.given_up(run.job.space_id, input.chunk.hash);
+    waiting.push(input);
+    for Waiting { chunk, writer, room: _ } in waiting {
+        let charge = Charge {
+            record_id: chunk.record_id,
+            record_hash: chunk.record_hash,
+            reason: fault.reason,
+            message: fault.message.chars().take(MESSAGE_CHARS).collect(),
+            permanent: is_permanent(fault.reason),
+        };
+        // A writer that is gone has lost its lease; its records stay pending.
+        let _ = writer.send(Item::Fault(charge));
+    }
+}
+
+/// The whole run ends here; nobody is charged.
+async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
+    let (rest, circuit, message) = match verdict {
+        Verdict::Pause { rest, message } => (rest, false, message),
+        Verdict::OpenCircuit { rest, message } => (rest, true, message),
+        Verdict::RetryOnce { .. } | Verdict::Suspect { .. } | Verdict::OutOfTime => {
+            run.end(Trouble::Deadline);
+            give_up(run, inputs);
+            return;
+        }
+    };
+    let endpoint = run.served.provider.endpoint();
+    tracing::warn!(provider.endpoint = endpoint, pause.seconds = rest.as_secs(), circuit, message, "the provider rests");
+    if let Err(error) = run.invocation.store.pause_endpoint(endpoint, rest, circuit, &message).await {
+        tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");
+    }
+    run.end(Trouble::Provider);
+    give_up(run, inputs);
+}
+
+/// Lets inputs go; their records stay pending.
+fn give_up(run: &Shared, inputs: Vec<Waiting>) {
+    for input in inputs {
+        drop(run.invocation.texts.given_up(run.job.space_id, input.chunk.hash));
+    }
+}

@@ -1,0 +1,61 @@
+//! Owns the decision what a provider's failure means: who is charged, and what happens next. Refuses to carry it out.
+
+use std::time::Duration;
+
+use crate::provider::Failure;
+
+/// A 429 that doesn't say for how long.
+const REST: Duration = Duration::from_secs(20);
+/// A provider that is down is asked again after this.
+const OUTAGE: Duration = Duration::from_secs(30);
+/// What only a person can mend is tried again after this.
+const CIRCUIT: Duration = Duration::from_secs(3600);
+
+/// What follows from a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nobody's fault: the endpoint rests, the records wait.
+    Pause { rest: Duration, message: String },
+    /// Only a person can mend it: the endpoint rests until then.
+    OpenCircuit { rest: Duration, message: String },
+    /// Worth one more try at once; it may have been chance.
+    RetryOnce { message: String, reason: &'static str },
+    /// The input is suspected: asked again by halves, and a canary before it is charged.
+    Suspect { message: String, reason: &'static str },
+    /// Our own time is over: everything waits.
+    OutOfTime,
+}
+
+/// Quarantine's reasons, beside those that a provider gives for one input.
+pub(super) const REJECTED: &str = "rejected";
+pub(super) const PROVIDER_ERROR: &str = "provider_error";
+pub(super) const UNUSABLE_ANSWER: &str = "unusable_answer";
+
+/// One exhaustive match, so that a new kind of failure has its consequence decided here.
+pub(super) fn verdict(failure: Failure) -> Verdict {
+    match failure {
+        Failure::RateLimited { retry_after, message } => {
+            Verdict::Pause { rest: retry_after.unwrap_or(REST), message }
+        }
+        Failure::Misconfigured { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
+        Failure::Rejected { message } => Verdict::Suspect { message, reason: REJECTED },
+        Failure::Unavailable { message } => Verdict::RetryOnce { message, reason: PROVIDER_ERROR },
+        Failure::BadAnswer { message } => Verdict::RetryOnce { message, reason: UNUSABLE_ANSWER },
+        Failure::OutOfTime => Verdict::OutOfTime,
+    }
+}
+
+/// What a canary that failed says: the fault is the provider's, whatever the input was suspected of.
+pub(super) fn after_canary(failure: Failure) -> Verdict {
+    match failure {
+        Failure::RateLimited { .. } | Failure::Misconfigured { .. } | Failure::OutOfTime => verdict(failure),
+        // It rejects what nobody can object to: the request itself is wrong.
+        Failure::Rejected { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
+        Failure::Unavailable { message } | Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
+    }
+}
+
+/// Rejected input stays rejected; an error or an unusable answer may pass.
+pub(super) fn is_permanent(reason: &str) -> bool {
+    reason != PROVIDER_ERROR && reason != UNUSABLE_ANSWER
+}

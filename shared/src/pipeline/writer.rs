@@ -1,0 +1,160 @@
+//! Owns the writing of one job: takes what has been answered, many at a time, into the fenced write. Refuses to go on
+//! once the lease is lost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+
+use super::Tally;
+use super::run::{Shared, Trouble};
+use crate::job::Progress;
+use crate::store::StoreError;
+use crate::store::vectors::{Charge, Holding, NewChunk};
+
+/// Chunks that one write carries at most.
+const CHUNKS_PER_WRITE: usize = 400;
+/// A lease that no write renewed for so long is renewed by itself.
+const RENEW_AFTER: Duration = Duration::from_secs(20);
+/// A record whose row someone else holds is left alone for so long.
+const BUSY_DELAY: Duration = Duration::from_secs(5);
+
+/// Something to write.
+pub(super) enum Item {
+    Chunk(Ready),
+    Fault(Charge),
+    /// The record was deleted; what is left of it goes.
+    Gone(String),
+}
+
+pub(super) struct Ready {
+    pub chunk: NewChunk,
+    /// Its text is announced in its name.
+    pub owns_text: bool,
+    pub _room: OwnedSemaphorePermit,
+}
+
+/// Writes until all senders are gone.
+pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Item>) {
+    let mut batch = Vec::with_capacity(CHUNKS_PER_WRITE);
+    loop {
+        match timeout(RENEW_AFTER, items.recv_many(&mut batch, CHUNKS_PER_WRITE)).await {
+            Ok(0) => return,
+            Ok(_) => write(&run, std::mem::take(&mut batch)).await,
+            Err(_) => renew(&run).await,
+        }
+    }
+}
+
+async fn renew(run: &Shared) {
+    if run.is_lost() {
+        return;
+    }
+    let lease = run.invocation.clock.lease();
+    if let Err(error) = run.invocation.store.renew_lease(run.job.lease, lease).await {
+        trouble(run, error);
+    }
+}
+
+async fn write(run: &Shared, items: Vec<Item>) {
+    let (mut ready, mut charges, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Chunk(chunk) => ready.push(chunk),
+            Item::Fault(charge) => charges.push(charge),
+            Item::Gone(id) => gone.push(id),
+        }
+    }
+    let (mut chunks, mut owned, mut room) = (Vec::new(), Vec::new(), Vec::new());
+    for Ready { chunk, owns_text, _room } in ready {
+        if owns_text {
+            owned.push(chunk.hash);
+        }
+        chunks.push(chunk);
+        room.push(_room);
+    }
+    if !run.is_lost()
+        && let Err(error) = write_parts(run, &chunks, charges, &gone).await
+    {
+        trouble(run, error);
+    }
+    for hash in owned {
+        run.invocation.texts.settled(run.job.space_id, hash);
+    }
+    drop(room);
+}
+
+async fn write_parts(
+    run: &Shared,
+    chunks: &[NewChunk],
+    mut charges: Vec<Charge>,
+    gone: &[String],
+) -> Result<(), StoreError> {
+    let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
+    if !chunks.is_empty() {
+        let began = Instant::now();
+        let written = store.write_chunks(&holding(run), chunks).await?;
+        clock.note_write(began.elapsed());
+        run.settled.fetch_add(written.complete, Ordering::Relaxed);
+        run.stored.fetch_add(written.stored, Ordering::Relaxed);
+        Tally::add(&tally.records, written.complete);
+        Tally::add(&tally.chunks, written.stored);
+        let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
+        Tally::add(&tally.reused, copied);
+        Tally::add(&tally.passed_over, written.passed_over);
+        if !written.busy.is_empty() {
+            store.defer_records(&run.job, &written.busy, BUSY_DELAY).await?;
+        }
+    }
+    if !charges.is_empty() {
+        let mut seen = HashSet::new();
+        charges.retain(|charge| seen.insert(charge.record_id.clone()));
+        let charged = store.charge_records(&run.job, &charges).await?;
+        run.settled.fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
+        run.failed.fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
+        Tally::add(&tally.failed, charged.quarantined + charged.to_retry);
+        Tally::add(&tally.quarantined, charged.quarantined);
+    }
+    if !gone.is_empty() {
+        let ids: Vec<&str> = gone.iter().map(String::as_str).collect();
+        let purged = store.purge_deleted(&holding(run), &ids).await?;
+        run.settled.fetch_add(purged, Ordering::Relaxed);
+        Tally::add(&tally.purged, purged);
+    }
+    Ok(())
+}
+
+fn holding(run: &Shared) -> Holding<'_> {
+    let current = run.settled_before + run.settled.load(Ordering::Relaxed);
+    Holding {
+        job: &run.job,
+        lease: run.invocation.clock.lease(),
+        progress: Progress {
+            current,
+            total: run.total.max(current),
+            message: Some("embedding".into()),
+        },
+    }
+}
+
+fn trouble(run: &Shared, error: StoreError) {
+    match error {
+        StoreError::LeaseLost => {
+            tracing::warn!(job.id = run.job.lease.job_id, "the lease is lost; what isn't written is dropped");
+            Tally::add(&run.invocation.tally.lost_leases, 1);
+            run.end(Trouble::LeaseLost);
+        }
+        error if error.is_outage() => {
+            tracing::error!(job.id = run.job.lease.job_id, error = %error, "the database went away");
+            run.end(Trouble::Database(error.to_string()));
+        }
+        error => {
+            tracing::error!(job.id = run.job.lease.job_id, error = %error, "a write failed");
+            run.end(Trouble::Job(error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Owns a provider as the pipeline meets it: one endpoint and model of one space, its answers checked. Refuses to retry, pause or charge.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::wire::{Parsed, Wire};
+use super::{Answer, Failure, InputFault, Limits, Purpose, http, rejection};
+use crate::chunk::ChunkRules;
+use crate::space::{ProviderKind, SpaceSpec};
+
+/// An answer is never refused for its size below this.
+const ANSWER_BYTES_AT_LEAST: usize = 16 << 20;
+/// A number of a vector written out in full, with its comma, and some white space.
+const BYTES_PER_NUMBER: usize = 40;
+
+/// How to reach a provider. Its `Debug` never shows the key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// The model that is compiled in.
+    Static,
+    Http {
+        /// Up to where the wire format's own path begins: `https://api.openai.com/v1`. A query is kept.
+        base_url: String,
+        api_key: Option<String>,
+    },
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Static => f.write_str("Static"),
+            // A URL may hold a key, too; only its origin is shown.
+            Self::Http { base_url, .. } => {
+                let origin = Url::parse(base_url).map(|url| url.origin().ascii_serialization());
+                f.debug_struct("Http")
+                    .field("origin", &origin.as_deref().unwrap_or("?"))
+                    .finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// How long a request may take, and whose limit that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    pub limit: Duration,
+    /// True if the limit was cut to our own deadline: passing it is `Failure::OutOfTime` and says nothing about the
+    /// provider. Otherwise it is `Failure::Unavailable`.
+    pub ours: bool,
+}
+
+enum Means {
+    #[cfg(feature = "static-model")]
+    InProcess,
+    Http {
+        wire: &'static dyn Wire,
+        base_url: Url,
+        api_key: Option<String>,
+        answered: AtomicBool,
+    },
+}
+
+/// One endpoint and model, for one space. Shared by reference among the requests of a process.
+pub struct Provider {
+    spec: SpaceSpec,
+    endpoint: String,
+    means: Means,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Provider {
+    /// `Failure::Misconfigured` if space and connection don't go together, the base URL is none or holds a user and
+    /// password, or the static model isn't what the space asks for or isn't compiled in. Sends nothing.
+    pub fn new(spec: SpaceSpec, connection: Connection) -> Result<Self, Failure> {
+        let (means, base, key) = match (super::wire(spec.provider), connection) {
+            (None, Connection::Static) => (in_process(&spec)?, "in-process".to_owned(), None),
+            (Some(wire), Connection::Http { base_url, api_key }) => {
+                let url = parse_base(&base_url)?;
+                let api_key = api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+                let mut shown = url.clone();
+                shown.set_query(None);
+                let base = shown.as_str().trim_end_matches('/').to_owned();
+                let key = api_key.clone();
+                (
+                    Means::Http {
+                        wire,
+                        base_url: url,
+                        api_key,
+                        answered: AtomicBool::new(false),
+                    },
+                    base,
+                    key,
+                )
+            }
+            _ => {
+                return Err(misconfigured(format!(
+                    "a space of provider '{}' can't be reached this way",
+                    spec.provider
+                )));
+            }
+        };
+        let endpoint = format!(
+            "{}|{base}|{}|{}",
+            spec.provider,
+            spec.model,
+            fingerprint(key.as_deref())
+        );
+        Ok(Self { spec, endpoint, means })
+    }
+
+    /// What pauses are keyed by: `provider|base URL|model|fingerprint`. The last is the first 8 hexadecimal digits
+    /// of the key's SHA-256, or `-`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The space that it serves.
+    pub fn spec(&self) -> &SpaceSpec {
+        &self.spec
+    }
+
+    pub fn kind(&self) -> ProviderKind {
+        self.spec.provider
+    }
+
+    pub fn limits(&self) -> Limits {
+        match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => super::static_model::LIMITS,
+            Means::Http { wire, .. } => wire.limits(&self.spec),
+        }
+    }
+
+    /// Tokens of `text` without its prefix: exact for the static model, an estimate on the safe side for others.
+    pub fn count_tokens(&self, text: &str) -> usize {
+        match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => super::static_model::count_tokens(text),
+            Means::Http { wire, .. } => wire.estimate_tokens(text),
+        }
+    }
+
+    /// How a document is cut for this space: what the model's window and the space allow, less the prefix.
+    pub fn chunk_rules(&self) -> ChunkRules {
+        let allowed = (self.spec.chunk_tokens as usize).min(self.limits().window);
+        let tokens = allowed
+            .saturating_sub(self.count_tokens(&self.spec.document_prefix))
+            .max(1);
+        ChunkRules {
+            tokens,
+            overlap: self.spec.chunk_overlap as usize,
+        }
+    }
+
+    /// Embeds `inputs` in one request, each with the space's prefix for `purpose` before it. Keeping to `limits` is
+    /// the caller's part.
+    ///
+    /// One entry for each input comes back, in their order: a vector of the space's width, finite and not zero, or
+    /// why that input alone has none (`no_known_words`, `unusable_answer`). Where no input of a request, even of a
+    /// single one, has a usable vector, that is `Failure::BadAnswer`: it can't be told from a broken provider.
+    pub async fn embed(&self, inputs: &[&str], purpose: Purpose, timeout: Timeout) -> Result<Answer, Failure> {
+        if inputs.is_empty() {
+            return Ok(Answer {
+                vectors: Vec::new(),
+                tokens: None,
+            });
+        }
+        let prefix = match purpose {
+            Purpose::Document => self.spec.document_prefix.as_str(),
+            Purpose::Query => self.spec.query_prefix.as_str(),
+        };
+        let prefixed: Vec<String> = match prefix {
+            "" => Vec::new(),
+            prefix => inputs.iter().map(|input| [prefix, input].concat()).collect(),
+        };
+        let prefixed: Vec<&str> = prefixed.iter().map(String::as_str).collect();
+        let texts = if prefix.is_empty() { inputs } else { &prefixed };
+
+        let worked = tokio::time::timeout(timeout.limit, self.ask(texts, inputs, purpose)).await;
+        let parsed = worked.unwrap_or_else(|_| match timeout.ours {
+            true => Err(Failure::OutOfTime),
+            false => Err(Failure::Unavailable {
+                message: format!("no answer within {:?}", timeout.limit),
+            }),
+        })?;
+        check(&self.spec, parsed, inputs.len())
+    }
+
+    async fn ask(&self, texts: &[&str], originals: &[&str], purpose: Purpose) -> Result<Parsed, Failure> {
+        let (wire, base_url, api_key, answered) = match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => return super::static_model::embed(texts).await,
+            Means::Http {
+                wire,
+                base_url,
+                api_key,
+                answered,
+            } => (*wire, base_url, api_key.as_deref(), answered),
+        };
+        let call = wire.request(&self.spec, purpose, texts);
+        let mut headers: HeaderMap = call
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(value).ok()?)))
+            .collect();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(key) = api_key {
+            let (name, value) = wire.authorisation(key);
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| misconfigured("the API key has characters that no header can carry"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let numbers = texts.len().saturating_mul(usize::from(self.spec.dimensions));
+        let most_bytes = numbers.saturating_mul(BYTES_PER_NUMBER).max(ANSWER_BYTES_AT_LEAST);
+        let url = join(base_url, &call.path);
+        let reply = http::post(
+            &url,
+            headers,
+            call.body.into(),
+            most_bytes,
+            answered.load(Ordering::Relaxed),
+        )
+        .await?;
+        answered.store(true, Ordering::Relaxed);
+        let outcome = match reply.status {
+            200..300 => wire.parse(&self.spec, &reply.body, texts.len()),
+            status => Err(wire.reject(status, &reply.headers, &reply.body)),
+        };
+        outcome.map_err(|failure| clean(failure, api_key, originals))
+    }
+}
+
+/// The checks of every answer, whoever gave it.
+fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer, Failure> {
+    let Parsed { vectors, tokens } = parsed;
+    if vectors.len() != expected {
+        return Err(Failure::BadAnswer {
+            message: format!("{} vectors for {expected} inputs", vectors.len()),
+        });
+    }
+    let width = usize::from(spec.dimensions);
+    if let Some(other) = vectors
+        .iter()
+        .find(|vector| !vector.is_empty() && vector.len() != width)
+    {
+        return Err(misconfigured(format!(
+            "the model answers {} wide, the space is {width} wide: set EMBEDDING_DIMENSIONS to the model's width",
+            other.len()
+        )));
+    }
+    let vectors: Vec<_> = vectors
+        .into_iter()
+        .map(|vector| usable(spec.provider, vector))
+        .collect();
+    match vectors.iter().find_map(|vector| vector.as_ref().err()) {
+        // What the static model knows is no matter of the provider's health.
+        Some(fault) if fault.reason == UNUSABLE && vectors.iter().all(Result::is_err) => Err(Failure::BadAnswer {
+            message: format!("no usable vector for any of {expected} inputs: {}", fault.message),
+        }),
+        _ => Ok(Answer { vectors, tokens }),
+    }
+}
+
+const UNUSABLE: &str = "unusable_answer";
+
+fn usable(provider: ProviderKind, vector: Vec<f32>) -> Result<Vec<f32>, InputFault> {
+    let fault = |reason, message: &str| {
+        Err(InputFault {
+            reason,
+            message: message.to_owned(),
+        })
+    };
+    let square = squared_length(&vector);
+    match provider {
+        _ if vector.is_empty() => fault(UNUSABLE, "an empty vector"),
+        _ if !square.is_finite() => fault(UNUSABLE, "a vector that isn't finite"),
+        // Cosine needs a direction; squares too small for `f32` are zero to pgvector as well.
+        ProviderKind::Static if square <= 0.0 => fault("no_known_words", "the model knows no word of this text"),
+        _ if square <= 0.0 => fault(UNUSABLE, "a vector of zeros"),
+        _ => Ok(vector),
+    }
+}
+
+/// In eight sums, so that the compiler may use wide registers; NaN and infinity go through to the result.
+fn squared_length(vector: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 8];
+    let (eights, rest) = vector.as_chunks::<8>();
+    for eight in eights {
+        for (sum, value) in sums.iter_mut().zip(eight) {
+            *sum += value * value;
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()
+}
+
+/// Takes the key and the texts out of whatever the provider said.
+fn clean(failure: Failure, key: Option<&str>, inputs: &[&str]) -> Failure {
+    let clean = |message: String| rejection::redact(&message, key, inputs);
+    match failure {
+        Failure::RateLimited { retry_after, message } => Failure::RateLimited {
+            retry_after,
+            message: clean(message),
+        },
+        Failure::Unavailable { message } => Failure::Unavailable {
+            message: clean(message),
+        },
+        Failure::Rejected { message } => Failure::Rejected {
+            message: clean(message),
+        },
+        Failure::Misconfigured { message } => Failure::Misconfigured {
+            message: clean(message),
+        },
+        Failure::BadAnswer { message } => Failure::BadAnswer {
+            message: clean(message),
+        },
+        Failure::OutOfTime => Failure::OutOfTime,
+    }
+}
+
+#[cfg(feature = "static-model")]
+fn in_process(spec: &SpaceSpec) -> Result<Means, Failure> {
+    use super::static_model::{DIMENSIONS, MODEL};
+    match spec.model == MODEL && spec.dimensions == DIMENSIONS {
+        true => Ok(Means::InProcess),
+        false => Err(misconfigured(format!(
+            "the static provider has the model '{MODEL}', {DIMENSIONS} wide, not '{}', {} wide",
+            spec.model, spec.dimensions
+        ))),
+    }
+}
+
+#[cfg(not(feature = "static-model"))]
+fn in_process(_spec: &SpaceSpec) -> Result<Means, Failure> {
+    Err(misconfigured(
+        "the static model isn't compiled in (Cargo feature `static-model`)",
+    ))
+}
+
+fn parse_base(base_url: &str) -> Result<Url, Failure> {
+    let url = Url::parse(base_url.trim()).map_err(|error| misconfigured(format!("the base URL is none: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
+        return Err(misconfigured("the base URL must begin with https:// or http://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(misconfigured(
+            "the base URL holds a user or password; give the API key by its own setting",
+        ));
+    }
+    Ok(url)
+}
+
+fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
+}
+
+fn fingerprint(key: Option<&str>) -> String {
+    key.map_or_else(
+        || "-".to_owned(),
+        |key| {
+            Sha256::digest(key.as_bytes())
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        },
+    )
+}
+
+fn misconfigured(message: impl Into<String>) -> Failure {
+    Failure::Misconfigured {
+        message: message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! Owns what a wire format is: the seam that adding a provider fills in. Refuses to do any I/O.
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName};
+
+use super::{Failure, Limits, Purpose};
+use crate::space::SpaceSpec;
+
+/// A provider's wire format, pure: tested from recorded and provoked bodies without a server.
+///
+/// Time-outs, connections, size limits and the checks of vectors are the sender's, the same for all formats.
+pub trait Wire: Send + Sync {
+    /// What one request may carry for this model.
+    fn limits(&self, spec: &SpaceSpec) -> Limits;
+
+    /// The request for `inputs`, which have their prefixes already.
+    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str]) -> Call;
+
+    /// The header that carries the key.
+    fn authorisation(&self, key: &str) -> (HeaderName, String) {
+        (AUTHORIZATION, format!("Bearer {key}"))
+    }
+
+    /// Reads the body of an answer with a 2xx status to `expected` inputs. Width and values are the sender's to
+    /// check; count and order are this format's.
+    fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure>;
+
+    /// What an answer with any other status means. `body` may be cut short.
+    fn reject(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure;
+
+    /// Tokens that `text` has at most, most likely: there is no tokenizer on board for models served elsewhere.
+    ///
+    /// A token for every 3 bytes. OpenAI's documentation puts English at about 4 characters a token, so this leaves
+    /// a quarter to spare; a CJK character has 3 bytes and about one token. Digits, hashes and rare scripts may have
+    /// more tokens than this, so an input can still prove too long.
+    fn estimate_tokens(&self, text: &str) -> usize {
+        text.len().div_ceil(3)
+    }
+}
+
+/// A `POST`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Added to the base URL, without a leading slash.
+    pub path: String,
+    /// Beyond content type and authorisation, which the sender adds.
+    pub headers: Vec<(HeaderName, String)>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// What an answer says, unchecked but for count and order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// One for each input, in their order.
+    pub vectors: Vec<Vec<f32>>,
+    /// As the provider counted them, where it says so.
+    pub tokens: Option<u64>,
+}

@@ -1,0 +1,20 @@
+//! Owns what a function's process does before its first call. Refuses to wait for anything.
+
+use crate::config::Settings;
+use crate::{telemetry, tls};
+
+/// Sets up TLS and the log and reads the settings. Their problems are told here, once, a line each; the process goes
+/// on without them, so that every call is answered with an error instead of an endless round of failing starts.
+pub fn begin() -> Option<Settings> {
+    tls::install();
+    telemetry::init(telemetry::Format::from_env());
+    match Settings::from_env() {
+        Ok(settings) => Some(settings),
+        Err(problems) => {
+            for problem in &problems.0 {
+                tracing::error!(config.variable = %problem.variable, "{problem}");
+            }
+            None
+        }
+    }
+}
