@@ -1,22 +1,29 @@
 //! Owns the way from a verb to the system: settings, the database, the handlers. Verbs know nothing behind it.
 
 use std::fmt;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use shared::config::{SecretSource, Settings};
-use shared::space::Space;
+use shared::provider::{Connection, Provider, Purpose, Timeout};
+use shared::secrets::Secrets;
+use shared::space::{ProviderKind, Space};
+use shared::store::connect::{DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob};
 use shared::store::jobs::JobView;
 use shared::store::migrate::{self, MigrationStatus};
 use shared::store::projects::{Coverage, Project};
 use shared::store::search::Hit;
-use shared::store::{Database, Store, StoreError};
+use shared::store::{Store, StoreError};
 
 use crate::exit::usage;
 use crate::local::Server;
 use crate::reading::Piece;
 use crate::shapes::{Status, TickReport};
+
+/// A person waits for the answer.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One of the three workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -45,6 +52,7 @@ pub struct IngestOptions {
 /// A connected system. Opened by verbs that need the database.
 pub struct App {
     settings: Settings,
+    secrets: Secrets,
     store: Store,
 }
 
@@ -66,9 +74,11 @@ impl App {
     }
 
     async fn connect(settings: Settings) -> Result<Self> {
-        let database: Database = Err(unwired("App::connect"))?;
+        let secrets = Secrets::new();
+        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS).await?;
         Ok(Self {
             settings,
+            secrets,
             store: Store::new(database),
         })
     }
@@ -133,8 +143,34 @@ impl App {
     }
 
     /// The nearest records to a text; `filter` is what their metadata contains.
-    pub async fn search(&self, _project: &str, _text: &str, _limit: i32, _filter: Option<&Value>) -> Result<Vec<Hit>> {
-        Err(unwired("App::search"))
+    pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
+        let live = self.store.project(project).await?.live_space;
+        let space = self.store.spaces().await?.into_iter().find(|space| space.id == live);
+        let spec = space.with_context(|| format!("project '{project}' has no space"))?.spec;
+        let connection = self.connection(spec.provider).await?;
+        let provider = Provider::new(spec, connection)?;
+        let timeout = Timeout {
+            limit: QUESTION_TIMEOUT,
+            ours: false,
+        };
+        let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
+        let vector = answer.vectors.pop().context("the provider gave no vector")??;
+        Ok(self.store.search(project, &vector.into(), limit, filter).await?)
+    }
+
+    async fn connection(&self, kind: ProviderKind) -> Result<Connection> {
+        let openai = &self.settings.embedding.openai;
+        let api_key = match &openai.api_key {
+            Some(source) => Some(self.secrets.resolve(source).await?.expose().to_owned()),
+            None => None,
+        };
+        Ok(match kind {
+            ProviderKind::Static => Connection::Static,
+            ProviderKind::OpenAi => Connection::Http {
+                base_url: openai.base_url.clone(),
+                api_key,
+            },
+        })
     }
 
     pub async fn status(&self) -> Result<Status> {
