@@ -1,13 +1,29 @@
 //! Owns the way from a verb to the system: settings, the database, the handlers. Verbs know nothing behind it.
 
-use anyhow::{Result, anyhow};
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
-use shared::config::Settings;
+use shared::config::{SecretSource, Settings};
+use shared::provider::{Connection, Provider, Purpose, Timeout};
+use shared::secrets::Secrets;
+use shared::space::{ProviderKind, Space};
+use shared::store::connect::{DEFAULT_CONNECTIONS, Database};
+use shared::store::enqueue::{EnqueueOptions, NewJob};
+use shared::store::jobs::JobView;
+use shared::store::migrate::{self, MigrationStatus};
+use shared::store::projects::{Coverage, Project};
+use shared::store::search::Hit;
+use shared::store::{Store, StoreError};
 
 use crate::exit::usage;
 use crate::local::Server;
 use crate::reading::Piece;
-use crate::shapes::{Coverage, Hit, Job, Migration, Project, Status, TickReport};
+use crate::shapes::{Status, TickReport};
+
+/// A person waits for the answer.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One of the three workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,45 +50,72 @@ pub struct IngestOptions {
 }
 
 /// A connected system. Opened by verbs that need the database.
-#[derive(Debug)]
 pub struct App {
-    _private: (),
+    settings: Settings,
+    secrets: Secrets,
+    store: Store,
 }
 
 impl App {
     /// Reads the settings and connects. Doesn't look at the schema: `migrate` has to work on an empty database.
     pub async fn open() -> Result<Self> {
-        Err(unwired("App::open"))
+        let settings = settings()?;
+        settings
+            .require_database()
+            .map_err(|problem| usage(problem.to_string()))?;
+        Self::connect(settings).await
     }
 
     /// Connects to a database of ours instead of the settings' one; for `demo`.
-    pub async fn open_at(_url: &str) -> Result<Self> {
-        Err(unwired("App::open_at"))
+    pub async fn open_at(url: &str) -> Result<Self> {
+        let mut settings = settings()?;
+        settings.database = Some(SecretSource::Value(url.to_owned()));
+        Self::connect(settings).await
+    }
+
+    async fn connect(settings: Settings) -> Result<Self> {
+        let secrets = Secrets::new();
+        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS).await?;
+        Ok(Self {
+            settings,
+            secrets,
+            store: Store::new(database),
+        })
     }
 
     /// Fails, with the command that mends it, unless the schema is this binary's.
     pub async fn check_schema(&self) -> Result<()> {
-        Err(unwired("App::check_schema"))
+        Ok(self.store.check_schema().await?)
     }
 
     /// Applies what is missing; gives the migrations that it applied.
-    pub async fn migrate_up(&self) -> Result<Vec<Migration>> {
-        Err(unwired("App::migrate_up"))
+    pub async fn migrate_up(&self) -> Result<Vec<MigrationStatus>> {
+        let mut client = self.store.database().get().await?;
+        let applied = migrate::up(&mut client).await?;
+        let all = migrate::status(&client).await?;
+        Ok(all
+            .into_iter()
+            .filter(|migration| applied.contains(&migration.version))
+            .collect())
     }
 
-    /// Every migration of this binary, and when it was applied.
-    pub async fn migrations(&self) -> Result<Vec<Migration>> {
-        Err(unwired("App::migrations"))
+    /// Every migration of this binary, applied or not.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStatus>> {
+        Ok(migrate::status(&*self.store.database().get().await?).await?)
     }
 
-    /// What differs between the schema and what the code expects; nothing is good.
-    pub async fn schema_faults(&self) -> Result<Vec<String>> {
-        Err(unwired("App::schema_faults"))
+    /// Compares the schema with what the code expects. `Err` inside is a difference, outside that nobody could look.
+    pub async fn verify_schema(&self) -> Result<Result<(), String>> {
+        match migrate::verify(&*self.store.database().get().await?).await {
+            Ok(()) => Ok(Ok(())),
+            Err(StoreError::Schema(difference)) => Ok(Err(difference.to_string())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Drops the schema `cronvec` with all that is in it.
     pub async fn uninstall(&self) -> Result<()> {
-        Err(unwired("App::uninstall"))
+        Ok(migrate::uninstall(&*self.store.database().get().await?).await?)
     }
 
     /// One invocation, through the handler that the Lambda function runs.
@@ -81,47 +124,119 @@ impl App {
     }
 
     /// One INGEST_DATA job of a piece's records, numbered from 1 in it; gives the job's id.
-    pub async fn enqueue(&self, _options: &IngestOptions, _piece: &Piece) -> Result<i64> {
-        Err(unwired("App::enqueue"))
+    pub async fn enqueue(&self, options: &IngestOptions, piece: &Piece) -> Result<i64> {
+        let embedding = &self.settings.embedding;
+        let records: Vec<&[u8]> = piece.records().collect();
+        let options_of_job = EnqueueOptions {
+            priority: options.priority,
+            max_attempts: embedding.max_attempts,
+            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+            embed: options.generate_embeddings,
+            ..EnqueueOptions::default()
+        };
+        let job = NewJob {
+            project: &options.project,
+            records: &records,
+            options: options_of_job,
+        };
+        Ok(self.store.enqueue(job).await?.job_id())
     }
 
     /// The nearest records to a text; `filter` is what their metadata contains.
-    pub async fn search(&self, _project: &str, _text: &str, _limit: u32, _filter: Option<&Value>) -> Result<Vec<Hit>> {
-        Err(unwired("App::search"))
+    pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
+        let live = self.store.project(project).await?.live_space;
+        let space = self.store.spaces().await?.into_iter().find(|space| space.id == live);
+        let spec = space.with_context(|| format!("project '{project}' has no space"))?.spec;
+        let connection = self.connection(spec.provider).await?;
+        let provider = Provider::new(spec, connection)?;
+        let timeout = Timeout {
+            limit: QUESTION_TIMEOUT,
+            ours: false,
+        };
+        let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
+        let vector = answer.vectors.pop().context("the provider gave no vector")??;
+        Ok(self.store.search(project, &vector.into(), limit, filter).await?)
+    }
+
+    async fn connection(&self, kind: ProviderKind) -> Result<Connection> {
+        let openai = &self.settings.embedding.openai;
+        let api_key = match &openai.api_key {
+            Some(source) => Some(self.secrets.resolve(source).await?.expose().to_owned()),
+            None => None,
+        };
+        Ok(match kind {
+            ProviderKind::Static => Connection::Static,
+            ProviderKind::OpenAi => Connection::Http {
+                base_url: openai.base_url.clone(),
+                api_key,
+            },
+        })
     }
 
     pub async fn status(&self) -> Result<Status> {
-        Err(unwired("App::status"))
+        Ok(Status {
+            queue: self.store.queue_stats().await?,
+            workers: self.store.worker_statuses().await?,
+        })
     }
 
     /// Of one project, or of all.
-    pub async fn coverage(&self, _project: Option<&str>) -> Result<Vec<Coverage>> {
-        Err(unwired("App::coverage"))
+    pub async fn coverage(&self, project: Option<&str>) -> Result<Vec<Coverage>> {
+        if let Some(name) = project {
+            return Ok(vec![self.store.coverage(name).await?]);
+        }
+        let mut lines = Vec::new();
+        for project in self.store.projects().await? {
+            lines.push(self.store.coverage(&project.name).await?);
+        }
+        Ok(lines)
     }
 
-    pub async fn job(&self, _id: i64) -> Result<Option<Job>> {
-        Err(unwired("App::job"))
+    pub async fn job(&self, id: i64) -> Result<JobView> {
+        Ok(self.store.job(id).await?)
     }
 
-    pub async fn retry(&self, _id: i64) -> Result<()> {
-        Err(unwired("App::retry"))
+    pub async fn retry(&self, id: i64) -> Result<()> {
+        Ok(self.store.retry_job(id).await?)
     }
 
-    pub async fn cancel(&self, _id: i64) -> Result<()> {
-        Err(unwired("App::cancel"))
+    pub async fn cancel(&self, id: i64) -> Result<()> {
+        Ok(self.store.cancel_job(id).await?)
     }
 
     pub async fn projects(&self) -> Result<Vec<Project>> {
-        Err(unwired("App::projects"))
+        Ok(self.store.projects().await?)
+    }
+
+    /// Every space, so that a project's can be shown.
+    pub async fn spaces(&self) -> Result<Vec<Space>> {
+        Ok(self.store.spaces().await?)
     }
 
     /// A project in the space that the settings choose; false when it was there already.
-    pub async fn create_project(&self, _name: &str) -> Result<bool> {
-        Err(unwired("App::create_project"))
+    pub async fn create_project(&self, name: &str) -> Result<bool> {
+        match self.store.project(name).await {
+            Ok(_) => return Ok(false),
+            Err(StoreError::NoProject(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let space = self.store.ensure_space(&self.settings.embedding.new_space).await?;
+        self.store
+            .ensure_project(name, space.id, self.settings.queue.lanes_per_project)
+            .await?;
+        Ok(true)
     }
 
-    pub async fn set_paused(&self, _name: &str, _paused: bool) -> Result<()> {
-        Err(unwired("App::set_paused"))
+    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<()> {
+        Ok(self.store.set_paused(name, paused).await?)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 

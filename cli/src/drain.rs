@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use shared::job::JobStatus;
+use shared::store::jobs::JobView;
+use shared::store::projects::Coverage;
+
 use crate::app::{App, IngestOptions, TickOptions, Worker};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::reading::Pieces;
-use crate::shapes::{Coverage, IngestResult, Job, Rejected};
+use crate::shapes::{IngestResult, Rejected};
 
 /// So many ticks in a row that move nothing end the wait.
 const IDLE_TICKS: u32 = 3;
@@ -60,8 +64,8 @@ pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: 
     let mut idle = 0;
     for Handed { job_id, lines } in handed {
         let job = loop {
-            let job = find(app, *job_id).await?;
-            if job.has_ended() {
+            let job = app.job(*job_id).await?;
+            if has_ended(&job) {
                 break job;
             }
             if idle > IDLE_TICKS {
@@ -93,6 +97,11 @@ fn in_file(rejected: Rejected, lines: &[i32]) -> Rejected {
         line: line.unwrap_or(rejected.line),
         ..rejected
     }
+}
+
+/// Why a job failed.
+pub(crate) fn error(job: &JobView) -> Option<&str> {
+    job.result.as_ref()?.get("error")?.as_str()
 }
 
 /// How an embedding run went.
@@ -128,7 +137,7 @@ pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Em
                     report = &mut tick => break report?,
                     () = tokio::time::sleep(LOOK_EVERY) => {
                         let seen = coverage(app, project).await?;
-                        progress.update(seen.embedded + seen.quarantined, seen.total);
+                        progress.update(settled(&seen), number(seen.total));
                     }
                 }
             }
@@ -136,7 +145,7 @@ pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Em
         let moved = report.records.unwrap_or(0);
         records += moved;
         let seen = coverage(app, project).await?;
-        progress.update(seen.embedded + seen.quarantined, seen.total);
+        progress.update(settled(&seen), number(seen.total));
         if seen.pending == 0 {
             progress.end();
             return Ok(Embedded {
@@ -159,23 +168,33 @@ pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Em
     }
 }
 
+/// Records that nothing more will be done about.
+fn settled(seen: &Coverage) -> u64 {
+    number(seen.embedded + seen.quarantined)
+}
+
+/// Counts are never negative.
+fn number(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
 /// The coverage of a project that exists.
 pub(crate) async fn coverage(app: &App, project: &str) -> Result<Coverage> {
     let mut lines = app.coverage(Some(project)).await?;
     lines.pop().with_context(|| format!("there is no project '{project}'"))
 }
 
-async fn find(app: &App, id: i64) -> Result<Job> {
-    app.job(id).await?.with_context(|| format!("job {id} is gone"))
+fn has_ended(job: &JobView) -> bool {
+    job.status.parse().is_ok_and(JobStatus::has_ended)
 }
 
-fn result(job: &Job) -> Result<IngestResult> {
+fn result(job: &JobView) -> Result<IngestResult> {
     if job.status != "COMPLETED" {
         bail!(
             "job {} ended {}: {}",
             job.id,
             job.status,
-            job.error().unwrap_or("no reason given")
+            error(job).unwrap_or("no reason given")
         );
     }
     let result = job

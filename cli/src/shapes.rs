@@ -1,120 +1,18 @@
-//! What verbs show: the field names that scripts may rely on.
+//! What verbs show that isn't already a shape of the store's: the field names that scripts may rely on.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-/// Jobs by what they wait for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueStats {
-    pub pending: u64,
-    pub processing: u64,
-    pub completed: u64,
-    pub failed: u64,
-}
-
-/// A job; ids are strings, since they outgrow what a script's numbers hold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Job {
-    pub id: String,
-    pub job_type: String,
-    pub project: String,
-    pub status: String,
-    pub priority: i32,
-    pub attempts: i32,
-    pub max_attempts: i32,
-    pub progress: Option<Progress>,
-    pub result: Option<Value>,
-    /// RFC 3339, as all times here.
-    pub scheduled_for: String,
-    pub created_at: String,
-    pub started_at: Option<String>,
-    pub completed_at: Option<String>,
-}
-
-impl Job {
-    /// Neither waiting nor being worked on.
-    pub fn has_ended(&self) -> bool {
-        matches!(self.status.as_str(), "COMPLETED" | "FAILED" | "CANCELLED")
-    }
-
-    /// Why it failed.
-    pub fn error(&self) -> Option<&str> {
-        self.result.as_ref()?.get("error")?.as_str()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    pub current: u64,
-    pub total: u64,
-    #[serde(default)]
-    pub message: String,
-}
+use shared::store::jobs::QueueStats;
+use shared::store::workers::WorkerStatus;
 
 /// `status`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    pub queue_stats: QueueStats,
-    pub recent_jobs: Vec<Job>,
-    pub oldest_pending_job: Option<OldestPending>,
-    pub workers: Vec<Worker>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OldestPending {
-    pub id: String,
-    pub created_at: String,
-    pub age_minutes: f64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Worker {
-    pub name: String,
-    pub last_seen_at: String,
-    pub last_duration_ms: Option<i64>,
-    pub last_result: Option<Value>,
-}
-
-/// `coverage`, a line a project.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Coverage {
-    pub project: String,
-    pub total: u64,
-    pub embedded: u64,
-    pub pending: u64,
-    pub quarantined: u64,
-    /// Embedded of total; of an empty project 100.
-    pub percent: f64,
-}
-
-/// `projects list`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Project {
-    pub name: String,
-    pub provider: String,
-    pub model: String,
-    pub dimensions: u32,
-    pub lanes: u16,
-    pub paused: bool,
-    pub created_at: String,
-}
-
-/// A record that a search found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Hit {
-    pub id: String,
-    pub ordinal: i32,
-    pub content: String,
-    pub metadata: Value,
-    pub score: f64,
-    pub stale: bool,
+    #[serde(flatten)]
+    pub queue: QueueStats,
+    pub workers: Vec<WorkerStatus>,
 }
 
 /// What an invocation of a worker answers.
@@ -161,15 +59,6 @@ pub struct Rejected {
     pub line: u64,
     pub id: Option<String>,
     pub reason: String,
-}
-
-/// `migrate status`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Migration {
-    pub version: i32,
-    pub name: String,
-    pub applied_at: Option<String>,
 }
 
 #[cfg(test)]

@@ -66,8 +66,13 @@ pub fn open(path: &Path, format: Option<Format>, fields: Fields) -> Result<Piece
 }
 
 /// Reads what is in memory.
-pub fn of_bytes(name: &str, bytes: &'static [u8], format: Format) -> Pieces {
-    spawn(name.to_owned(), Box::new(bytes), Some(format), Fields::default())
+pub fn of_text(name: &str, text: String, format: Format) -> Pieces {
+    spawn(
+        name.to_owned(),
+        Box::new(io::Cursor::new(text)),
+        Some(format),
+        Fields::default(),
+    )
 }
 
 fn spawn(name: String, source: Box<dyn Read + Send>, format: Option<Format>, fields: Fields) -> Pieces {

@@ -1,12 +1,12 @@
 //! `coverage`
 
 use anyhow::Result;
+use shared::store::projects::Coverage;
 
 use super::ready;
 use crate::Context;
 use crate::exit::Ended;
 use crate::output::{Align, Table, count};
-use crate::shapes::Coverage;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -12,12 +12,11 @@ use crate::drain;
 use crate::exit::Ended;
 use crate::output::count;
 use crate::reading::{self, Format};
+use crate::sample;
 
 const PROJECT: &str = "demo";
-const ARTICLES: &[u8] = include_bytes!("../../sample/articles.ndjson");
-const QUERIES: &str = include_str!("../../sample/queries.txt");
 /// Hits that each search shows.
-const SHOWN: u32 = 3;
+const SHOWN: i32 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,7 +40,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         store(&app, context).await?;
     }
     embed(&app, context).await?;
-    for query in QUERIES.lines().filter(|line| !line.trim().is_empty()) {
+    for query in sample::queries() {
         find(&app, query, context).await?;
     }
     if !args.exit && !context.output.json && io::stdin().is_terminal() {
@@ -77,7 +76,7 @@ async fn store(app: &App, context: &Context) -> Result<()> {
         priority: 0,
         generate_embeddings: true,
     };
-    let mut pieces = reading::of_bytes("the sample", ARTICLES, Format::Ndjson);
+    let mut pieces = reading::of_text("the sample", sample::records(), Format::Ndjson);
     let handed = drain::enqueue(app, &options, &mut pieces).await?;
     let result = drain::ingest(app, &handed, PROJECT, context.output).await?;
     context.output.show(

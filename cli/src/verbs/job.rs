@@ -1,13 +1,13 @@
 //! `job ID`, `retry ID`, `cancel ID`
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
+use shared::store::jobs::JobView;
 
 use super::ready;
+use super::status::progress;
 use crate::Context;
 use crate::exit::Ended;
-use crate::output::count;
-use crate::shapes::Job;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
@@ -25,9 +25,7 @@ pub(crate) struct Cancel {
 }
 
 pub(crate) async fn show(args: Show, context: &Context) -> Result<Ended> {
-    let Some(job) = ready().await?.job(args.id).await? else {
-        bail!("there is no job {}", args.id);
-    };
+    let job = ready().await?.job(args.id).await?;
     context.output.show(&job, || in_words(&job))?;
     Ok(Ended::Well)
 }
@@ -56,7 +54,7 @@ fn done(id: i64, what: &str, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn in_words(job: &Job) -> String {
+fn in_words(job: &JobView) -> String {
     let mut lines = vec![
         format!("job {}: {} of project {}", job.id, job.job_type, job.project),
         format!("  status     {}", job.status),
@@ -67,14 +65,7 @@ fn in_words(job: &Job) -> String {
     ];
     lines.extend(job.started_at.iter().map(|time| format!("  started    {time}")));
     lines.extend(job.completed_at.iter().map(|time| format!("  ended      {time}")));
-    if let Some(progress) = &job.progress {
-        let (current, total) = (count(progress.current), count(progress.total));
-        lines.push(
-            format!("  progress   {current} of {total} {}", progress.message)
-                .trim_end()
-                .to_owned(),
-        );
-    }
+    lines.extend(progress(job).map(|progress| format!("  progress   {progress}")));
     lines.extend(job.result.iter().map(|result| format!("  result     {result}")));
     lines.join("\n")
 }

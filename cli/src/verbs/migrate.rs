@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use serde_json::json;
+use shared::store::migrate::MigrationStatus;
 
 use crate::Context;
 use crate::app::App;
 use crate::exit::Ended;
 use crate::output::{Align, Table};
-use crate::shapes::Migration;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Action {
@@ -34,32 +34,25 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
             context.output.list(&migrations, |migrations| {
                 table(migrations, "this binary has no migrations")
             })?;
-            let complete = migrations.iter().all(|migration| migration.applied_at.is_some());
+            let complete = migrations.iter().all(|migration| migration.applied);
             if !complete {
                 context.output.note("some are missing: run `cronvec migrate up`");
             }
             Ok(if complete { Ended::Well } else { Ended::Unhealthy })
         }
         Action::Verify => {
-            let faults = app.schema_faults().await?;
-            context
-                .output
-                .show(&json!({"ok": faults.is_empty(), "faults": faults}), || {
-                    match faults.as_slice() {
-                        [] => "the schema is as it should be".to_owned(),
-                        faults => faults.join("\n"),
-                    }
-                })?;
-            Ok(if faults.is_empty() {
-                Ended::Well
-            } else {
-                Ended::Unhealthy
-            })
+            let found = app.verify_schema().await?;
+            let object = json!({"ok": found.is_ok(), "fault": found.as_ref().err()});
+            context.output.show(&object, || match &found {
+                Ok(()) => "the schema is as it should be".to_owned(),
+                Err(difference) => difference.clone(),
+            })?;
+            Ok(if found.is_ok() { Ended::Well } else { Ended::Unhealthy })
         }
     }
 }
 
-fn table(migrations: &[Migration], empty: &'static str) -> Table {
+fn table(migrations: &[MigrationStatus], empty: &'static str) -> Table {
     let mut table = Table::new(
         &[
             ("version", Align::Right),
@@ -69,8 +62,12 @@ fn table(migrations: &[Migration], empty: &'static str) -> Table {
         empty,
     );
     for migration in migrations {
-        let applied = migration.applied_at.clone().unwrap_or_else(|| "missing".to_owned());
-        table.row([migration.version.to_string(), migration.name.clone(), applied]);
+        let applied = if migration.applied { "yes" } else { "missing" };
+        table.row([
+            migration.version.to_string(),
+            migration.name.clone(),
+            applied.to_owned(),
+        ]);
     }
     table
 }

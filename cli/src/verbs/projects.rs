@@ -1,13 +1,15 @@
 //! `projects list|create|pause|resume`
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
+use shared::space::SpaceSpec;
+use shared::store::projects::Project;
 
 use super::ready;
 use crate::Context;
 use crate::exit::Ended;
 use crate::output::{Align, Table};
-use crate::shapes::Project;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Action {
@@ -25,8 +27,23 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     let app = ready().await?;
     let (name, state) = match action {
         Action::List => {
-            let projects = app.projects().await?;
-            context.output.list(&projects, table)?;
+            let spaces = app.spaces().await?;
+            let find = |id| {
+                spaces
+                    .iter()
+                    .find(|space| space.id == id)
+                    .map(|space| space.spec.clone())
+            };
+            let lines: Vec<Line> = app
+                .projects()
+                .await?
+                .into_iter()
+                .map(|project| Line {
+                    space: find(project.live_space),
+                    project,
+                })
+                .collect();
+            context.output.list(&lines, table)?;
             return Ok(Ended::Well);
         }
         Action::Create { name } => {
@@ -52,7 +69,15 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn table(projects: &[Project]) -> Table {
+/// A project and how it embeds.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    project: Project,
+    space: Option<SpaceSpec>,
+}
+
+fn table(lines: &[Line]) -> Table {
     let columns = [
         ("project", Align::Left),
         ("provider", Align::Left),
@@ -62,14 +87,22 @@ fn table(projects: &[Project]) -> Table {
         ("", Align::Left),
     ];
     let mut table = Table::new(&columns, "no projects yet");
-    for project in projects {
+    for Line { project, space } in lines {
+        let [provider, model, dimensions] = space.as_ref().map_or_else(Default::default, |space| {
+            [
+                space.provider.to_string(),
+                space.model.clone(),
+                space.dimensions.to_string(),
+            ]
+        });
+        let paused = if project.paused { "paused" } else { "" };
         table.row([
             project.name.clone(),
-            project.provider.clone(),
-            project.model.clone(),
-            project.dimensions.to_string(),
+            provider,
+            model,
+            dimensions,
             project.lanes.to_string(),
-            if project.paused { "paused" } else { "" }.to_owned(),
+            paused.to_owned(),
         ]);
     }
     table

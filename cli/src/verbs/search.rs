@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use serde_json::Value;
+use shared::store::search::Hit;
 
 use super::{project_or_only, ready};
 use crate::Context;
 use crate::exit::{Ended, usage};
 use crate::output::{Align, Table, brief};
-use crate::shapes::Hit;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,8 +18,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
     /// So many records
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    limit: i32,
     /// JSON that a record's metadata must contain
     #[arg(long, value_name = "JSON", value_parser = filter)]
     filter: Option<Value>,

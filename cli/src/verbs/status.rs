@@ -1,12 +1,15 @@
 //! `status`
 
 use anyhow::Result;
+use shared::job::Progress;
+use shared::store::jobs::JobView;
 
 use super::ready;
 use crate::Context;
+use crate::drain::error;
 use crate::exit::Ended;
 use crate::output::{Align, Table, brief, count};
-use crate::shapes::{Job, Status};
+use crate::shapes::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -17,13 +20,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let mut status = ready().await?.status().await?;
-    status.recent_jobs.truncate(args.limit);
+    status.queue.recent_jobs.truncate(args.limit);
     context.output.show(&status, || in_words(&status))?;
     Ok(Ended::Well)
 }
 
 fn in_words(status: &Status) -> String {
-    let stats = &status.queue_stats;
+    let stats = &status.queue.queue_stats;
     let mut text = format!(
         "{} pending, {} processing, {} completed, {} failed\n",
         count(stats.pending),
@@ -31,14 +34,14 @@ fn in_words(status: &Status) -> String {
         count(stats.completed),
         count(stats.failed)
     );
-    if let Some(oldest) = &status.oldest_pending_job {
+    if let Some(oldest) = &status.queue.oldest_pending_job {
         text.push_str(&format!(
             "oldest pending: job {}, {:.0} minutes\n",
             oldest.id, oldest.age_minutes
         ));
     }
     text.push('\n');
-    text.push_str(&jobs(&status.recent_jobs).render());
+    text.push_str(&jobs(&status.queue.recent_jobs).render());
     text.push('\n');
     let columns = [
         ("worker", Align::Left),
@@ -48,13 +51,14 @@ fn in_words(status: &Status) -> String {
     let mut workers = Table::new(&columns, "no worker has run yet");
     for worker in &status.workers {
         let took = worker.last_duration_ms.map_or_else(String::new, count);
-        workers.row([worker.name.clone(), worker.last_seen_at.clone(), took]);
+        let seen = worker.last_seen_at.truncate_to_second().to_string();
+        workers.row([worker.name.clone(), seen, took]);
     }
     text.push_str(&workers.render());
     text
 }
 
-fn jobs(jobs: &[Job]) -> Table {
+fn jobs(jobs: &[JobView]) -> Table {
     let columns = [
         ("job", Align::Right),
         ("type", Align::Left),
@@ -66,10 +70,9 @@ fn jobs(jobs: &[Job]) -> Table {
     ];
     let mut table = Table::new(&columns, "no jobs yet");
     for job in jobs {
-        let remark = match (job.error(), &job.progress) {
-            (Some(error), _) => brief(error, 60),
-            (None, Some(progress)) => format!("{} of {}", count(progress.current), count(progress.total)),
-            (None, None) => String::new(),
+        let remark = match error(job) {
+            Some(error) => brief(error, 60),
+            None => progress(job).unwrap_or_default(),
         };
         table.row([
             job.id.clone(),
@@ -82,4 +85,15 @@ fn jobs(jobs: &[Job]) -> Table {
         ]);
     }
     table
+}
+
+/// How far a job has come, in words.
+pub(super) fn progress(job: &JobView) -> Option<String> {
+    let Progress {
+        current,
+        total,
+        message,
+    } = serde_json::from_value(job.progress.clone()?).ok()?;
+    let counts = format!("{} of {}", count(current), count(total));
+    Some(message.map_or(counts.clone(), |message| format!("{counts}, {message}")))
 }
