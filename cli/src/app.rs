@@ -1,14 +1,17 @@
 //! Owns the way from a verb to the system: settings, the database, the handlers. Verbs know nothing behind it.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
+use shared::call::CallOptions;
 use shared::config::{SecretSource, Settings};
-use shared::provider::{Connection, Provider, Purpose, Timeout};
+use shared::pipeline;
+use shared::provider::{Purpose, Timeout};
 use shared::secrets::Secrets;
-use shared::space::{ProviderKind, Space};
+use shared::space::Space;
 use shared::store::connect::{DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob};
 use shared::store::jobs::JobView;
@@ -33,14 +36,6 @@ pub enum Worker {
     Cleanup,
 }
 
-/// Bounds of one invocation.
-#[derive(Clone, Debug, Default)]
-pub struct TickOptions {
-    pub project: Option<String>,
-    pub max_records: Option<u64>,
-    pub max_seconds: Option<u64>,
-}
-
 /// What an INGEST_DATA job is told besides its records.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
@@ -53,7 +48,7 @@ pub struct IngestOptions {
 pub struct App {
     settings: Settings,
     secrets: Secrets,
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl App {
@@ -79,7 +74,7 @@ impl App {
         Ok(Self {
             settings,
             secrets,
-            store: Store::new(database),
+            store: Arc::new(Store::new(database)),
         })
     }
 
@@ -119,8 +114,29 @@ impl App {
     }
 
     /// One invocation, through the handler that the Lambda function runs.
-    pub async fn tick(&self, _worker: Worker, _options: &TickOptions) -> Result<TickReport> {
-        Err(unwired("App::tick"))
+    pub async fn tick(&self, worker: Worker, options: &CallOptions) -> Result<TickReport> {
+        let options = options.clone();
+        let deadline = options.deadline(Instant::now() + self.settings.queue.worker_timeout);
+        let store = Arc::clone(&self.store);
+        let began = Instant::now();
+        let report = match worker {
+            Worker::Ingestion => {
+                let worker = ingestion::Worker::new(store, self.settings.clone());
+                serde_json::to_value(worker.run(options, deadline).await?)?
+            }
+            Worker::Vectorization => {
+                let worker = vectorization::Worker::new(store, self.settings.clone(), self.secrets.clone());
+                serde_json::to_value(worker.run(options, deadline).await?)?
+            }
+            Worker::Cleanup => {
+                let worker = cleanup::Worker::new(store, self.settings.clone());
+                serde_json::to_value(worker.run(options, deadline).await?)?
+            }
+        };
+        let mut report: TickReport = serde_json::from_value(report)?;
+        report.success = true;
+        report.duration = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(report)
     }
 
     /// One INGEST_DATA job of a piece's records, numbered from 1 in it; gives the job's id.
@@ -147,8 +163,7 @@ impl App {
         let live = self.store.project(project).await?.live_space;
         let space = self.store.spaces().await?.into_iter().find(|space| space.id == live);
         let spec = space.with_context(|| format!("project '{project}' has no space"))?.spec;
-        let connection = self.connection(spec.provider).await?;
-        let provider = Provider::new(spec, connection)?;
+        let provider = pipeline::provider(&spec, &self.settings.embedding, &self.secrets).await?;
         let timeout = Timeout {
             limit: QUESTION_TIMEOUT,
             ours: false,
@@ -156,21 +171,6 @@ impl App {
         let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
         let vector = answer.vectors.pop().context("the provider gave no vector")??;
         Ok(self.store.search(project, &vector.into(), limit, filter).await?)
-    }
-
-    async fn connection(&self, kind: ProviderKind) -> Result<Connection> {
-        let openai = &self.settings.embedding.openai;
-        let api_key = match &openai.api_key {
-            Some(source) => Some(self.secrets.resolve(source).await?.expose().to_owned()),
-            None => None,
-        };
-        Ok(match kind {
-            ProviderKind::Static => Connection::Static,
-            ProviderKind::OpenAi => Connection::Http {
-                base_url: openai.base_url.clone(),
-                api_key,
-            },
-        })
     }
 
     pub async fn status(&self) -> Result<Status> {
@@ -266,8 +266,4 @@ impl LocalDatabase {
     pub fn url(&self) -> String {
         self.server.url(&self.name)
     }
-}
-
-fn unwired(what: &str) -> anyhow::Error {
-    anyhow!("not wired: {what}")
 }

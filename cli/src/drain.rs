@@ -8,7 +8,9 @@ use shared::job::JobStatus;
 use shared::store::jobs::JobView;
 use shared::store::projects::Coverage;
 
-use crate::app::{App, IngestOptions, TickOptions, Worker};
+use shared::call::CallOptions;
+
+use crate::app::{App, IngestOptions, Worker};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::reading::Pieces;
@@ -53,9 +55,9 @@ pub(crate) struct Handed {
 
 /// Runs ingestion until these jobs have ended, and adds their results up, with lines as the file has them.
 pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: Output) -> Result<IngestResult> {
-    let options = TickOptions {
+    let options = CallOptions {
         project: Some(project.to_owned()),
-        ..TickOptions::default()
+        ..CallOptions::default()
     };
     let total = handed.iter().map(|handed| handed.lines.len() as u64).sum();
     let mut progress = Progress::new("stored", output);
@@ -120,9 +122,9 @@ impl Embedded {
 
 /// Runs vectorization until nothing of the project is left to embed.
 pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Embedded> {
-    let options = TickOptions {
+    let options = CallOptions {
         project: Some(project.to_owned()),
-        ..TickOptions::default()
+        ..CallOptions::default()
     };
     let mut progress = Progress::new("embedded", output);
     let started = Instant::now();

@@ -4,7 +4,9 @@ use anyhow::Result;
 
 use super::ready;
 use crate::Context;
-use crate::app::{TickOptions, Worker};
+use shared::call::CallOptions;
+
+use crate::app::Worker;
 use crate::exit::Ended;
 use crate::output::count;
 use crate::shapes::TickReport;
@@ -20,11 +22,11 @@ pub(crate) struct Args {
     max_records: Option<u64>,
     /// Stop after so many seconds
     #[arg(long, value_name = "N")]
-    max_seconds: Option<u64>,
+    max_seconds: Option<f64>,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let options = TickOptions {
+    let options = CallOptions {
         project: args.project,
         max_records: args.max_records,
         max_seconds: args.max_seconds,

@@ -38,7 +38,9 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        let store = Arc::new(Store::new(
+            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
+        ));
         store.check_schema().await?;
         Ok(Self::new(store, settings.clone()))
     }
@@ -54,11 +56,21 @@ impl Worker {
         self.store.database().check().await?;
         self.store.worker_started(NAME).await?;
         let retention = &self.settings.retention;
-        let mut report = Report { processed: 0, deleted_count: 0, remaining: false };
+        let mut report = Report {
+            processed: 0,
+            deleted_count: 0,
+            remaining: false,
+        };
         for what in [
-            Expiring::FinishedJobs { days: retention.job_days },
-            Expiring::Audit { days: retention.audit_days },
-            Expiring::Metrics { days: retention.metrics_days },
+            Expiring::FinishedJobs {
+                days: retention.job_days,
+            },
+            Expiring::Audit {
+                days: retention.audit_days,
+            },
+            Expiring::Metrics {
+                days: retention.metrics_days,
+            },
             Expiring::Tombstones,
             Expiring::Pauses,
         ] {

@@ -59,7 +59,13 @@ impl<'a> IngestJob<'a> {
         let unreadable = |error| StoreError::Unreadable(format!("job {}: {error}", job.lease.job_id));
         let payload = job.payload.clone().unwrap_or_default();
         let payload = serde_json::from_value(payload).map_err(unreadable)?;
-        let cursor = job.cursor.clone().map(serde_json::from_value).transpose().map_err(unreadable)?.unwrap_or_default();
+        let cursor = job
+            .cursor
+            .clone()
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(unreadable)?
+            .unwrap_or_default();
         Ok(Self {
             store,
             clock,
@@ -84,14 +90,23 @@ impl<'a> IngestJob<'a> {
             if !self.cursor.left.is_empty() {
                 return self.come_back_to_left().await;
             }
-            return Ok(Step::Ended(End::Completed { result: self.result().await? }));
+            return Ok(Step::Ended(End::Completed {
+                result: self.result().await?,
+            }));
         };
         let (piece, length) = (piece.number, piece.records.len());
         let offset = self.cursor.offset;
         let until = (offset + self.batch_size).min(length);
-        let lines = self.piece.as_ref().map_or(Vec::new(), |piece| piece.records[offset..until].to_vec());
+        let lines = self
+            .piece
+            .as_ref()
+            .map_or(Vec::new(), |piece| piece.records[offset..until].to_vec());
         let mut next = self.cursor.clone();
-        (next.piece, next.offset) = if until == length { (piece + 1, 0) } else { (piece, until) };
+        (next.piece, next.offset) = if until == length {
+            (piece + 1, 0)
+        } else {
+            (piece, until)
+        };
         let places: Vec<(i32, usize)> = (offset..until).map(|offset| (piece, offset)).collect();
         let records = self.store_lines(&lines, &places, next).await?;
         Ok(Step::Went { records })
@@ -105,7 +120,10 @@ impl<'a> IngestJob<'a> {
             let found = self.load_piece(*piece).await?;
             let record = found.and_then(|piece| piece.records.into_iter().nth(*offset));
             let Some((_, text)) = record else {
-                return Err(StoreError::Unreadable(format!("line {line} of job {} is gone", self.job.lease.job_id)));
+                return Err(StoreError::Unreadable(format!(
+                    "line {line} of job {} is gone",
+                    self.job.lease.job_id
+                )));
             };
             lines.push((*line, text));
             places.push((*piece, *offset));
@@ -136,7 +154,11 @@ impl<'a> IngestJob<'a> {
             }
         }
         let place_of = |line: i32| {
-            lines.iter().zip(places).find(|((other, _), _)| *other == line).map(|(_, (piece, offset))| (*piece, *offset, line))
+            lines
+                .iter()
+                .zip(places)
+                .find(|((other, _), _)| *other == line)
+                .map(|(_, (piece, offset))| (*piece, *offset, line))
         };
         let mut parts: Vec<&[(i32, Record)]> = vec![&records];
         let mut stored = Ingested::default();
@@ -165,7 +187,11 @@ impl<'a> IngestJob<'a> {
                         so_far.left.extend(held.filter_map(|line| place_of(*line)));
                     }
                     let current = so_far.saved + so_far.skipped + so_far.rejected;
-                    let progress = Progress { current, total: total.max(current), message: Some("storing".into()) };
+                    let progress = Progress {
+                        current,
+                        total: total.max(current),
+                        message: Some("storing".into()),
+                    };
                     (so_far.clone(), progress)
                 })
                 .await;
@@ -216,7 +242,9 @@ impl<'a> IngestJob<'a> {
         match &self.payload.records {
             Some(records) if number == 0 => Ok(Some(Piece {
                 number: 0,
-                records: (1..).zip(records.iter().map(|record| record.clone().into_bytes())).collect(),
+                records: (1..)
+                    .zip(records.iter().map(|record| record.clone().into_bytes()))
+                    .collect(),
             })),
             Some(_) => Ok(None),
             None => self.store.staged_piece(self.job.lease.job_id, number).await,

@@ -32,14 +32,20 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        let store = Arc::new(Store::new(
+            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
+        ));
         store.check_schema().await?;
         Ok(Self::new(store, settings.clone()))
     }
 
     /// A worker on a store that is there already.
     pub fn new(store: Arc<Store>, settings: Settings) -> Self {
-        Self { store, settings, stop: Arc::default() }
+        Self {
+            store,
+            settings,
+            stop: Arc::default(),
+        }
     }
 
     /// Asks it to begin nothing new and to part from what it holds.

@@ -57,7 +57,11 @@ impl Pass {
         outcome?;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Report {
-            processed: tally.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len() as u64,
+            processed: tally
+                .jobs
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .len() as u64,
             records: read(&tally.saved),
             skipped: read(&tally.skipped),
             rejected: read(&tally.rejected),
@@ -75,7 +79,8 @@ impl Pass {
     }
 
     fn is_enough(&self, tally: &Tally) -> bool {
-        self.max_records.is_some_and(|most| tally.records.load(Ordering::Relaxed) >= most)
+        self.max_records
+            .is_some_and(|most| tally.records.load(Ordering::Relaxed) >= most)
     }
 
     fn must_end(&self, tally: &Tally) -> bool {
@@ -89,11 +94,18 @@ impl Pass {
     async fn slot(self: Arc<Self>, tally: Arc<Tally>) -> Result<(), StoreError> {
         let mut next = self.claim(&tally).await?;
         while let Some(job) = next.take() {
-            tally.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(job.lease.job_id);
+            tally
+                .jobs
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .insert(job.lease.job_id);
             match self.work(&job, &tally).await {
                 Ok(other) => next = other,
                 Err(StoreError::LeaseLost) => {
-                    tracing::warn!(job.id = job.lease.job_id, "the lease is lost; what isn't stored is dropped");
+                    tracing::warn!(
+                        job.id = job.lease.job_id,
+                        "the lease is lost; what isn't stored is dropped"
+                    );
                     tally.lost_leases.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) if error.is_outage() => return Err(error),
@@ -114,7 +126,13 @@ impl Pass {
 
     /// Works on a job until it ends, or another is due after a slice: that one is returned.
     async fn work(&self, claimed: &ClaimedJob, tally: &Tally) -> Result<Option<ClaimedJob>, StoreError> {
-        let mut job = IngestJob::open(&self.store, &self.clock, claimed, self.batch_size, self.max_content_bytes)?;
+        let mut job = IngestJob::open(
+            &self.store,
+            &self.clock,
+            claimed,
+            self.batch_size,
+            self.max_content_bytes,
+        )?;
         let mut batches = 0;
         let mut other = None;
         let end = loop {
@@ -126,8 +144,12 @@ impl Pass {
                 Step::Went { records } => {
                     tally.records.fetch_add(records, Ordering::Relaxed);
                     tally.saved.fetch_add(std::mem::take(&mut job.saved), Ordering::Relaxed);
-                    tally.skipped.fetch_add(std::mem::take(&mut job.skipped), Ordering::Relaxed);
-                    tally.rejected.fetch_add(std::mem::take(&mut job.rejected), Ordering::Relaxed);
+                    tally
+                        .skipped
+                        .fetch_add(std::mem::take(&mut job.skipped), Ordering::Relaxed);
+                    tally
+                        .rejected
+                        .fetch_add(std::mem::take(&mut job.rejected), Ordering::Relaxed);
                 }
             }
             batches += 1;

@@ -34,14 +34,21 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?));
+        let store = Arc::new(Store::new(
+            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
+        ));
         store.check_schema().await?;
         Ok(Self::new(store, settings.clone(), secrets.clone()))
     }
 
     /// A worker on a store that is there already.
     pub fn new(store: Arc<Store>, settings: Settings, secrets: Secrets) -> Self {
-        Self { store, secrets, settings, stop: Arc::default() }
+        Self {
+            store,
+            secrets,
+            settings,
+            stop: Arc::default(),
+        }
     }
 
     /// Asks it to begin nothing new and to part from what it holds.
@@ -75,7 +82,9 @@ impl Worker {
         let embedding = &self.settings.embedding;
         let served = ServedSpaces::load(&self.store, embedding, &self.secrets).await?;
         let backoff_ms = i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX);
-        self.store.ensure_vectorize_jobs(embedding.max_attempts, backoff_ms).await?;
+        self.store
+            .ensure_vectorize_jobs(embedding.max_attempts, backoff_ms)
+            .await?;
         let invocation = Arc::new(Invocation::new(
             Arc::clone(&self.store),
             Clock::until(deadline),
@@ -100,13 +109,21 @@ impl Worker {
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
 fn metrics(report: &Report, duration_ms: i64) -> [Metric<'static>; 6] {
-    let metric = |metric, value: u64| Metric { metric, value: value as f64, project: None };
+    let metric = |metric, value: u64| Metric {
+        metric,
+        value: value as f64,
+        project: None,
+    };
     [
         metric("records_embedded", report.records),
         metric("records_failed", report.failed),
         metric("records_quarantined", report.quarantined),
         metric("provider_requests", report.requests),
         metric("lost_leases", report.lost_leases),
-        Metric { metric: "vectorization_ms", value: duration_ms as f64, project: None },
+        Metric {
+            metric: "vectorization_ms",
+            value: duration_ms as f64,
+            project: None,
+        },
     ]
 }

@@ -86,7 +86,9 @@ impl Pass {
             }
         };
         while let Some(job) = next.take() {
-            let Some(served) = self.served.get(job.space_id).cloned() else { break };
+            let Some(served) = self.served.get(job.space_id).cloned() else {
+                break;
+            };
             let mut run = match Run::start(Arc::clone(&self.invocation), served, job).await {
                 Ok(run) => run,
                 Err(error) => {
@@ -157,7 +159,10 @@ impl Pass {
         };
         let job = self.invocation.store.claim_jobs(&wish).await?.pop();
         if let Some(job) = &job {
-            seen.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.lease.job_id);
+            seen.jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(job.lease.job_id);
         }
         Ok(job)
     }
@@ -194,10 +199,7 @@ impl Pass {
     }
 }
 
-fn note(
-    seen: &Seen,
-    ended: Result<Result<RunEnd, StoreError>, tokio::task::JoinError>,
-) -> Result<(), StoreError> {
+fn note(seen: &Seen, ended: Result<Result<RunEnd, StoreError>, tokio::task::JoinError>) -> Result<(), StoreError> {
     let end = ended.map_err(|panic| StoreError::Unreadable(format!("a job's end broke off: {panic}")))??;
     match end.trouble {
         Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
@@ -215,11 +217,15 @@ fn note(
 /// Takes up to `wanted` of what is left.
 fn take(left: &AtomicU64, wanted: usize) -> usize {
     let wanted = wanted as u64;
-    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left - left.min(wanted)));
+    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        Some(left - left.min(wanted))
+    });
     let taken = before.unwrap_or_else(|left| left).min(wanted);
     usize::try_from(taken).unwrap_or(usize::MAX)
 }
 
 fn give_back(left: &AtomicU64, unused: usize) {
-    let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_add(unused as u64)));
+    let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        Some(left.saturating_add(unused as u64))
+    });
 }

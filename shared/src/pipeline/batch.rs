@@ -15,7 +15,12 @@ impl Packer {
     /// `batch_size` bounds the inputs beside the provider's own limits.
     pub fn new(mut limits: Limits, batch_size: usize) -> Self {
         limits.inputs = limits.inputs.min(batch_size).max(1);
-        Self { limits, open: Vec::new(), tokens: 0, bytes: 0 }
+        Self {
+            limits,
+            open: Vec::new(),
+            tokens: 0,
+            bytes: 0,
+        }
     }
 
     /// Adds an input; returns the batch that is full by it, or that it didn't fit into.
@@ -26,7 +31,11 @@ impl Packer {
         self.open.push(input);
         self.tokens += tokens;
         self.bytes += bytes;
-        if before.is_none() && self.open.len() >= self.limits.inputs { self.flush() } else { before }
+        if before.is_none() && self.open.len() >= self.limits.inputs {
+            self.flush()
+        } else {
+            before
+        }
     }
 
     /// What has been collected.

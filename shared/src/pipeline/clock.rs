@@ -43,7 +43,11 @@ pub struct Clock {
 
 impl Clock {
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, request: Lately::new(FIRST_REQUEST), write: Lately::new(FIRST_WRITE) }
+        Self {
+            deadline,
+            request: Lately::new(FIRST_REQUEST),
+            write: Lately::new(FIRST_WRITE),
+        }
     }
 
     pub fn remaining(&self) -> Duration {

@@ -70,15 +70,17 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             });
             continue;
         }
-        prepared.chunks.extend((0..of).zip(chunks).map(|(ordinal, text)| NewChunk {
-            record_id: id.clone(),
-            record_hash: hash,
-            of,
-            ordinal,
-            content: text.to_owned(),
-            hash: ContentHash::of(text),
-            vector: None,
-        }));
+        prepared
+            .chunks
+            .extend((0..of).zip(chunks).map(|(ordinal, text)| NewChunk {
+                record_id: id.clone(),
+                record_hash: hash,
+                of,
+                ordinal,
+                content: text.to_owned(),
+                hash: ContentHash::of(text),
+                vector: None,
+            }));
     }
     prepared
 }

@@ -125,7 +125,15 @@ impl Run {
         });
         let (items, receiver) = unbounded_channel();
         let writer = tokio::spawn(write_all(Arc::clone(&shared), receiver));
-        Ok(Self { shared, packer, place: None, at_end: false, items, batches: JoinSet::new(), writer })
+        Ok(Self {
+            shared,
+            packer,
+            place: None,
+            at_end: false,
+            items,
+            batches: JoinSet::new(),
+            writer,
+        })
     }
 
     /// Reads one slice of at most `limit` records and sends it on its way. Returns how many it read; 0 at the end.
@@ -138,8 +146,10 @@ impl Run {
             self.shared.end(Trouble::Deadline);
             return Ok(0);
         }
-        let slice =
-            invocation.store.read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE).await?;
+        let slice = invocation
+            .store
+            .read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE)
+            .await?;
         let read = slice.records.len();
         self.at_end = slice.next.is_none();
         self.place = slice.next;
@@ -178,7 +188,11 @@ impl Run {
                     }
                 }
             };
-            let waiting = Waiting { chunk, writer: self.items.clone(), room };
+            let waiting = Waiting {
+                chunk,
+                writer: self.items.clone(),
+                room,
+            };
             if let Announced::Yours(waiting) = invocation.texts.announce(space_id, waiting) {
                 announced.push(waiting);
             }
@@ -235,7 +249,14 @@ impl Run {
             });
         }
         self.flush();
-        let Self { shared, items, mut batches, writer, at_end, .. } = self;
+        let Self {
+            shared,
+            items,
+            mut batches,
+            writer,
+            at_end,
+            ..
+        } = self;
         while let Some(ended) = batches.join_next().await {
             if let Err(panic) = ended {
                 shared.end(Trouble::Job(format!("a batch broke off: {panic}")));
@@ -255,7 +276,9 @@ impl Run {
             None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
                 Some(End::Snoozed { delay: NOTHING_MOVED })
             }
-            None => Some(End::Completed { result: shared.result() }),
+            None => Some(End::Completed {
+                result: shared.result(),
+            }),
         };
         let status = match end {
             None => None,

@@ -31,7 +31,10 @@ struct Part {
 
 /// Sends a batch until each of its inputs has a vector or a reason why not, or the run has ended.
 pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
-    let mut parts = vec![Part { inputs: batch, retried: false }];
+    let mut parts = vec![Part {
+        inputs: batch,
+        retried: false,
+    }];
     while let Some(part) = parts.pop() {
         if run.has_ended() {
             give_up(&run, part.inputs);
@@ -85,12 +88,19 @@ async fn ask(run: &Shared, inputs: &[Waiting]) -> Result<Answer, Failure> {
 async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     let invocation = &run.invocation;
     // The semaphore is never closed.
-    let Ok(_permit) = invocation.requests.acquire().await else { return Err(Failure::OutOfTime) };
+    let Ok(_permit) = invocation.requests.acquire().await else {
+        return Err(Failure::OutOfTime);
+    };
     if run.has_ended() || invocation.is_stopped() {
         return Err(Failure::OutOfTime);
     }
-    let Some(left) = invocation.clock.time_for_request() else { return Err(Failure::OutOfTime) };
-    let timeout = Timeout { limit: left.min(REQUEST_TIMEOUT), ours: left < REQUEST_TIMEOUT };
+    let Some(left) = invocation.clock.time_for_request() else {
+        return Err(Failure::OutOfTime);
+    };
+    let timeout = Timeout {
+        limit: left.min(REQUEST_TIMEOUT),
+        ours: left < REQUEST_TIMEOUT,
+    };
     let began = Instant::now();
     let answer = run.served.provider.embed(texts, Purpose::Document, timeout).await;
     Tally::add(&invocation.tally.requests, 1);
@@ -104,12 +114,22 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
 fn suspect(run: &Shared, mut inputs: Vec<Waiting>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
     if inputs.len() > 1 {
         let second = inputs.split_off(inputs.len() / 2);
-        parts.push(Part { inputs: second, retried: true });
+        parts.push(Part {
+            inputs: second,
+            retried: true,
+        });
         parts.push(Part { inputs, retried: true });
         return;
     }
     for input in inputs {
-        fault(run, input, &InputFault { reason, message: message.clone() });
+        fault(
+            run,
+            input,
+            &InputFault {
+                reason,
+                message: message.clone(),
+            },
+        );
     }
 }
 
@@ -120,10 +140,18 @@ async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
         return Ok(());
     }
     let began = Instant::now();
-    request(run, &[CANARY]).await?.vectors.into_iter().next().unwrap_or_else(|| {
-        Err(InputFault { reason: "unusable_answer", message: "no vector for the canary".into() })
-    })
-    .map_err(|fault| Failure::BadAnswer { message: fault.message })?;
+    request(run, &[CANARY])
+        .await?
+        .vectors
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| {
+            Err(InputFault {
+                reason: "unusable_answer",
+                message: "no vector for the canary".into(),
+            })
+        })
+        .map_err(|fault| Failure::BadAnswer { message: fault.message })?;
     *last = Some(began);
     Ok(())
 }
@@ -134,7 +162,10 @@ fn deliver(run: &Shared, inputs: Vec<Waiting>, answer: Answer) {
     }
     for (input, vector) in inputs.into_iter().zip(answer.vectors) {
         match vector {
-            Ok(vector) => run.invocation.texts.answered(run.job.space_id, input, Vector::from(vector)),
+            Ok(vector) => run
+                .invocation
+                .texts
+                .answered(run.job.space_id, input, Vector::from(vector)),
             Err(reason) => fault(run, input, &reason),
         }
     }
@@ -169,8 +200,19 @@ async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
         }
     };
     let endpoint = run.served.provider.endpoint();
-    tracing::warn!(provider.endpoint = endpoint, pause.seconds = rest.as_secs(), circuit, message, "the provider rests");
-    if let Err(error) = run.invocation.store.pause_endpoint(endpoint, rest, circuit, &message).await {
+    tracing::warn!(
+        provider.endpoint = endpoint,
+        pause.seconds = rest.as_secs(),
+        circuit,
+        message,
+        "the provider rests"
+    );
+    if let Err(error) = run
+        .invocation
+        .store
+        .pause_endpoint(endpoint, rest, circuit, &message)
+        .await
+    {
         tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");
     }
     run.end(Trouble::Provider);

@@ -31,7 +31,10 @@ pub async fn provider(spec: &SpaceSpec, settings: &Embedding, secrets: &Secrets)
             if !is_chosen && openai.api_key.is_none() {
                 return Err(Unserved::NotConfigured(spec.provider));
             }
-            Connection::Http { base_url: openai.base_url.clone(), api_key: key(openai.api_key.as_ref(), secrets).await? }
+            Connection::Http {
+                base_url: openai.base_url.clone(),
+                api_key: key(openai.api_key.as_ref(), secrets).await?,
+            }
         }
     };
     Provider::new(spec.clone(), connection).map_err(Unserved::Misconfigured)
@@ -61,7 +64,10 @@ impl ServedSpaces {
         let mut served = Vec::new();
         for space in store.spaces().await? {
             match provider(&space.spec, settings, secrets).await {
-                Ok(provider) => served.push(Served { space, provider: Arc::new(provider) }),
+                Ok(provider) => served.push(Served {
+                    space,
+                    provider: Arc::new(provider),
+                }),
                 Err(reason) => {
                     tracing::warn!(
                         space.id = space.id, space.model = space.spec.model, reason = %reason, "a space is not served here"
@@ -80,7 +86,10 @@ impl ServedSpaces {
     pub fn servable(&self) -> Vec<Servable> {
         self.0
             .iter()
-            .map(|served| Servable { space_id: served.space.id, endpoint: served.provider.endpoint().to_owned() })
+            .map(|served| Servable {
+                space_id: served.space.id,
+                endpoint: served.provider.endpoint().to_owned(),
+            })
             .collect()
     }
 

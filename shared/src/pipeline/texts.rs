@@ -113,8 +113,16 @@ fn others(state: Option<State>) -> Vec<Waiting> {
 }
 
 fn pass_on(waiting: Waiting, vector: Option<Vector>, owns_text: bool) {
-    let Waiting { mut chunk, writer, room } = waiting;
+    let Waiting {
+        mut chunk,
+        writer,
+        room,
+    } = waiting;
     chunk.vector = vector;
     // A writer that is gone has lost its lease; its records stay pending.
-    let _ = writer.send(Item::Chunk(Ready { chunk, owns_text, _room: room }));
+    let _ = writer.send(Item::Chunk(Ready {
+        chunk,
+        owns_text,
+        _room: room,
+    }));
 }

@@ -34,13 +34,23 @@ pub(super) const UNUSABLE_ANSWER: &str = "unusable_answer";
 /// One exhaustive match, so that a new kind of failure has its consequence decided here.
 pub(super) fn verdict(failure: Failure) -> Verdict {
     match failure {
-        Failure::RateLimited { retry_after, message } => {
-            Verdict::Pause { rest: retry_after.unwrap_or(REST), message }
-        }
+        Failure::RateLimited { retry_after, message } => Verdict::Pause {
+            rest: retry_after.unwrap_or(REST),
+            message,
+        },
         Failure::Misconfigured { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
-        Failure::Rejected { message } => Verdict::Suspect { message, reason: REJECTED },
-        Failure::Unavailable { message } => Verdict::RetryOnce { message, reason: PROVIDER_ERROR },
-        Failure::BadAnswer { message } => Verdict::RetryOnce { message, reason: UNUSABLE_ANSWER },
+        Failure::Rejected { message } => Verdict::Suspect {
+            message,
+            reason: REJECTED,
+        },
+        Failure::Unavailable { message } => Verdict::RetryOnce {
+            message,
+            reason: PROVIDER_ERROR,
+        },
+        Failure::BadAnswer { message } => Verdict::RetryOnce {
+            message,
+            reason: UNUSABLE_ANSWER,
+        },
         Failure::OutOfTime => Verdict::OutOfTime,
     }
 }

@@ -70,7 +70,12 @@ async fn write(run: &Shared, items: Vec<Item>) {
         }
     }
     let (mut chunks, mut owned, mut room) = (Vec::new(), Vec::new(), Vec::new());
-    for Ready { chunk, owns_text, _room } in ready {
+    for Ready {
+        chunk,
+        owns_text,
+        _room,
+    } in ready
+    {
         if owns_text {
             owned.push(chunk.hash);
         }
@@ -114,8 +119,10 @@ async fn write_parts(
         let mut seen = HashSet::new();
         charges.retain(|charge| seen.insert(charge.record_id.clone()));
         let charged = store.charge_records(&run.job, &charges).await?;
-        run.settled.fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
-        run.failed.fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
+        run.settled
+            .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
+        run.failed
+            .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
         Tally::add(&tally.failed, charged.quarantined + charged.to_retry);
         Tally::add(&tally.quarantined, charged.quarantined);
     }
@@ -144,7 +151,10 @@ fn holding(run: &Shared) -> Holding<'_> {
 fn trouble(run: &Shared, error: StoreError) {
     match error {
         StoreError::LeaseLost => {
-            tracing::warn!(job.id = run.job.lease.job_id, "the lease is lost; what isn't written is dropped");
+            tracing::warn!(
+                job.id = run.job.lease.job_id,
+                "the lease is lost; what isn't written is dropped"
+            );
             Tally::add(&run.invocation.tally.lost_leases, 1);
             run.end(Trouble::LeaseLost);
         }

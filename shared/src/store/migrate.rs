@@ -223,7 +223,8 @@ async fn create_schema(transaction: &Transaction<'_>) -> Result<(), StoreError> 
         })
 }
 
-/// Makes sure of the extension and returns the schema that it lives in, quoted.
+/// Makes sure of the extension and returns the schema that it lives in, quoted. Never in ours, which `uninstall` drops;
+/// the search path of a role named cronvec would put it there.
 async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreError> {
     let find = "SELECT quote_ident(n.nspname), e.extversion
                 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'";
@@ -236,7 +237,7 @@ async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreErr
             return Err(SchemaError::NoVector.into());
         }
         transaction
-            .batch_execute("CREATE EXTENSION vector")
+            .batch_execute("CREATE EXTENSION vector SCHEMA public")
             .await
             .map_err(|error| match error.as_db_error() {
                 Some(server) if *server.code() == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE => {
