@@ -90,10 +90,12 @@ impl Answer {
         let body = vectors::body(&vectors, base64, model);
         let body = if matches!(self, Self::CutShort) {
             let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-            Body::from_stream(futures::stream::iter([
-                Ok(half),
-                Err(std::io::Error::other("cut short")),
-            ]))
+            // Had the error come at once, not even the status would be sent.
+            let cut = futures::stream::once(async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(std::io::Error::other("cut short"))
+            });
+            Body::from_stream(futures::stream::iter([Ok(half)]).chain(cut))
         } else {
             Body::from(body)
         };
