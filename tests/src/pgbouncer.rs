@@ -18,12 +18,11 @@ use crate::database::{Database, server};
 pub struct PgBouncer {
     port: u16,
     credentials: (String, String),
-    folder: PathBuf,
     child: Child,
 }
 
 /// It ends with us, however we end: then standard input does.
-const SCRIPT: &str = r#""$1" -q "$2" & pid=$!; read -r _; kill -TERM $pid; wait $pid"#;
+const SCRIPT: &str = r#""$1" -q "$2" & pid=$!; read -r _; kill -TERM $pid; wait $pid; rm -rf "$3""#;
 
 impl PgBouncer {
     /// None, said aloud, where it isn't installed.
@@ -46,7 +45,7 @@ impl PgBouncer {
         }
         let child = command
             .args(["-c", SCRIPT, "pgbouncer"])
-            .args([&program, &settings])
+            .args([&program, &settings, &folder])
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
@@ -58,7 +57,6 @@ impl PgBouncer {
         let started = Self {
             port,
             credentials: (user.into(), password.into()),
-            folder,
             child,
         };
         let url = started.url_of("postgres");
@@ -90,7 +88,6 @@ impl Drop for PgBouncer {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
