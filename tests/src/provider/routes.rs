@@ -1,0 +1,124 @@
+//! Owns the provider's HTTP side: what a request goes through before it is answered.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State as Extract};
+use axum::http::{HeaderMap, Response, header::AUTHORIZATION, header::CONTENT_TYPE};
+use axum::routing::post;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Answer, State};
+
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    model: String,
+    input: Input,
+    encoding_format: Option<String>,
+    dimensions: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Input {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Enough of a request to count its inputs.
+#[derive(Deserialize)]
+struct Outline {
+    input: Vec<IgnoredAny>,
+}
+
+pub(super) fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/v1/embeddings", post(embeddings))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(state)
+}
+
+/// Counts the request as open, until it is answered or the client is gone: hyper drops its future then.
+struct Open(Arc<State>);
+
+impl Open {
+    fn new(state: &Arc<State>) -> Self {
+        state.open.send_modify(|open| *open += 1);
+        let open = *state.open.borrow();
+        let mut log = state.log.lock().expect("log");
+        log.most_open = log.most_open.max(open);
+        Self(state.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn embeddings(Extract(state): Extract<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let latency = *state.latency.lock().expect("latency");
+    if let Some(prepared) = &state.prepared {
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let Ok(outline) = serde_json::from_slice::<Outline>(&body) else {
+            return malformed();
+        };
+        let pieces = prepared.body(outline.input.len()).map(Ok::<_, Infallible>);
+        return Response::builder()
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from_stream(futures::stream::iter(pieces)))
+            .expect("a response");
+    }
+    let Ok(request) = serde_json::from_slice::<Request>(&body) else {
+        return malformed();
+    };
+    let inputs = match request.input {
+        Input::One(text) => vec![text],
+        Input::Many(texts) => texts,
+    };
+    let key = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    state.log.lock().expect("log").note(&inputs, key.map(str::to_owned));
+    let answer = choose(&state, &inputs);
+    let _open = Open::new(&state);
+    let gate = state.gate.lock().expect("gate").clone();
+    if let Some(gate) = gate
+        && let Ok(permit) = gate.acquire().await
+    {
+        permit.forget();
+    }
+    tokio::time::sleep(latency).await;
+    if matches!(answer, Answer::Never) {
+        std::future::pending::<()>().await;
+    }
+    let width = request.dimensions.unwrap_or(state.dimensions);
+    let base64 = request.encoding_format.as_deref() == Some("base64");
+    answer.respond(&inputs, width, base64, &request.model)
+}
+
+fn choose(state: &State, inputs: &[String]) -> Answer {
+    let mut rules = state.rules.lock().expect("rules");
+    let Some(found) = rules.iter().position(|rule| (rule.applies)(inputs)) else {
+        return Answer::Right;
+    };
+    let answer = rules[found].answer.clone();
+    if let Some(times) = &mut rules[found].times {
+        *times -= 1;
+        if *times == 0 {
+            rules.remove(found);
+        }
+    }
+    answer
+}
+
+fn malformed() -> Response<Body> {
+    Answer::error(400, "invalid_request_error", "the body is malformed").respond(&[], 0, false, "")
+}

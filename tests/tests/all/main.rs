@@ -1,0 +1,11 @@
+//! The one integration binary: linking many would take longer than running them.
+
+#![allow(clippy::unwrap_used)]
+
+mod conditions;
+mod database;
+mod local;
+mod pgbouncer;
+mod process;
+mod provider;
+mod runtime_api;
