@@ -126,12 +126,8 @@ fn template(run: &str) -> String {
     format!("{PREFIX}{run}_template")
 }
 
-/// Stands in for `shared::store::migrate::up` until that exists.
 async fn migrate(client: &mut Client) {
-    client
-        .batch_execute("CREATE EXTENSION vector; CREATE SCHEMA cronvec")
-        .await
-        .expect("the schema");
+    shared::store::migrate::up(client).await.expect("the schema");
 }
 
 /// Databases of runs whose keeper is gone: they were killed, or ended with their template.

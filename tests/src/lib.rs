@@ -8,3 +8,4 @@ pub mod pgbouncer;
 pub mod process;
 pub mod provider;
 pub mod runtime_api;
+pub mod system;

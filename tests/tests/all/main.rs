@@ -5,6 +5,7 @@
 mod conditions;
 mod database;
 mod local;
+mod main_job;
 mod pgbouncer;
 mod process;
 mod provider;
