@@ -166,8 +166,8 @@ fn long_text_without_a_space_is_cut() {
 
 #[test]
 fn whatever_the_text_nothing_is_lost_and_no_chunk_is_too_long() {
-    for seed in 0..12 {
-        let text = trouble(seed, 100);
+    for seed in 0..4 {
+        let text = trouble(seed, 50);
         for tokens in [1, 7, 64, 512] {
             check(&text, ChunkRules { tokens, overlap: 0 }, &third_of_bytes);
             check(
