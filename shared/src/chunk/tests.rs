@@ -158,9 +158,9 @@ fn long_text_without_a_space_is_cut() {
         split(&text, rules, &third_of_bytes).len() <= 44_000 / (512 * 3) + 2,
         "and not into crumbs"
     );
-    check(&"漢".repeat(44_000), rules, &third_of_bytes);
-    check(&"👩‍👩‍👧‍👦".repeat(4_000), rules, &third_of_bytes);
-    check(&format!("e{}", "\u{301}".repeat(20_000)), rules, &third_of_bytes);
+    check(&"漢".repeat(10_000), rules, &third_of_bytes);
+    check(&"👩‍👩‍👧‍👦".repeat(800), rules, &third_of_bytes);
+    check(&format!("e{}", "\u{301}".repeat(4_000)), rules, &third_of_bytes);
     check(&text, rules, &falls_for_long_words);
 }
 

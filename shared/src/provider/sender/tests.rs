@@ -11,7 +11,6 @@ use axum::http::{HeaderMap as ServerHeaders, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -294,61 +293,6 @@ async fn a_refused_connection_is_unavailable() {
         .await
         .unwrap_err();
     assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
-}
-
-/// Answers the first request of each connection if `answers`, and drops the connection at the next.
-async fn forgetful(first_answers: usize) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = connections.clone();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let number = counted.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(async move {
-                let mut buffer = [0; 4096];
-                let _ = socket.read(&mut buffer).await;
-                if number < first_answers {
-                    let body = r#"{"data":[{"embedding":[1,2]}]}"#;
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
-                    let _ = socket.read(&mut buffer).await;
-                }
-            });
-        }
-    });
-    (address, connections)
-}
-
-#[tokio::test]
-async fn a_dead_pooled_connection_is_replaced_once_and_for_nothing() {
-    let (address, connections) = forgetful(usize::MAX).await;
-    let provider = provider(address, spec("good"));
-    for _ in 0..3 {
-        assert!(provider.embed(&["one"], Purpose::Document, ENOUGH).await.is_ok());
-    }
-    assert!(connections.load(Ordering::SeqCst) >= 3, "each connection answered once");
-}
-
-#[tokio::test]
-async fn a_provider_that_always_hangs_up_is_asked_no_more_than_twice() {
-    let (address, connections) = forgetful(1).await;
-    let provider = provider(address, spec("good"));
-    assert!(provider.embed(&["one"], Purpose::Document, ENOUGH).await.is_ok());
-    let failure = provider.embed(&["one"], Purpose::Document, ENOUGH).await.unwrap_err();
-    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
-    assert_eq!(connections.load(Ordering::SeqCst), 2, "the pooled one, and one afresh");
-
-    let (address, connections) = forgetful(0).await;
-    let fresh = self::provider(address, spec("good"))
-        .embed(&["one"], Purpose::Document, ENOUGH)
-        .await;
-    assert!(fresh.is_err());
-    assert_eq!(
-        connections.load(Ordering::SeqCst),
-        1,
-        "a new connection that dies is no dead pooled one"
-    );
 }
 
 #[test]
