@@ -158,16 +158,16 @@ fn long_text_without_a_space_is_cut() {
         split(&text, rules, &third_of_bytes).len() <= 44_000 / (512 * 3) + 2,
         "and not into crumbs"
     );
-    check(&"漢".repeat(44_000), rules, &third_of_bytes);
-    check(&"👩‍👩‍👧‍👦".repeat(4_000), rules, &third_of_bytes);
-    check(&format!("e{}", "\u{301}".repeat(20_000)), rules, &third_of_bytes);
+    check(&"漢".repeat(10_000), rules, &third_of_bytes);
+    check(&"👩‍👩‍👧‍👦".repeat(800), rules, &third_of_bytes);
+    check(&format!("e{}", "\u{301}".repeat(4_000)), rules, &third_of_bytes);
     check(&text, rules, &falls_for_long_words);
 }
 
 #[test]
 fn whatever_the_text_nothing_is_lost_and_no_chunk_is_too_long() {
-    for seed in 0..12 {
-        let text = trouble(seed, 100);
+    for seed in 0..4 {
+        let text = trouble(seed, 50);
         for tokens in [1, 7, 64, 512] {
             check(&text, ChunkRules { tokens, overlap: 0 }, &third_of_bytes);
             check(

@@ -1,5 +1,6 @@
 //! Owns the way to a provider: wire formats, one sender, the checks of what comes back. Refuses to know the database.
 
+mod check;
 mod http;
 pub mod openai;
 pub mod rejection;
