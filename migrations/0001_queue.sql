@@ -75,7 +75,8 @@ CREATE TABLE cronvec.pending (
     attempts   int      NOT NULL DEFAULT 0,
     -- The operation that put it there: a job's number, or a backfill's.
     operation  bigint,
-    CONSTRAINT pending_pkey PRIMARY KEY (space_id, project_id, record_id),
+    -- The record first: by space and project only the line below is read, whatever the statistics say.
+    CONSTRAINT pending_pkey PRIMARY KEY (record_id, project_id, space_id),
     CONSTRAINT pending_attempts CHECK (attempts >= 0),
     -- The line is ordered by its negative.
     CONSTRAINT pending_priority CHECK (priority > -2147483648)

@@ -171,20 +171,25 @@ impl Store {
 /// $3 project, $4 ids, $5 contents, $6 metadata, $7 hashes, $8 lines, $9 embed, $10 priority.
 /// A record that stands several times in the batch is taken as it stands last. One that is there already is written
 /// only where what is there was accepted before: an older job number, or an earlier line of the same job.
+/// Rows are found one by one along the primary key, as in `vectors`: a join would be planned by statistics that a table
+/// that is just being filled doesn't have.
 const STORE_RECORDS: &str = "input AS MATERIALIZED (
     SELECT DISTINCT ON (i.id) i.*
     FROM job CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[])
         AS i (id, content, metadata, hash, line)
     ORDER BY i.id, i.line DESC
 ), there AS MATERIALIZED (
-    SELECT r.id, r.accepted, r.position, r.content_hash, r.metadata, r.embed
-    FROM input i JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id
-    ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+    SELECT r.*
+    FROM input i CROSS JOIN LATERAL (
+        SELECT r.id, r.accepted, r.position, r.content_hash, r.metadata, r.embed
+        FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id
+        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
 ), fresh AS (
     INSERT INTO cronvec.records (project_id, id, content, metadata, content_hash, bucket, accepted, position, embed)
     SELECT $3, i.id, i.content, i.metadata::jsonb, i.hash, cronvec.bucket(i.id), $1, i.line, $9
-    FROM input i
-    WHERE NOT EXISTS (SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id)
+    FROM input i LEFT JOIN LATERAL (
+        SELECT true AS there FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id LIMIT 1) AS r ON true
+    WHERE r.there IS NULL
     ORDER BY i.id
     ON CONFLICT ON CONSTRAINT records_pkey DO NOTHING
     RETURNING id
@@ -196,17 +201,21 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
 ), numbered AS (
     -- An unchanged one takes the number, too, or an older job that runs later would win.
     UPDATE cronvec.records r SET accepted = $1, position = o.line
-    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+    FROM older o
+    WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
+        AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
 ), changed AS (
     UPDATE cronvec.records r
     SET content = o.content, metadata = o.metadata::jsonb, content_hash = o.hash, accepted = $1, position = o.line,
         embed = $9, updated_at = now()
-    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+    FROM older o
+    WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
+        AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
 ), due AS MATERIALIZED (
     SELECT id FROM fresh UNION ALL SELECT id FROM older WHERE new_text OR (NOT was_embedded AND $9)
 ), freed AS (
-    DELETE FROM cronvec.quarantined_records q USING older o
-    WHERE o.new_text AND q.project_id = $3 AND q.record_id = o.id
+    DELETE FROM cronvec.quarantined_records
+    WHERE project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 ), marked AS (
     INSERT INTO cronvec.pending AS w (space_id, project_id, record_id, bucket, priority, operation)
     SELECT s.space_id, $3, due.id, cronvec.bucket(due.id), $10, $1
@@ -216,9 +225,8 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
         priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
 ), unmarked AS (
-    DELETE FROM cronvec.pending w USING older o
-    WHERE NOT $9 AND o.new_text AND w.project_id = $3 AND w.record_id = o.id
-        AND w.space_id IN (SELECT id FROM cronvec.spaces)
+    DELETE FROM cronvec.pending
+    WHERE NOT $9 AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 )
 SELECT EXISTS (SELECT FROM job),
     (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
