@@ -52,7 +52,7 @@ impl Store {
         };
         self.promote_due_jobs().await?;
         let rows = self
-            .query(
+            .query_along_index(
                 &claim_statement(wish.job_type, wish.project_id.is_some()),
                 &[
                     (&wish.job_type.as_str(), Type::TEXT),
@@ -69,8 +69,8 @@ impl Store {
     }
 
     /// Puts jobs whose time has come into the line. A bounded number: the next claim goes on.
-    async fn promote_due_jobs(&self) -> Result<u64, StoreError> {
-        self.execute(
+    async fn promote_due_jobs(&self) -> Result<(), StoreError> {
+        self.query_along_index(
             "WITH due AS MATERIALIZED (
                  SELECT id, job_type, space_id, project_id, priority
                  FROM cronvec.job_queue
@@ -86,7 +86,8 @@ impl Store {
              FROM numbered n WHERE j.id = n.id",
             &[],
         )
-        .await
+        .await?;
+        Ok(())
     }
 }
 

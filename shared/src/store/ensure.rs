@@ -11,8 +11,8 @@ impl Store {
     /// Makes a VECTORIZE job for each lane that has due work and no active job, and lets a waiting job rank as its
     /// highest due record. Bounded, idempotent, ordered by key. Returns how many it made.
     pub async fn ensure_vectorize_jobs(&self, max_attempts: i32, backoff_ms: i32) -> Result<u64, StoreError> {
-        let row = self
-            .query_one(
+        let rows = self
+            .query_along_index(
                 "WITH RECURSIVE start AS MATERIALIZED (
                      SELECT space_id, project_id FROM cronvec.tick_cursor WHERE name = 'ensure'
                  ), pairs (space_id, project_id, nth) AS (
@@ -84,6 +84,9 @@ impl Store {
                 ],
             )
             .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| StoreError::Unreadable("the tick's cursor is gone".into()))?;
         let looked_at: i64 = row.get(1);
         // The end of the table was reached: the next tick begins at its start.
         let next = if looked_at < PAIRS_PER_TICK {
