@@ -145,8 +145,8 @@ impl App {
         let records: Vec<&[u8]> = piece.records().collect();
         let options_of_job = EnqueueOptions {
             priority: options.priority,
-            max_attempts: embedding.max_attempts,
-            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+            default_max_attempts: embedding.max_attempts,
+            default_backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
             embed: options.generate_embeddings,
             ..EnqueueOptions::default()
         };

@@ -62,6 +62,9 @@ impl Worker {
             remaining: false,
         };
         for what in [
+            Expiring::Staged {
+                days: retention.job_days,
+            },
             Expiring::FinishedJobs {
                 days: retention.job_days,
             },

@@ -39,10 +39,17 @@ impl Pass {
         let all = Arc::clone(&pass).rounds(Arc::clone(&seen), Arc::clone(&left));
         match tokio::time::timeout_at(end_of_work, all).await {
             Ok(outcome) => outcome?,
-            // What was on its way is dropped; the leases run out within seconds, and nobody is charged.
-            Err(_) => seen.out_of_time.store(true, Ordering::Relaxed),
+            Err(_) => {
+                // A last resort: what was on its way is dropped, its statements are ended by the server, the leases run
+                // out within seconds.
+                tracing::error!("a pass was cut off at its deadline");
+                return Ok(pass.report_of(&seen, true, StoppedBecause::Deadline));
+            }
         }
-        pass.report(&seen, left.load(Ordering::Relaxed)).await
+        match tokio::time::timeout_at(end_of_work, pass.report(&seen, left.load(Ordering::Relaxed))).await {
+            Ok(report) => report,
+            Err(_) => Ok(pass.report_of(&seen, true, StoppedBecause::Deadline)),
+        }
     }
 
     /// A round ends when nothing can be claimed and everything is written; a job that has new work by then gets
@@ -121,7 +128,8 @@ impl Pass {
                         break;
                     }
                     Err(error) => {
-                        trouble = Some(error);
+                        // Not this job's fault.
+                        outcome = outcome.and(Err(error));
                         break;
                     }
                 }
@@ -130,7 +138,7 @@ impl Pass {
             while let Some(ended) = finishing.try_join_next() {
                 outcome = outcome.and(note(&seen, ended));
             }
-            if next.is_none() {
+            if next.is_none() && outcome.is_ok() {
                 // Others may have come while this one was read to its end.
                 match self.claim(&seen, &left).await {
                     Ok(other) => next = other,
@@ -186,8 +194,12 @@ impl Pass {
         } else {
             StoppedBecause::Drained
         };
+        Ok(self.report_of(seen, remaining, because))
+    }
+
+    fn report_of(&self, seen: &Seen, remaining: bool, because: StoppedBecause) -> Report {
         let processed = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        Ok(Report::of(&self.invocation.tally, processed, remaining, because))
+        Report::of(&self.invocation.tally, processed, remaining, because)
     }
 
     /// Whether an endpoint or a project is what keeps the rest waiting.
@@ -204,7 +216,7 @@ fn note(seen: &Seen, ended: Result<Result<RunEnd, StoreError>, tokio::task::Join
     match end.trouble {
         Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
         Some(Trouble::Deadline) => seen.out_of_time.store(true, Ordering::Relaxed),
-        Some(Trouble::Database(error)) => return Err(StoreError::Unreadable(error)),
+        Some(Trouble::Database(error)) => return Err(StoreError::Outage(error)),
         // The job carries its error; nothing of it is the call's.
         Some(Trouble::Job(_) | Trouble::LeaseLost) | None => {}
     }

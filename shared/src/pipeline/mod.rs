@@ -15,8 +15,9 @@ mod texts;
 mod verdict;
 mod writer;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -49,12 +50,14 @@ pub struct Invocation {
     requests: Semaphore,
     /// One permit an input between its reading and its writing: reading ahead goes no further.
     room: Arc<Semaphore>,
-    texts: texts::TextsInFlight,
+    texts: Arc<texts::TextsInFlight>,
+    /// Endpoints that asked for a rest in this invocation.
+    resting: Mutex<HashSet<String>>,
 }
 
 impl Invocation {
     pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Arc<AtomicBool>) -> Self {
-        let room = 2 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
+        let room = 3 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
             store,
             clock,
@@ -63,8 +66,23 @@ impl Invocation {
             stop,
             requests: Semaphore::new(bounds.concurrent_requests),
             room: Arc::new(Semaphore::new(room)),
-            texts: texts::TextsInFlight::default(),
+            texts: Arc::default(),
+            resting: Mutex::default(),
         }
+    }
+
+    fn rest(&self, endpoint: &str) {
+        self.resting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(endpoint.to_owned());
+    }
+
+    fn rests(&self, endpoint: &str) -> bool {
+        self.resting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(endpoint)
     }
 
     pub fn is_stopped(&self) -> bool {

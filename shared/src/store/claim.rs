@@ -74,15 +74,15 @@ impl Store {
             "WITH due AS MATERIALIZED (
                  SELECT id, job_type, space_id, project_id, priority
                  FROM cronvec.job_queue
-                 WHERE status = 'PENDING' AND turn IS NULL AND NOT held AND scheduled_for <= clock_timestamp()
-                 ORDER BY scheduled_for LIMIT 200
+                 WHERE status = 'PENDING' AND turn IS NULL AND NOT held AND scheduled_for <= statement_timestamp()
+                 ORDER BY scheduled_for LIMIT 1000
                  FOR NO KEY UPDATE SKIP LOCKED
              ), numbered AS (
                  SELECT due.*, row_number() OVER (PARTITION BY job_type, space_id, project_id, priority ORDER BY id) - 1 AS nth
                  FROM due
              )
              UPDATE cronvec.job_queue j
-             SET turn = n.nth + cronvec.next_turn(n.job_type, n.space_id, n.project_id, n.priority)
+             SET turn = n.nth + cronvec.next_turn(n.job_type, n.project_id, n.priority)
              FROM numbered n WHERE j.id = n.id",
             &[],
         )
@@ -120,9 +120,7 @@ fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {
         crashes: row.get(11),
         payload: row.get(12),
         cursor: row.get(13),
-        progress: progress
-            .map(serde_json::from_value)
-            .transpose()
-            .map_err(|error| StoreError::Unreadable(format!("progress of job {}: {error}", row.get::<_, i64>(0))))?,
+        // Only shown to people: what can't be read of it begins anew.
+        progress: progress.and_then(|progress| serde_json::from_value(progress).ok()),
     })
 }

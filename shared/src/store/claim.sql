@@ -9,7 +9,7 @@ WITH RECURSIVE wanted AS MATERIALIZED (
     -- The lease of a worker that died: nobody else takes notice of it.
     SELECT j.id
     FROM cronvec.job_queue j
-    WHERE j.status = 'PROCESSING' AND j.lease_expires_at <= clock_timestamp() AND j.job_type = $1
+    WHERE j.status = 'PROCESSING' AND NOT j.held AND j.lease_expires_at <= clock_timestamp() AND j.job_type = $1
         AND j.space_id IN (SELECT space_id FROM wanted) AND ($7 IS NULL OR j.project_id = $7)
     ORDER BY j.lease_expires_at
     LIMIT $4

@@ -29,7 +29,10 @@ impl Store {
             "INSERT INTO cronvec.provider_pauses AS p (endpoint, until, circuit, message)
              VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
              ON CONFLICT (endpoint) DO UPDATE SET
-                 until = greatest(p.until, excluded.until), circuit = excluded.circuit, message = excluded.message,
+                 until = greatest(p.until, excluded.until),
+                 -- An open circuit isn't closed by a shorter rest.
+                 circuit = excluded.circuit OR (p.circuit AND p.until > clock_timestamp()),
+                 message = CASE WHEN p.circuit AND p.until > clock_timestamp() THEN p.message ELSE excluded.message END,
                  updated_at = now()",
             &[
                 (&endpoint, Type::TEXT),

@@ -11,8 +11,11 @@ const INLINE_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct EnqueueOptions {
     pub priority: i32,
-    pub max_attempts: i32,
-    pub backoff_ms: i32,
+    /// The job's own; else the project's, else the settings'.
+    pub max_attempts: Option<i32>,
+    pub backoff_ms: Option<i32>,
+    pub default_max_attempts: i32,
+    pub default_backoff_ms: i32,
     /// From now; zero for at once.
     pub delay: std::time::Duration,
     pub embed: bool,
@@ -23,8 +26,10 @@ impl Default for EnqueueOptions {
     fn default() -> Self {
         Self {
             priority: 0,
-            max_attempts: 3,
-            backoff_ms: 10_000,
+            max_attempts: None,
+            backoff_ms: None,
+            default_max_attempts: 3,
+            default_backoff_ms: 10_000,
             delay: std::time::Duration::ZERO,
             embed: true,
             idempotency_key: None,
@@ -76,16 +81,17 @@ impl Store {
             .query_typed(
                 "WITH input AS MATERIALIZED (
                      SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
-                         coalesce(p.max_attempts, i.max_attempts) AS max_attempts,
-                         coalesce(p.backoff_ms, i.backoff_ms) AS backoff_ms,
+                         coalesce(i.max_attempts, p.max_attempts, i.default_max_attempts) AS max_attempts,
+                         coalesce(i.backoff_ms, p.backoff_ms, i.default_backoff_ms) AS backoff_ms,
                          i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id
                      FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
-                             $8::bytea[]) WITH ORDINALITY
-                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, nth)
+                             $8::bytea[], $9::int[], $10::int[]) WITH ORDINALITY
+                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash,
+                             default_max_attempts, default_backoff_ms, nth)
                      JOIN cronvec.projects p ON p.name = i.project
                      ORDER BY i.nth
                  ), bases AS MATERIALIZED (
-                     SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', 0, project_id, priority) AS turn
+                     SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', project_id, priority) AS turn
                      FROM (SELECT DISTINCT project_id, priority FROM input WHERE delay <= 0) AS lines
                  ), made AS (
                      INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
@@ -109,6 +115,8 @@ impl Store {
                     (&columns.payloads, Type::JSONB_ARRAY),
                     (&columns.keys, Type::TEXT_ARRAY),
                     (&columns.hashes, Type::BYTEA_ARRAY),
+                    (&columns.default_max_attempts, Type::INT4_ARRAY),
+                    (&columns.default_backoffs, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -167,8 +175,10 @@ async fn existing(
 struct Columns<'a> {
     projects: Vec<&'a str>,
     priorities: Vec<i32>,
-    max_attempts: Vec<i32>,
-    backoffs: Vec<i32>,
+    max_attempts: Vec<Option<i32>>,
+    backoffs: Vec<Option<i32>>,
+    default_max_attempts: Vec<i32>,
+    default_backoffs: Vec<i32>,
     delays: Vec<f64>,
     payloads: Vec<Json<serde_json::Value>>,
     keys: Vec<Option<&'a str>>,
@@ -178,7 +188,7 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn push(&mut self, job: &'a NewJob<'_>) -> Result<(), StoreError> {
         let options = &job.options;
-        if options.max_attempts < 1 || options.backoff_ms < 0 {
+        if options.max_attempts.is_some_and(|attempts| attempts < 1) || options.backoff_ms.is_some_and(|ms| ms < 0) {
             return Err(StoreError::Invalid(
                 "maxAttempts is at least 1, a backoff isn't negative".into(),
             ));
@@ -199,6 +209,8 @@ impl<'a> Columns<'a> {
         self.priorities.push(options.priority);
         self.max_attempts.push(options.max_attempts);
         self.backoffs.push(options.backoff_ms);
+        self.default_max_attempts.push(options.default_max_attempts);
+        self.default_backoffs.push(options.default_backoff_ms);
         self.delays.push(options.delay.as_secs_f64());
         self.payloads.push(Json(payload(job)));
         self.keys.push(options.idempotency_key.as_deref());

@@ -27,20 +27,20 @@ impl Store {
                          ORDER BY w.space_id, w.project_id LIMIT 1) AS following
                      WHERE pairs.nth < $1
                  ), due AS MATERIALIZED (
-                     SELECT pairs.space_id, p.id AS project_id, p.name, p.lanes, lane::smallint, top.priority,
+                     SELECT pairs.space_id, p.id AS project_id, p.name, p.lanes, l.lane::smallint AS lane, top.priority,
                          coalesce(p.max_attempts, $2) AS max_attempts, coalesce(p.backoff_ms, $3) AS backoff_ms
                      FROM pairs
                      JOIN cronvec.projects p ON p.id = pairs.project_id AND NOT p.paused
-                     CROSS JOIN LATERAL generate_series(0, p.lanes - 1) AS lane
+                     CROSS JOIN LATERAL generate_series(0, p.lanes - 1) AS l (lane)
                      CROSS JOIN LATERAL (
                          SELECT w.priority FROM cronvec.pending w
                          WHERE w.space_id = pairs.space_id AND w.project_id = pairs.project_id
-                             AND w.not_before <= clock_timestamp() AND (p.lanes = 1 OR w.bucket % p.lanes = lane)
+                             AND w.not_before <= statement_timestamp() AND (p.lanes = 1 OR w.bucket % p.lanes = l.lane)
                          ORDER BY -w.priority, w.not_before LIMIT 1) AS top
                      WHERE NOT EXISTS (
                          SELECT FROM cronvec.lane_holds h
-                         WHERE h.space_id = pairs.space_id AND h.project_id = p.id AND h.lane = lane
-                             AND h.until > clock_timestamp())
+                         WHERE h.space_id = pairs.space_id AND h.project_id = p.id AND h.lane = l.lane
+                             AND h.until > statement_timestamp())
                  ), active AS MATERIALIZED (
                      SELECT j.id, j.space_id, j.project_id, j.lane, due.priority, due.lanes,
                          j.priority <> due.priority OR j.lanes <> due.lanes AS changed
@@ -56,14 +56,14 @@ impl Store {
                      UPDATE cronvec.job_queue j
                      SET priority = waiting.priority, lanes = waiting.lanes,
                          turn = CASE WHEN j.turn IS NOT NULL
-                             THEN cronvec.next_turn('VECTORIZE', j.space_id, j.project_id, waiting.priority) END
+                             THEN cronvec.next_turn('VECTORIZE', j.project_id, waiting.priority) END
                      FROM waiting WHERE j.id = waiting.id AND j.status = 'PENDING'
                  ), made AS (
                      INSERT INTO cronvec.job_queue (job_type, project, project_id, space_id, lane, lanes, priority,
                          max_attempts, backoff_ms, turn)
                      SELECT 'VECTORIZE', due.name, due.project_id, due.space_id, due.lane, due.lanes, due.priority,
                          due.max_attempts, due.backoff_ms,
-                         cronvec.next_turn('VECTORIZE', due.space_id, due.project_id, due.priority)
+                         cronvec.next_turn('VECTORIZE', due.project_id, due.priority)
                      FROM due
                      WHERE NOT EXISTS (
                          SELECT FROM active a

@@ -124,13 +124,17 @@ impl Store {
             }
             columns
         };
+        let kept: Vec<i32> = cursor.left.iter().map(|(piece, _, _)| *piece).collect();
         // The job's row is ours since the first statement.
         transaction
             .execute_typed(
                 "WITH rejects AS (
                      INSERT INTO cronvec.ingest_rejects (job_id, line, id, reason)
                      SELECT $1, i.line, i.id, i.reason FROM unnest($2::int[], $3::text[], $4::text[]) AS i (line, id, reason)
-                     ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING)
+                     ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING
+                 ), done AS (
+                     -- Pieces that are stored, but for those with lines that someone else held.
+                     DELETE FROM cronvec.staged WHERE job_id = $1 AND piece < $8 AND piece <> ALL ($9))
                  UPDATE cronvec.job_queue
                  SET cursor = $5, progress = $6, lease_expires_at = clock_timestamp() + make_interval(secs => $7)
                  WHERE id = $1",
@@ -142,6 +146,8 @@ impl Store {
                     (&json!(cursor), Type::JSONB),
                     (&json!(progress), Type::JSONB),
                     (&lease.as_secs_f64(), Type::FLOAT8),
+                    (&cursor.piece, Type::INT4),
+                    (&kept, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -195,7 +201,7 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     RETURNING id
 ), older AS MATERIALIZED (
     SELECT i.*, t.content_hash <> i.hash AS new_text, t.metadata <> i.metadata::jsonb AS new_metadata,
-        t.embed AS was_embedded
+        t.embed AS was_embedded, t.content_hash = '' AS was_deleted
     FROM there t JOIN input i ON i.id = t.id
     WHERE (t.accepted, t.position) < ($1, i.line)
 ), numbered AS (
@@ -224,6 +230,11 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     ORDER BY due.id, s.space_id
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
         priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
+), hidden AS (
+    -- Of a record that was deleted and comes back without vectors nothing old is shown.
+    DELETE FROM cronvec.embedded e USING cronvec.projects p
+    WHERE NOT $9 AND p.id = $3 AND e.project_id = $3 AND e.space_id IN (p.live_space, p.next_space)
+        AND e.record_id = ANY (ARRAY(SELECT id FROM older WHERE was_deleted))
 ), unmarked AS (
     DELETE FROM cronvec.pending
     WHERE NOT $9 AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))

@@ -4,6 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -65,25 +66,34 @@ const VIEW: &str = "id, job_type, project, status, priority, attempts, max_attem
 
 impl Store {
     pub async fn queue_stats(&self) -> Result<QueueStats, StoreError> {
-        let counts = self
-            .query(
-                "SELECT s.status, c.jobs FROM unnest(ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED']) AS s (status)
-                 CROSS JOIN LATERAL (
-                     SELECT count(*) AS jobs FROM (
-                         SELECT FROM cronvec.job_queue j WHERE j.status = s.status LIMIT $1 + 1) AS some) AS c",
+        // One capped count a status, each along its own partial index.
+        let counted = |condition: &str| {
+            format!("(SELECT count(*) FROM (SELECT FROM cronvec.job_queue WHERE {condition} LIMIT $1 + 1) AS capped)")
+        };
+        let row = self
+            .query_one(
+                &format!(
+                    "SELECT {}, {}, {}, {}",
+                    counted("status = 'PENDING' AND scheduled_for IS NOT NULL"),
+                    counted("status = 'PROCESSING'"),
+                    counted("status = 'COMPLETED' AND completed_at IS NOT NULL"),
+                    counted("status = 'FAILED'"),
+                ),
                 &[(&CAP, Type::INT8)],
             )
             .await?;
         let mut stats = Counts::default();
         let mut capped = Vec::new();
-        for row in &counts {
-            let jobs: i64 = row.get(1);
-            let (field, name) = match row.get::<_, &str>(0) {
-                "PENDING" => (&mut stats.pending, "pending"),
-                "PROCESSING" => (&mut stats.processing, "processing"),
-                "COMPLETED" => (&mut stats.completed, "completed"),
-                _ => (&mut stats.failed, "failed"),
-            };
+        for (column, (field, name)) in [
+            (&mut stats.pending, "pending"),
+            (&mut stats.processing, "processing"),
+            (&mut stats.completed, "completed"),
+            (&mut stats.failed, "failed"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let jobs: i64 = row.get(column);
             *field = jobs.min(CAP);
             if jobs > CAP {
                 capped.push(name);
@@ -93,7 +103,7 @@ impl Store {
             .query_opt(
                 "SELECT id, created_at, (extract(epoch FROM clock_timestamp() - scheduled_for) / 60)::float8
                  FROM cronvec.job_queue
-                 WHERE status = 'PENDING' AND scheduled_for <= clock_timestamp() ORDER BY scheduled_for LIMIT 1",
+                 WHERE status = 'PENDING' AND scheduled_for <= statement_timestamp() ORDER BY scheduled_for LIMIT 1",
                 &[],
             )
             .await?;
@@ -143,7 +153,7 @@ impl Store {
                      UPDATE cronvec.job_queue j
                      SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
                          scheduled_for = clock_timestamp(), held = p.paused,
-                         turn = cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority)
+                         turn = cronvec.next_turn(job.job_type, job.project_id, job.priority)
                      FROM job JOIN cronvec.projects p ON p.id = job.project_id
                      WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)
                      RETURNING j.id
@@ -154,7 +164,14 @@ impl Store {
                  SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
                 &[(&id, Type::INT8)],
             )
-            .await?
+            .await
+            .map_err(|error| match &error {
+                // A tick made the lane's next job at this very moment.
+                StoreError::Database(server) if server.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                    StoreError::Conflict(format!("another job does the work of job {id}'s lane already"))
+                }
+                _ => error,
+            })?
             .ok_or(StoreError::NoJob(id))?;
         if row.get(2) {
             return Ok(());

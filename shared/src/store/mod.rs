@@ -51,6 +51,9 @@ pub enum StoreError {
     Conflict(String),
     #[error("{0}")]
     Invalid(String),
+    /// The database went away under a run.
+    #[error("the database went away: {0}")]
+    Outage(String),
     /// What stands in the database isn't what this code wrote.
     #[error("unreadable: {0}")]
     Unreadable(String),
@@ -62,17 +65,25 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// The server ended the statement, because our time for it was over.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Connect(_) => true,
-            Self::Database(error) => {
-                error.is_closed()
-                    || error.code().is_none_or(|code| {
-                        matches!(code.code().get(..2), Some("08" | "53" | "57"))
-                            || *code == SqlState::T_R_DEADLOCK_DETECTED
-                    })
-            }
+            Self::Connect(_) | Self::Outage(_) => true,
+            Self::Database(error) => match error.code() {
+                // Connections, resources, an operator's intervention; a deadlock passes, too.
+                Some(code) => {
+                    matches!(code.code().get(..2), Some("08" | "53" | "57")) || *code == SqlState::T_R_DEADLOCK_DETECTED
+                }
+                None => {
+                    error.is_closed()
+                        || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+                }
+            },
             _ => false,
         }
     }
@@ -123,14 +134,35 @@ impl Store {
     }
 
     /// A query that must follow an index in its order, whatever the statistics say: a table that was filled a moment ago
-    /// has none, and its million rows would be sorted for each slice. One round trip: all three are sent before the
-    /// first is answered.
+    /// has none, and its million rows would be sorted for each slice.
     async fn query_along_index(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        const BEGIN: &str = "BEGIN; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off;
-            SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
+        let begin = "BEGIN; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off;
+            SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'";
+        self.query_in_transaction(begin, statement, params).await
+    }
+
+    /// A query that the server ends when it takes longer: so that nothing of ours waits for a lock, or works, beyond our
+    /// own time.
+    async fn query_within(
+        &self,
+        limit: std::time::Duration,
+        statement: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis().max(1));
+        self.query_in_transaction(&begin, statement, params).await
+    }
+
+    /// One round trip: all three are sent before the first is answered, so no transaction idles under a frozen worker.
+    async fn query_in_transaction(
+        &self,
+        begin: &str,
+        statement: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         let client = self.client().await?;
         let (begun, rows, ended) = futures::join!(
-            client.batch_execute(BEGIN),
+            client.batch_execute(begin),
             client.query_typed(statement, params),
             client.batch_execute("COMMIT")
         );

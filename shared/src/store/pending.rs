@@ -61,7 +61,7 @@ impl Store {
                          FROM (
                              SELECT * FROM cronvec.pending w
                              WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
-                                 AND w.not_before <= clock_timestamp()
+                                 AND w.not_before <= statement_timestamp()
                                  AND (-w.priority, w.not_before, w.record_id) > ($5::int, $6, $7)
                              ORDER BY -w.priority, w.not_before, w.record_id
                              LIMIT $8
@@ -123,7 +123,7 @@ impl Store {
                 "SELECT count(*) FROM (
                      SELECT FROM cronvec.pending w
                      WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
-                         AND w.not_before <= clock_timestamp()
+                         AND w.not_before <= statement_timestamp()
                      LIMIT $5) AS due",
                 &[
                     (&job.space_id, Type::INT4),
@@ -146,7 +146,7 @@ impl Store {
                      SELECT FROM unnest($1) AS s (id)
                      JOIN LATERAL (
                          SELECT FROM cronvec.pending w
-                         WHERE w.space_id = s.id AND ($2 IS NULL OR w.project_id = $2) AND w.not_before <= clock_timestamp()
+                         WHERE w.space_id = s.id AND ($2 IS NULL OR w.project_id = $2) AND w.not_before <= statement_timestamp()
                          LIMIT 1) AS w ON true)",
                 &[(&spaces, Type::INT4_ARRAY), (&project_id, Type::INT4)],
             )

@@ -70,7 +70,7 @@ impl Store {
             .collect())
     }
 
-    /// Takes a project's jobs out of the line, or puts them back. What a worker holds it finishes.
+    /// Takes a project's jobs out of the line, or puts them back. A worker that holds one finishes its slice.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<(), StoreError> {
         let row = self
             .query_opt(
@@ -83,11 +83,11 @@ impl Store {
         loop {
             let moved = self
                 .execute(
-                    "WITH some AS MATERIALIZED (
+                    "WITH moved AS MATERIALIZED (
                          SELECT id FROM cronvec.job_queue
-                         WHERE project_id = $1 AND status = 'PENDING' AND held <> $2
+                         WHERE project_id = $1 AND status IN ('PENDING', 'PROCESSING') AND held <> $2
                          ORDER BY id LIMIT 1000 FOR NO KEY UPDATE)
-                     UPDATE cronvec.job_queue j SET held = $2 FROM some WHERE j.id = some.id",
+                     UPDATE cronvec.job_queue j SET held = $2 FROM moved WHERE j.id = moved.id",
                     &[(&project_id, Type::INT4), (&paused, Type::BOOL)],
                 )
                 .await?;

@@ -62,6 +62,8 @@ pub struct Charged {
 pub struct Holding<'a> {
     pub job: &'a ClaimedJob,
     pub lease: Duration,
+    /// The server ends a write that takes longer.
+    pub time: Duration,
     pub progress: Progress,
 }
 
@@ -71,7 +73,8 @@ impl Store {
         let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
         let rows = self
             .query(
-                &format!("SELECT DISTINCT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = ANY ($1)"),
+                &format!("SELECT c.chunk_hash FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
+                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c"),
                 &[(&wanted, Type::BYTEA_ARRAY)],
             )
             .await?;
@@ -83,16 +86,16 @@ impl Store {
         &self,
         job: &ClaimedJob,
         records: &[(&str, ContentHash)],
-    ) -> Result<HashMap<String, HashSet<i32>>, StoreError> {
+    ) -> Result<HashMap<String, HashMap<i32, ContentHash>>, StoreError> {
         let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
         let rows = self
             .query(
                 &format!(
-                    "SELECT c.record_id, c.ordinal
+                    "SELECT c.record_id, c.ordinal, c.chunk_hash
                      FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
                      CROSS JOIN LATERAL (
-                         SELECT c.record_id, c.ordinal FROM cronvec.chunks_{space} c
+                         SELECT c.record_id, c.ordinal, c.chunk_hash FROM cronvec.chunks_{space} c
                          WHERE c.space_id = {space} AND c.project_id = $1 AND c.record_id = i.id AND c.content_hash = i.hash
                          ORDER BY c.ordinal LIMIT 1000000) AS c",
                     space = job.space_id
@@ -104,11 +107,38 @@ impl Store {
                 ],
             )
             .await?;
-        let mut stored: HashMap<String, HashSet<i32>> = HashMap::new();
+        let mut stored: HashMap<String, HashMap<i32, ContentHash>> = HashMap::new();
         for row in &rows {
-            stored.entry(row.get(0)).or_default().insert(row.get(1));
+            stored
+                .entry(row.get(0))
+                .or_default()
+                .insert(row.get(1), hash(row.get(2))?);
         }
         Ok(stored)
+    }
+
+    /// Takes away chunks of unfinished sets that this program would cut otherwise.
+    pub async fn discard_chunks(&self, job: &ClaimedJob, records: &[(&str, ContentHash)]) -> Result<(), StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        self.execute(
+            &format!(
+                "WITH {FENCE} DELETE FROM cronvec.chunks_{space} c
+                 USING job, unnest($4::text[], $5::bytea[]) AS i (id, hash)
+                 WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY ($4) AND c.record_id = i.id
+                     AND c.content_hash = i.hash",
+                space = job.space_id
+            ),
+            &[
+                (&job.lease.job_id, Type::INT8),
+                (&job.lease.token, Type::UUID),
+                (&job.project_id, Type::INT4),
+                (&ids, Type::TEXT_ARRAY),
+                (&hashes, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
     }
 
     /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
@@ -146,7 +176,10 @@ impl Store {
         params.push((&vectors, vector_array));
         params.push((&lease, Type::FLOAT8));
         params.push((&progress, Type::JSONB));
-        let row = self.query_one(&write_statement(job.space_id), &params).await?;
+        let rows = self
+            .query_within(holding.time, &write_statement(job.space_id), &params)
+            .await?;
+        let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
         }
@@ -163,8 +196,9 @@ impl Store {
     pub async fn purge_deleted(&self, holding: &Holding<'_>, record_ids: &[&str]) -> Result<u64, StoreError> {
         let job = holding.job;
         let space = job.space_id;
-        let row = self
-            .query_one(
+        let rows = self
+            .query_within(
+                holding.time,
                 &format!(
                     "WITH {FENCE}, gone AS MATERIALIZED (
                          SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
@@ -186,8 +220,11 @@ impl Store {
                          DELETE FROM cronvec.embedded_{space}
                          WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
                      ), settled AS (
+                         -- Of a record that isn't there at all only what is old: it may be coming in right now.
                          DELETE FROM cronvec.pending
                          WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
+                             AND (not_before < statement_timestamp() - interval '1 minute'
+                                 OR record_id = ANY (ARRAY(SELECT id FROM gone)))
                      ), renewed AS (
                          UPDATE cronvec.job_queue j
                          SET lease_expires_at = clock_timestamp() + make_interval(secs => $5), progress = $6
@@ -205,6 +242,7 @@ impl Store {
                 ],
             )
             .await?;
+        let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if row.get(0) {
             count(row.get(1))
         } else {
@@ -356,7 +394,7 @@ fn write_statement(space: i32) -> String {
          ), dropped AS (
              DELETE FROM cronvec.chunks_{space} c USING complete
              WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY (ARRAY(SELECT id FROM complete))
-                 AND c.record_id = complete.id AND c.content_hash <> complete.hash
+                 AND c.record_id = complete.id AND (c.content_hash <> complete.hash OR c.ordinal >= complete.chunks)
          ), settled AS (
              DELETE FROM cronvec.pending
              WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
