@@ -10,6 +10,10 @@ const PASS: i64 = 1000;
 /// What may go, and after how many days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiring {
+    /// What finished jobs still have staged; before the jobs themselves, so that these go in bounded steps, too.
+    Staged {
+        days: u32,
+    },
     FinishedJobs {
         days: u32,
     },
