@@ -181,7 +181,7 @@ pub(super) fn due_in_lane(job: &str) -> String {
     format!(
         "EXISTS (
              SELECT FROM cronvec.pending w
-             WHERE w.space_id = {job}.space_id AND w.project_id = {job}.project_id AND w.not_before <= statement_timestamp()
+             WHERE w.line = ({job}.space_id::bigint << 32) + {job}.project_id AND w.not_before <= statement_timestamp()
                  AND ({job}.lanes = 1 OR w.bucket % {job}.lanes = {job}.lane))"
     )
 }

@@ -16,15 +16,16 @@ impl Store {
                 "WITH RECURSIVE start AS MATERIALIZED (
                      SELECT space_id, project_id FROM cronvec.tick_cursor WHERE name = 'ensure'
                  ), pairs (space_id, project_id, nth) AS (
-                     (SELECT w.space_id, w.project_id, 1 FROM cronvec.pending w, start
-                      WHERE (w.space_id, w.project_id) > (start.space_id, start.project_id)
-                      ORDER BY w.space_id, w.project_id LIMIT 1)
+                     (SELECT w.space_id, w.project_id, 1 FROM start CROSS JOIN LATERAL (
+                          SELECT w.space_id, w.project_id FROM cronvec.pending w
+                          WHERE w.line > (start.space_id::bigint << 32) + start.project_id
+                          ORDER BY w.line LIMIT 1) AS w)
                      UNION ALL
                      SELECT following.space_id, following.project_id, pairs.nth + 1
                      FROM pairs CROSS JOIN LATERAL (
                          SELECT w.space_id, w.project_id FROM cronvec.pending w
-                         WHERE (w.space_id, w.project_id) > (pairs.space_id, pairs.project_id)
-                         ORDER BY w.space_id, w.project_id LIMIT 1) AS following
+                         WHERE w.line > (pairs.space_id::bigint << 32) + pairs.project_id
+                         ORDER BY w.line LIMIT 1) AS following
                      WHERE pairs.nth < $1
                  ), due AS MATERIALIZED (
                      SELECT pairs.space_id, p.id AS project_id, p.name, p.lanes, l.lane::smallint AS lane, top.priority,
@@ -34,7 +35,7 @@ impl Store {
                      CROSS JOIN LATERAL generate_series(0, p.lanes - 1) AS l (lane)
                      CROSS JOIN LATERAL (
                          SELECT w.priority FROM cronvec.pending w
-                         WHERE w.space_id = pairs.space_id AND w.project_id = pairs.project_id
+                         WHERE w.line = (pairs.space_id::bigint << 32) + pairs.project_id
                              AND w.not_before <= statement_timestamp() AND (p.lanes = 1 OR w.bucket % p.lanes = l.lane)
                          ORDER BY -w.priority, w.not_before LIMIT 1) AS top
                      WHERE NOT EXISTS (

@@ -60,7 +60,7 @@ impl Store {
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
                              SELECT * FROM cronvec.pending w
-                             WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                             WHERE w.line = ($1::bigint << 32) + $2 AND ($3 = 1 OR w.bucket % $3 = $4)
                                  AND w.not_before <= statement_timestamp()
                                  AND (-w.priority, w.not_before, w.record_id) > ($5::int, $6, $7)
                              ORDER BY -w.priority, w.not_before, w.record_id
@@ -122,7 +122,7 @@ impl Store {
             .query_along_index(
                 "SELECT count(*) FROM (
                      SELECT FROM cronvec.pending w
-                     WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                     WHERE w.line = ($1::bigint << 32) + $2 AND ($3 = 1 OR w.bucket % $3 = $4)
                          AND w.not_before <= statement_timestamp()
                      LIMIT $5) AS due",
                 &[
@@ -146,7 +146,8 @@ impl Store {
                      SELECT FROM unnest($1) AS s (id)
                      JOIN LATERAL (
                          SELECT FROM cronvec.pending w
-                         WHERE w.space_id = s.id AND ($2 IS NULL OR w.project_id = $2) AND w.not_before <= statement_timestamp()
+                         WHERE w.line BETWEEN (s.id::bigint << 32) + coalesce($2, 0) AND (s.id::bigint << 32) + coalesce($2, 2147483647)
+                             AND w.not_before <= statement_timestamp()
                          LIMIT 1) AS w ON true)",
                 &[(&spaces, Type::INT4_ARRAY), (&project_id, Type::INT4)],
             )

@@ -109,7 +109,7 @@ impl Store {
                       WHERE e.space_id = p.live_space AND e.project_id = p.id),
                      (SELECT count(*) FROM cronvec.pending w
                       JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id AND r.content IS NOT NULL
-                      WHERE w.space_id = p.live_space AND w.project_id = p.id),
+                      WHERE w.line = (p.live_space::bigint << 32) + p.id),
                      (SELECT count(*) FROM cronvec.quarantined_records q
                       WHERE q.space_id = p.live_space AND q.project_id = p.id)
                  FROM cronvec.projects p WHERE p.name = $1",
