@@ -20,7 +20,7 @@ use shared::store::projects::{Coverage, Project};
 use shared::store::search::Hit;
 use shared::store::{Store, StoreError};
 
-use crate::exit::usage;
+use crate::exit::{Interrupt, usage};
 use crate::local::Server;
 use crate::reading::Piece;
 use crate::shapes::{Status, TickReport};
@@ -113,8 +113,13 @@ impl App {
         Ok(migrate::uninstall(&*self.store.database().get().await?).await?)
     }
 
-    /// One invocation, through the handler that the Lambda function runs.
-    pub async fn tick(&self, worker: Worker, options: &CallOptions) -> Result<TickReport> {
+    /// One invocation, through the handler that the Lambda function runs. A signal ends it early, with its report.
+    pub(crate) async fn tick(
+        &self,
+        worker: Worker,
+        options: &CallOptions,
+        interrupt: &Interrupt,
+    ) -> Result<TickReport> {
         let options = options.clone();
         let deadline = options.deadline(Instant::now() + self.settings.queue.worker_timeout);
         let store = Arc::clone(&self.store);
@@ -122,15 +127,27 @@ impl App {
         let report = match worker {
             Worker::Ingestion => {
                 let worker = ingestion::Worker::new(store, self.settings.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
             Worker::Vectorization => {
                 let worker = vectorization::Worker::new(store, self.settings.clone(), self.secrets.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
             Worker::Cleanup => {
                 let worker = cleanup::Worker::new(store, self.settings.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
         };
         let mut report: TickReport = serde_json::from_value(report)?;

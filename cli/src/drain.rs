@@ -10,8 +10,8 @@ use shared::store::projects::Coverage;
 
 use shared::call::CallOptions;
 
+use crate::Context;
 use crate::app::{App, IngestOptions, Worker};
-use crate::output::Output;
 use crate::progress::Progress;
 use crate::reading::Pieces;
 use crate::shapes::{IngestResult, Rejected};
@@ -54,13 +54,13 @@ pub(crate) struct Handed {
 }
 
 /// Runs ingestion until these jobs have ended, and adds their results up, with lines as the file has them.
-pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: Output) -> Result<IngestResult> {
+pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, context: &Context) -> Result<IngestResult> {
     let options = CallOptions {
         project: Some(project.to_owned()),
         ..CallOptions::default()
     };
     let total = handed.iter().map(|handed| handed.lines.len() as u64).sum();
-    let mut progress = Progress::new("stored", output);
+    let mut progress = Progress::new("stored", context.output);
     let mut sum = IngestResult::default();
     let mut stored = 0;
     let mut idle = 0;
@@ -76,7 +76,7 @@ pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: 
             if idle > 0 {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let report = app.tick(Worker::Ingestion, &options).await?;
+            let report = app.tick(Worker::Ingestion, &options, &context.interrupt).await?;
             idle = if report.processed == 0 { idle + 1 } else { 0 };
         };
         let result = result(&job)?;
@@ -121,18 +121,18 @@ impl Embedded {
 }
 
 /// Runs vectorization until nothing of the project is left to embed.
-pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Embedded> {
+pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result<Embedded> {
     let options = CallOptions {
         project: Some(project.to_owned()),
         ..CallOptions::default()
     };
-    let mut progress = Progress::new("embedded", output);
+    let mut progress = Progress::new("embedded", context.output);
     let started = Instant::now();
     let mut records = 0;
     let mut idle = 0;
     loop {
         let report = {
-            let tick = app.tick(Worker::Vectorization, &options);
+            let tick = app.tick(Worker::Vectorization, &options, &context.interrupt);
             tokio::pin!(tick);
             loop {
                 tokio::select! {

@@ -11,12 +11,13 @@ mod prepare;
 mod run;
 mod send;
 mod served;
+mod stop;
 mod texts;
 mod verdict;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,7 @@ use crate::store::Store;
 pub use clock::Clock;
 pub use run::{Run, RunEnd, Trouble};
 pub use served::{Served, ServedSpaces, Unserved, provider};
+pub use stop::Stop;
 
 /// The bounds of an invocation.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +45,7 @@ pub struct Invocation {
     pub clock: Clock,
     pub bounds: Bounds,
     pub tally: Tally,
-    /// Set from outside, by a signal: nothing new is begun.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     /// One permit a request in flight.
     requests: Semaphore,
     /// One permit an input between its reading and its writing: reading ahead goes no further.
@@ -53,7 +54,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Arc<AtomicBool>) -> Self {
+    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop) -> Self {
         let room = 2 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
             store,
@@ -68,7 +69,7 @@ impl Invocation {
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_raised()
     }
 }
 
