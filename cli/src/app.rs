@@ -221,6 +221,10 @@ impl App {
         Ok(self.store.cancel_job(id).await?)
     }
 
+    pub async fn is_being_embedded(&self, project: &str) -> Result<bool> {
+        Ok(self.store.is_being_embedded(project).await?)
+    }
+
     pub async fn projects(&self) -> Result<Vec<Project>> {
         Ok(self.store.projects().await?)
     }
