@@ -65,7 +65,7 @@ impl StoreError {
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Connect(_) => true,
+            Self::Connect(error) => connect::is_unreachable(error),
             Self::Database(error) => {
                 error.is_closed()
                     || error.code().is_none_or(|code| {
