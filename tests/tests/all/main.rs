@@ -4,6 +4,7 @@
 
 mod conditions;
 mod database;
+mod lambda;
 mod local;
 mod main_job;
 mod pgbouncer;
