@@ -70,7 +70,7 @@ impl Store {
                 "SELECT s.status, c.jobs FROM unnest(ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED']) AS s (status)
                  CROSS JOIN LATERAL (
                      SELECT count(*) AS jobs FROM (
-                         SELECT FROM cronvec.job_queue j WHERE j.status = s.status LIMIT $1 + 1) AS some) AS c",
+                         SELECT FROM cronvec.job_queue j WHERE j.status = s.status LIMIT $1 + 1) AS capped) AS c",
                 &[(&CAP, Type::INT8)],
             )
             .await?;
