@@ -17,7 +17,8 @@ pub struct Pause {
 }
 
 impl Store {
-    /// Lets an endpoint rest. A longer rest that is there already stays.
+    /// Lets an endpoint rest. A longer rest that is there already stays, and so does a circuit that is open: requests
+    /// that were under way when it opened end later, and know less.
     pub async fn pause_endpoint(
         &self,
         endpoint: &str,
@@ -29,7 +30,10 @@ impl Store {
             "INSERT INTO cronvec.provider_pauses AS p (endpoint, until, circuit, message)
              VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
              ON CONFLICT (endpoint) DO UPDATE SET
-                 until = greatest(p.until, excluded.until), circuit = excluded.circuit, message = excluded.message,
+                 until = greatest(p.until, excluded.until),
+                 circuit = excluded.circuit OR (p.circuit AND p.until > clock_timestamp()),
+                 message = CASE WHEN p.circuit AND p.until > clock_timestamp() AND NOT excluded.circuit
+                     THEN p.message ELSE excluded.message END,
                  updated_at = now()",
             &[
                 (&endpoint, Type::TEXT),
