@@ -8,6 +8,8 @@ mod lambda;
 mod local;
 mod main_job;
 mod pgbouncer;
+mod pooler;
 mod process;
 mod provider;
+mod provider_failures;
 mod runtime_api;
