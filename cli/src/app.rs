@@ -12,7 +12,7 @@ use shared::pipeline;
 use shared::provider::{Purpose, Timeout};
 use shared::secrets::Secrets;
 use shared::space::Space;
-use shared::store::connect::{DEFAULT_CONNECTIONS, Database};
+use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob};
 use shared::store::jobs::JobView;
 use shared::store::migrate::{self, MigrationStatus};
@@ -70,7 +70,12 @@ impl App {
 
     async fn connect(settings: Settings) -> Result<Self> {
         let secrets = Secrets::new();
-        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS).await?;
+        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Address { .. } | ConnectError::Roots { .. } => usage(error.to_string()),
+                error => error.into(),
+            })?;
         Ok(Self {
             settings,
             secrets,
