@@ -12,7 +12,7 @@ use shared::pipeline;
 use shared::provider::{Purpose, Timeout};
 use shared::secrets::Secrets;
 use shared::space::Space;
-use shared::store::connect::{DEFAULT_CONNECTIONS, Database};
+use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob};
 use shared::store::jobs::JobView;
 use shared::store::migrate::{self, MigrationStatus};
@@ -20,7 +20,7 @@ use shared::store::projects::{Coverage, Project};
 use shared::store::search::Hit;
 use shared::store::{Store, StoreError};
 
-use crate::exit::usage;
+use crate::exit::{Interrupt, usage};
 use crate::local::Server;
 use crate::reading::Piece;
 use crate::shapes::{Status, TickReport};
@@ -70,7 +70,12 @@ impl App {
 
     async fn connect(settings: Settings) -> Result<Self> {
         let secrets = Secrets::new();
-        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS).await?;
+        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Address { .. } | ConnectError::Roots { .. } => usage(error.to_string()),
+                error => error.into(),
+            })?;
         Ok(Self {
             settings,
             secrets,
@@ -113,8 +118,13 @@ impl App {
         Ok(migrate::uninstall(&*self.store.database().get().await?).await?)
     }
 
-    /// One invocation, through the handler that the Lambda function runs.
-    pub async fn tick(&self, worker: Worker, options: &CallOptions) -> Result<TickReport> {
+    /// One invocation, through the handler that the Lambda function runs. A signal ends it early, with its report.
+    pub(crate) async fn tick(
+        &self,
+        worker: Worker,
+        options: &CallOptions,
+        interrupt: &Interrupt,
+    ) -> Result<TickReport> {
         let options = options.clone();
         let deadline = options.deadline(Instant::now() + self.settings.queue.worker_timeout);
         let store = Arc::clone(&self.store);
@@ -122,15 +132,27 @@ impl App {
         let report = match worker {
             Worker::Ingestion => {
                 let worker = ingestion::Worker::new(store, self.settings.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
             Worker::Vectorization => {
                 let worker = vectorization::Worker::new(store, self.settings.clone(), self.secrets.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
             Worker::Cleanup => {
                 let worker = cleanup::Worker::new(store, self.settings.clone());
-                serde_json::to_value(worker.run(options, deadline).await?)?
+                serde_json::to_value(
+                    interrupt
+                        .or_end(worker.run(options, deadline), || worker.stop())
+                        .await??,
+                )?
             }
         };
         let mut report: TickReport = serde_json::from_value(report)?;
@@ -202,6 +224,10 @@ impl App {
 
     pub async fn cancel(&self, id: i64) -> Result<()> {
         Ok(self.store.cancel_job(id).await?)
+    }
+
+    pub async fn is_being_embedded(&self, project: &str) -> Result<bool> {
+        Ok(self.store.is_being_embedded(project).await?)
     }
 
     pub async fn projects(&self) -> Result<Vec<Project>> {

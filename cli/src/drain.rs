@@ -10,6 +10,7 @@ use shared::store::projects::Coverage;
 
 use shared::call::CallOptions;
 
+use crate::Context;
 use crate::app::{App, IngestOptions, Worker};
 use crate::output::Output;
 use crate::progress::Progress;
@@ -18,6 +19,8 @@ use crate::shapes::{IngestResult, Rejected};
 
 /// So many ticks in a row that move nothing end the wait.
 const IDLE_TICKS: u32 = 3;
+/// Between them.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often progress is looked at while a tick runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -54,30 +57,27 @@ pub(crate) struct Handed {
 }
 
 /// Runs ingestion until these jobs have ended, and adds their results up, with lines as the file has them.
-pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, output: Output) -> Result<IngestResult> {
+pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, context: &Context) -> Result<IngestResult> {
     let options = CallOptions {
         project: Some(project.to_owned()),
         ..CallOptions::default()
     };
     let total = handed.iter().map(|handed| handed.lines.len() as u64).sum();
-    let mut progress = Progress::new("stored", output);
+    let mut progress = Progress::new("stored", context.output);
     let mut sum = IngestResult::default();
     let mut stored = 0;
-    let mut idle = 0;
+    let mut patience = Patience::default();
     for Handed { job_id, lines } in handed {
         let job = loop {
             let job = app.job(*job_id).await?;
             if has_ended(&job) {
                 break job;
             }
-            if idle > IDLE_TICKS {
+            let report = app.tick(Worker::Ingestion, &options, &context.interrupt).await?;
+            let held = job.status.parse() == Ok(JobStatus::Processing);
+            if !patience.lasts(report.processed > 0, held, context.output).await {
                 bail!("job {job_id} doesn't move: see `cronvec job {job_id}`");
             }
-            if idle > 0 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            let report = app.tick(Worker::Ingestion, &options).await?;
-            idle = if report.processed == 0 { idle + 1 } else { 0 };
         };
         let result = result(&job)?;
         sum.saved_count += result.saved_count;
@@ -121,18 +121,18 @@ impl Embedded {
 }
 
 /// Runs vectorization until nothing of the project is left to embed.
-pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Embedded> {
+pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result<Embedded> {
     let options = CallOptions {
         project: Some(project.to_owned()),
         ..CallOptions::default()
     };
-    let mut progress = Progress::new("embedded", output);
+    let mut progress = Progress::new("embedded", context.output);
     let started = Instant::now();
     let mut records = 0;
-    let mut idle = 0;
+    let mut patience = Patience::default();
     loop {
         let report = {
-            let tick = app.tick(Worker::Vectorization, &options);
+            let tick = app.tick(Worker::Vectorization, &options, &context.interrupt);
             tokio::pin!(tick);
             loop {
                 tokio::select! {
@@ -155,8 +155,8 @@ pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Em
                 elapsed: started.elapsed(),
             });
         }
-        idle = if moved == 0 { idle + 1 } else { 0 };
-        if idle >= IDLE_TICKS {
+        let held = app.is_being_embedded(project).await?;
+        if !patience.lasts(moved > 0, held, context.output).await {
             progress.end();
             let why = report.stopped_because.as_deref().unwrap_or("unknown");
             bail!(
@@ -164,9 +164,38 @@ pub(crate) async fn embed(app: &App, project: &str, output: Output) -> Result<Em
                 seen.pending
             );
         }
-        if idle > 0 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Judges whether it is any use to wait.
+#[derive(Debug, Default)]
+struct Patience {
+    idle: u32,
+    told: bool,
+}
+
+impl Patience {
+    /// After a tick: false when there is nothing to wait for. Work that is `held` by somebody else's worker moves
+    /// without us; if that worker is dead, it is free again when the lease ends.
+    async fn lasts(&mut self, moved: bool, held: bool, output: Output) -> bool {
+        if moved {
+            self.idle = 0;
+            return true;
         }
+        if held {
+            if !self.told {
+                output
+                    .note("another worker holds the job: waiting for its end, or that of its lease (a minute at most)");
+                self.told = true;
+            }
+        } else {
+            self.idle += 1;
+        }
+        if self.idle >= IDLE_TICKS {
+            return false;
+        }
+        tokio::time::sleep(IDLE_PAUSE).await;
+        true
     }
 }
 

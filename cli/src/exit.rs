@@ -1,9 +1,12 @@
 //! How a command ends: 0 done, 1 failed or unhealthy, 2 wrong usage or settings, 130 interrupted.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use tokio::sync::watch;
 
 pub(crate) const DONE: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
@@ -72,6 +75,33 @@ pub(crate) async fn interrupted() {
     // No handler can be had: never, then, and the signal's own default ends us.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Where a signal reaches what mustn't be dropped in the middle: a worker's pass, which would leave its job to a lease.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupt(watch::Sender<bool>);
+
+impl Interrupt {
+    /// Tells who is in the middle of something; false when nobody is.
+    pub fn raise(&self) -> bool {
+        self.0.send_replace(true);
+        self.0.receiver_count() > 0
+    }
+
+    /// Waits for `work`; after a signal `stop` asks it to end, and it is waited for all the same. After a signal nothing
+    /// is begun.
+    pub async fn or_end<T>(&self, work: impl Future<Output = T>, stop: impl FnOnce()) -> Result<T> {
+        let mut raised = self.0.subscribe();
+        if *raised.borrow() {
+            bail!("interrupted");
+        }
+        let mut work = pin!(work);
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = raised.wait_for(|raised| *raised) => stop(),
+        }
+        Ok(work.await)
     }
 }
 

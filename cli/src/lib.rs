@@ -13,6 +13,7 @@ pub mod shapes;
 mod verbs;
 
 use std::ffi::OsString;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,11 @@ use clap::Parser;
 use shared::telemetry;
 
 use crate::args::Cli;
+use crate::exit::Interrupt;
 use crate::output::Output;
+
+/// A worker that was told to end gets so long to part from its job.
+const LAST_ACTS: Duration = Duration::from_secs(2);
 
 /// What every verb is given besides its own arguments.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub(crate) struct Context {
     pub output: Output,
     /// `--yes`: don't ask.
     pub yes: bool,
+    pub interrupt: Interrupt,
 }
 
 /// Runs one command line and says how it ended.
@@ -57,12 +63,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let context = Context {
         output: Output { json: cli.json },
         yes: cli.yes,
+        interrupt: Interrupt::default(),
     };
     let code = runtime.block_on(async {
+        let mut verb = pin!(verbs::run(cli.verb, &context));
         tokio::select! {
-            ended = verbs::run(cli.verb, &context) => exit::code(ended),
-            () = exit::interrupted() => exit::INTERRUPTED,
+            ended = &mut verb => return exit::code(ended),
+            () = exit::interrupted() => {}
         }
+        if context.interrupt.raise() {
+            tokio::select! {
+                _ = tokio::time::timeout(LAST_ACTS, verb) => {}
+                // Who asks twice means it.
+                () = exit::interrupted() => {}
+            }
+        }
+        exit::INTERRUPTED
     });
     // A thread that waits for the keyboard must not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));

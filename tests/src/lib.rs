@@ -7,5 +7,7 @@ pub mod http;
 pub mod pgbouncer;
 pub mod process;
 pub mod provider;
+pub mod proxy;
 pub mod runtime_api;
+pub mod secrets_manager;
 pub mod system;

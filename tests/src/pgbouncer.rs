@@ -27,6 +27,11 @@ const SCRIPT: &str = r#""$1" -q "$2" & pid=$!; read -r _; kill -TERM $pid; wait 
 impl PgBouncer {
     /// None, said aloud, where it isn't installed.
     pub async fn start() -> Option<Self> {
+        Self::with_pool(20).await
+    }
+
+    /// The same with so many connections to each database.
+    pub async fn with_pool(size: usize) -> Option<Self> {
         let Some(program) = find() else {
             // Past the test harness's capture, so that it is seen when the test passes.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), b"\nSKIPPED: pgbouncer is not installed\n");
@@ -38,7 +43,7 @@ impl PgBouncer {
             .expect("a port")
             .port();
         let folder = std::env::temp_dir().join(format!("pgbouncer-{:016x}", rand::random::<u64>()));
-        let settings = configure(server, port, &folder);
+        let settings = configure(server, port, size, &folder);
         let mut command = Command::new("/bin/sh");
         if let Some((uid, gid)) = server.runs_as() {
             command.uid(uid).gid(gid);
@@ -100,7 +105,7 @@ fn find() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-fn configure(server: &Server, port: u16, folder: &Path) -> PathBuf {
+fn configure(server: &Server, port: u16, pool: usize, folder: &Path) -> PathBuf {
     let (user, password) = server.credentials();
     let users = folder.join("users.txt");
     let settings = folder.join("pgbouncer.ini");
@@ -110,7 +115,7 @@ fn configure(server: &Server, port: u16, folder: &Path) -> PathBuf {
     let text = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
          unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n\
-         max_client_conn = 500\ndefault_pool_size = 20\nlogfile = {}\n",
+         max_client_conn = 500\ndefault_pool_size = {pool}\nlogfile = {}\n",
         server.port(),
         users.display(),
         folder.join("pgbouncer.log").display(),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command as AsyncCommand};
+use tokio::task::JoinHandle;
 
 /// Where a program of the workspace is, all of them built once per run with this profile. Cargo's own lock orders
 /// runs among each other.
@@ -76,8 +77,23 @@ fn build() -> PathBuf {
 pub struct Process {
     child: Child,
     id: u32,
-    stdout: Arc<Mutex<Vec<u8>>>,
-    stderr: Arc<Mutex<Vec<u8>>>,
+    stdout: Pipe,
+    stderr: Pipe,
+}
+
+/// What a process came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its exit code; none when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
 }
 
 impl Process {
@@ -87,8 +103,29 @@ impl Process {
         Self::spawn_at(&program(name).await, arguments, environment)
     }
 
+    /// The same with this on its standard input.
+    pub async fn spawn_reading(
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        input: impl Into<Vec<u8>>,
+    ) -> Self {
+        let mut process = Self::launch(&program(name).await, arguments, environment, Stdio::piped());
+        let mut stdin = process.child.stdin.take().expect("a pipe");
+        let input = input.into();
+        tokio::spawn(async move {
+            // Who ends early doesn't read it.
+            let _ = stdin.write_all(&input).await;
+        });
+        process
+    }
+
     /// The same with a program anywhere.
     pub fn spawn_at(path: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launch(path, arguments, environment, Stdio::null())
+    }
+
+    fn launch(path: &Path, arguments: &[&str], environment: &[(&str, &str)], stdin: Stdio) -> Self {
         let mut command = AsyncCommand::new(path);
         command.env_clear();
         for name in ["PATH", "HOME"] {
@@ -99,7 +136,7 @@ impl Process {
         let mut child = command
             .args(arguments)
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -123,12 +160,12 @@ impl Process {
 
     /// What it has said on standard output so far.
     pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.stdout.lock().expect("stdout")).into_owned()
+        self.stdout.said()
     }
 
     /// What it has said on standard error so far.
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.stderr.lock().expect("stderr")).into_owned()
+        self.stderr.said()
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -162,6 +199,16 @@ impl Process {
         self.child.wait().await.expect("a status")
     }
 
+    /// Waits for its end and for all that it said.
+    pub async fn outcome(&mut self) -> Outcome {
+        let status = self.wait().await;
+        Outcome {
+            status,
+            stdout: self.stdout.whole().await,
+            stderr: self.stderr.whole().await,
+        }
+    }
+
     /// Its status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a status")
@@ -181,14 +228,36 @@ impl Process {
     }
 }
 
-fn collect(mut from: impl AsyncRead + Unpin + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
+/// What comes out of a process, as it comes.
+#[derive(Debug)]
+struct Pipe {
+    said: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Pipe {
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().expect("output")).into_owned()
+    }
+
+    async fn whole(&mut self) -> String {
+        if !self.reading.is_finished() {
+            // A grandchild that holds it open is a fault of the program.
+            let read = tokio::time::timeout(crate::conditions::LIMIT, &mut self.reading).await;
+            assert!(read.is_ok(), "somebody keeps the output open");
+        }
+        self.said()
+    }
+}
+
+fn collect(mut from: impl AsyncRead + Unpin + Send + 'static) -> Pipe {
     let said = Arc::new(Mutex::new(Vec::new()));
     let into = said.clone();
-    tokio::spawn(async move {
+    let reading = tokio::spawn(async move {
         let mut buffer = [0; 8192];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
             into.lock().expect("output").extend_from_slice(&buffer[..read]);
         }
     });
-    said
+    Pipe { said, reading }
 }

@@ -157,6 +157,13 @@ impl Runtime {
         &mut self.process
     }
 
+    /// Kills the instance's process; all that it said, on both its outputs.
+    pub async fn end(mut self) -> String {
+        self.process.kill().await;
+        let said = self.process.outcome().await;
+        said.stdout + &said.stderr
+    }
+
     /// Forgets invocations that a dead process never took.
     async fn drain(&self) {
         let mut queue = self.shared.queue.lock().await;

@@ -1,6 +1,6 @@
 //! A header line, then a record a row: id, text, an optional JSON column `metadata`, other columns as metadata.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -16,7 +16,9 @@ struct Row<'a> {
     metadata: Map<String, Value>,
 }
 
-pub(super) fn read(source: impl Read, fields: &Fields, sink: &mut Sink) -> Result<()> {
+pub(super) fn read(mut source: impl BufRead, fields: &Fields, sink: &mut Sink) -> Result<()> {
+    // A row begins for the reader behind the carriage return of the one before it, on the line that the feed ends.
+    let behind = u64::from(has_carriage_returns(source.fill_buf()?));
     let mut rows = csv::Reader::from_reader(source);
     let header = rows.headers().context("the header line can't be read")?.clone();
     let column = |name: &str, option: &str| {
@@ -31,7 +33,7 @@ pub(super) fn read(source: impl Read, fields: &Fields, sink: &mut Sink) -> Resul
     let text = column(fields.text(), "--text")?;
     let mut row = csv::StringRecord::new();
     while rows.read_record(&mut row)? {
-        let line = row.position().map_or(0, csv::Position::line);
+        let line = row.position().map_or(0, csv::Position::line) + behind;
         let mut metadata = Map::new();
         for (at, (name, value)) in header.iter().zip(&row).enumerate() {
             if at == id || at == text {
@@ -51,4 +53,9 @@ pub(super) fn read(source: impl Read, fields: &Fields, sink: &mut Sink) -> Resul
         sink.push(line, &serde_json::to_vec(&record)?)?;
     }
     Ok(())
+}
+
+fn has_carriage_returns(beginning: &[u8]) -> bool {
+    let feed = beginning.iter().position(|byte| *byte == b'\n');
+    feed.is_some_and(|feed| feed > 0 && beginning[feed - 1] == b'\r')
 }

@@ -201,6 +201,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_that_end_as_on_windows_have_the_same_numbers() {
+        let text = "id,content\r\na,\"two\r\nlines\"\r\nb,short\r\n";
+        let expected = [
+            record(2, r#"{"id":"a","content":"two\r\nlines","metadata":{}}"#),
+            record(4, r#"{"id":"b","content":"short","metadata":{}}"#),
+        ];
+        assert_eq!(lines_of(text, None, Fields::default()).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
     async fn a_row_that_does_not_fit_its_header_is_an_error_with_its_line() {
         let error = lines_of("id,content\na,b\nc,d,e\n", None, Fields::default())
             .await

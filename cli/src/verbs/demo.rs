@@ -29,22 +29,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    // Held until the end: the server stops when nobody uses it.
-    let Some((app, _local)) = open(context).await? else {
+    let Some(place) = open(context).await? else {
         context.output.note("left as it is");
         return Ok(Ended::Unhealthy);
     };
+    let app = &place.app;
     app.migrate_up().await?;
     let is_new = app.create_project(PROJECT).await?;
     if is_new || !args.keep {
-        store(&app, context).await?;
+        store(app, context).await?;
     }
-    embed(&app, context).await?;
+    embed(app, context).await?;
     for query in sample::queries() {
-        find(&app, query, context).await?;
+        find(app, query, context).await?;
     }
     if !args.exit && !context.output.json && io::stdin().is_terminal() {
-        converse(&app, context).await?;
+        converse(app, context).await?;
     }
     context.output.say(
         "Next: hand in a file of your own with `cronvec ingest FILE`, with DATABASE_URL set to a database of yours.\n\
@@ -53,12 +53,23 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
+/// Where the demo runs.
+struct Place {
+    // Dropped first: connections are closed before their server goes.
+    app: App,
+    /// Held until the end: the server stops when nobody uses it.
+    _local: Option<LocalDatabase>,
+}
+
 /// The settings' database if they name one and the person agrees, else one on this machine.
-async fn open(context: &Context) -> Result<Option<(App, Option<LocalDatabase>)>> {
+async fn open(context: &Context) -> Result<Option<Place>> {
     if std::env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty()) {
         let question = "DATABASE_URL is set. Write the schema cronvec and a project 'demo' into that database?";
         return Ok(if context.confirm(question)? {
-            Some((App::open().await?, None))
+            Some(Place {
+                app: App::open().await?,
+                _local: None,
+            })
         } else {
             None
         });
@@ -67,7 +78,10 @@ async fn open(context: &Context) -> Result<Option<(App, Option<LocalDatabase>)>>
     let started = tokio::task::spawn_blocking(move || LocalDatabase::start("demo", &|step| output.note(step)));
     let local = started.await.context("the database's set-up broke off")??;
     let app = App::open_at(&local.url()).await?;
-    Ok(Some((app, Some(local))))
+    Ok(Some(Place {
+        app,
+        _local: Some(local),
+    }))
 }
 
 async fn store(app: &App, context: &Context) -> Result<()> {
@@ -78,7 +92,7 @@ async fn store(app: &App, context: &Context) -> Result<()> {
     };
     let mut pieces = reading::of_text("the sample", sample::records(), Format::Ndjson);
     let handed = drain::enqueue(app, &options, &mut pieces).await?;
-    let result = drain::ingest(app, &handed, PROJECT, context.output).await?;
+    let result = drain::ingest(app, &handed, PROJECT, context).await?;
     context.output.show(
         &json!({"step": "ingested", "saved": result.saved_count, "skipped": result.skipped_count}),
         || {
@@ -92,7 +106,7 @@ async fn store(app: &App, context: &Context) -> Result<()> {
 }
 
 async fn embed(app: &App, context: &Context) -> Result<()> {
-    let embedded = drain::embed(app, PROJECT, context.output).await?;
+    let embedded = drain::embed(app, PROJECT, context).await?;
     let coverage = drain::coverage(app, PROJECT).await?;
     let seconds = embedded.elapsed.as_secs_f64();
     let speed = embedded.per_second();

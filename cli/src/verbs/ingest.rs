@@ -66,9 +66,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         output.list(&jobs, table)?;
         return Ok(Ended::Well);
     }
-    let result = drain::ingest(&app, &handed, &options.project, output).await?;
+    let result = drain::ingest(&app, &handed, &options.project, context).await?;
     if options.generate_embeddings {
-        drain::embed(&app, &options.project, output).await?;
+        drain::embed(&app, &options.project, context).await?;
     }
     show(&result, output)?;
     Ok(if result.rejected.is_empty() {

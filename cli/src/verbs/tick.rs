@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         max_records: args.max_records,
         max_seconds: args.max_seconds,
     };
-    let report = ready().await?.tick(args.worker, &options).await?;
+    let report = ready().await?.tick(args.worker, &options, &context.interrupt).await?;
     context.output.show(&report, || in_words(&report))?;
     Ok(if report.success { Ended::Well } else { Ended::Unhealthy })
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use shared::call::CallOptions;
 use shared::config::Settings;
+use shared::pipeline::Stop;
 use shared::secrets::Secrets;
 use shared::store::connect::DEFAULT_CONNECTIONS;
 use shared::store::retention::Expiring;
@@ -33,6 +34,7 @@ pub struct Worker {
     store: Arc<Store>,
     // Configuration.
     settings: Settings,
+    stop: Stop,
 }
 
 impl Worker {
@@ -47,7 +49,16 @@ impl Worker {
 
     /// A worker on a store that is there already.
     pub fn new(store: Arc<Store>, settings: Settings) -> Self {
-        Self { store, settings }
+        Self {
+            store,
+            settings,
+            stop: Stop::default(),
+        }
+    }
+
+    /// Asks it to begin no other pass.
+    pub fn stop(&self) {
+        self.stop.raise();
     }
 
     /// Goes through all that expires, until the deadline at most.
@@ -78,7 +89,7 @@ impl Worker {
             Expiring::Pauses,
         ] {
             loop {
-                if deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
+                if self.stop.is_raised() || deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
                     report.remaining = true;
                     break;
                 }

@@ -5,13 +5,12 @@ mod pass;
 mod report;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
-use shared::pipeline::Clock;
+use shared::pipeline::{Clock, Stop};
 use shared::secrets::Secrets;
 use shared::store::connect::DEFAULT_CONNECTIONS;
 use shared::store::{Database, Store, StoreError};
@@ -27,7 +26,7 @@ pub struct Worker {
     store: Arc<Store>,
     // Configuration.
     settings: Settings,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 impl Worker {
@@ -45,13 +44,13 @@ impl Worker {
         Self {
             store,
             settings,
-            stop: Arc::default(),
+            stop: Stop::default(),
         }
     }
 
     /// Asks it to begin nothing new and to part from what it holds.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.raise();
     }
 
     /// One pass, until the deadline at most. A failing job doesn't fail it.
@@ -66,7 +65,7 @@ impl Worker {
         let pass = pass::Pass {
             store: Arc::clone(&self.store),
             clock: Clock::until(deadline),
-            stop: Arc::clone(&self.stop),
+            stop: self.stop.clone(),
             project_id,
             slots: self.settings.queue.ingest_jobs,
             batch_size: self.settings.queue.ingest_batch_size,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use shared::job::{ClaimedJob, End, JobType};
-use shared::pipeline::Clock;
+use shared::pipeline::{Clock, Stop};
 use shared::store::claim::ClaimWish;
 use shared::store::{Store, StoreError};
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ const LEAST_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Pass {
     pub store: Arc<Store>,
     pub clock: Clock,
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     pub project_id: Option<i32>,
     pub slots: usize,
     pub batch_size: usize,
@@ -76,7 +76,7 @@ impl Pass {
             skipped: read(&tally.skipped),
             rejected: read(&tally.rejected),
             lost_leases: read(&tally.lost_leases),
-            stopped_because: if pass.stop.load(Ordering::Relaxed) {
+            stopped_because: if pass.stop.is_raised() {
                 StoppedBecause::Terminated
             } else if tally.out_of_time.load(Ordering::Relaxed) {
                 StoppedBecause::Deadline
@@ -98,7 +98,7 @@ impl Pass {
             tally.out_of_time.store(true, Ordering::Relaxed);
             return true;
         }
-        self.stop.load(Ordering::Relaxed) || self.is_enough(tally)
+        self.stop.is_raised() || self.is_enough(tally)
     }
 
     async fn slot(self: Arc<Self>, tally: Arc<Tally>) -> Result<(), StoreError> {

@@ -5,13 +5,12 @@ mod pass;
 mod report;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
-use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces};
+use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop};
 use shared::secrets::Secrets;
 use shared::store::connect::DEFAULT_CONNECTIONS;
 use shared::store::workers::Metric;
@@ -29,7 +28,7 @@ pub struct Worker {
     secrets: Secrets,
     // Configuration.
     settings: Settings,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 impl Worker {
@@ -48,13 +47,13 @@ impl Worker {
             store,
             secrets,
             settings,
-            stop: Arc::default(),
+            stop: Stop::default(),
         }
     }
 
-    /// Asks it to begin nothing new and to part from what it holds.
+    /// Asks it to begin nothing new and to part from what it holds: a pass that is on ends within two seconds.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.raise();
     }
 
     /// One pass, until the deadline at most. A failing job doesn't fail it.
@@ -110,7 +109,7 @@ impl Worker {
                 concurrent_requests: embedding.concurrent_requests,
                 records_per_slice: self.settings.queue.records_per_slice,
             },
-            Arc::clone(&self.stop),
+            self.stop.clone(),
         ));
         pass::Pass {
             invocation,

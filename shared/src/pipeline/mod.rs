@@ -11,12 +11,13 @@ mod prepare;
 mod run;
 mod send;
 mod served;
+mod stop;
 mod texts;
 mod verdict;
 mod writer;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ use crate::store::Store;
 pub use clock::Clock;
 pub use run::{Run, RunEnd, Trouble};
 pub use served::{Served, ServedSpaces, Unserved, provider};
+pub use stop::Stop;
 
 /// The bounds of an invocation.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +46,7 @@ pub struct Invocation {
     pub clock: Clock,
     pub bounds: Bounds,
     pub tally: Tally,
-    /// Set from outside, by a signal: nothing new is begun.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     /// One permit a request in flight.
     requests: Semaphore,
     /// One permit an input between its reading and its writing: reading ahead goes no further.
@@ -56,7 +57,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Arc<AtomicBool>) -> Self {
+    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop) -> Self {
         let room = 3 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
             store,
@@ -86,7 +87,7 @@ impl Invocation {
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_raised()
     }
 }
 

@@ -107,7 +107,10 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
         ours: left < REQUEST_TIMEOUT,
     };
     let began = Instant::now();
-    let answer = run.served.provider.embed(texts, Purpose::Document, timeout).await;
+    let answer = tokio::select! {
+        answer = run.served.provider.embed(texts, Purpose::Document, timeout) => answer,
+        () = invocation.stop.gives_up() => Err(Failure::OutOfTime),
+    };
     Tally::add(&invocation.tally.requests, 1);
     if !matches!(answer, Err(Failure::OutOfTime)) {
         invocation.clock.note_request(began.elapsed());

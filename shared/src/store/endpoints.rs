@@ -17,7 +17,8 @@ pub struct Pause {
 }
 
 impl Store {
-    /// Lets an endpoint rest. A longer rest that is there already stays.
+    /// Lets an endpoint rest. A longer rest that is there already stays, and so does a circuit that is open: requests
+    /// that were under way when it opened end later, and know less.
     pub async fn pause_endpoint(
         &self,
         endpoint: &str,
@@ -30,9 +31,9 @@ impl Store {
              VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
              ON CONFLICT (endpoint) DO UPDATE SET
                  until = greatest(p.until, excluded.until),
-                 -- An open circuit isn't closed by a shorter rest.
                  circuit = excluded.circuit OR (p.circuit AND p.until > clock_timestamp()),
-                 message = CASE WHEN p.circuit AND p.until > clock_timestamp() THEN p.message ELSE excluded.message END,
+                 message = CASE WHEN p.circuit AND p.until > clock_timestamp() AND NOT excluded.circuit
+                     THEN p.message ELSE excluded.message END,
                  updated_at = now()",
             &[
                 (&endpoint, Type::TEXT),

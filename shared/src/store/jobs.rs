@@ -138,6 +138,19 @@ impl Store {
             .ok_or(StoreError::NoJob(id))
     }
 
+    /// Whether a worker embeds this project now, or died doing so a moment ago: its lease runs out by itself.
+    pub async fn is_being_embedded(&self, project: &str) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM cronvec.job_queue
+                     WHERE status = 'PROCESSING' AND job_type = 'VECTORIZE' AND project = $1)",
+                &[(&project, Type::TEXT)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
         let row = self

@@ -73,7 +73,8 @@ impl StoreError {
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Outage(_) => true,
+            Self::Connect(error) => connect::is_unreachable(error),
+            Self::Outage(_) => true,
             Self::Database(error) => match error.code() {
                 // Connections, resources, an operator's intervention; a deadlock passes, too.
                 Some(code) => {

@@ -107,6 +107,11 @@ impl Provider {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The base URL, as in `https://api.openai.com/v1`.
     pub fn url(&self) -> String {
         format!("http://{}/v1", self.address)

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod conditions;
 mod database;
+mod lambda;
 mod local;
 mod main_job;
 mod pgbouncer;
+mod pooler;
 mod process;
 mod provider;
+mod provider_failures;
 mod runtime_api;

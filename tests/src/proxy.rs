@@ -1,0 +1,98 @@
+//! Owns a way to a server that can be closed and opened again, as when the server goes away and comes back.
+
+use std::net::SocketAddr;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::background;
+
+/// A port of its own that leads to a server's.
+pub struct Proxy {
+    to: SocketAddr,
+    address: SocketAddr,
+    /// Keeps the port for us while it is closed.
+    _reserved: TcpSocket,
+    open: Option<Open>,
+}
+
+struct Open {
+    close: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Open, to this address.
+    pub async fn to(to: SocketAddr) -> Self {
+        let reserved = socket("127.0.0.1:0".parse().expect("an address"));
+        let address = reserved.local_addr().expect("an address");
+        let mut proxy = Self {
+            to,
+            address,
+            _reserved: reserved,
+            open: None,
+        };
+        proxy.open();
+        proxy
+    }
+
+    /// Open, to a port on this machine.
+    pub async fn to_port(port: u16) -> Self {
+        Self::to(SocketAddr::from(([127, 0, 0, 1], port))).await
+    }
+
+    /// Where it listens while it is open.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes connections again.
+    pub fn open(&mut self) {
+        assert!(self.open.is_none(), "it is open");
+        let (close, closed) = oneshot::channel();
+        let (address, to) = (self.address, self.to);
+        let _runtime = background::handle().enter();
+        let listener = socket(address).listen(128).expect("a port");
+        self.open = Some(Open {
+            close,
+            serving: background::handle().spawn(serve(listener, to, closed)),
+        });
+    }
+
+    /// Breaks every connection off and refuses new ones.
+    pub async fn close(&mut self) {
+        if let Some(Open { close, serving }) = self.open.take() {
+            drop(close);
+            serving.await.expect("an end");
+        }
+    }
+}
+
+/// Two of ours may have the same port as long as only one listens.
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("a shared port");
+    socket.bind(address).expect("a port");
+    socket
+}
+
+async fn serve(listener: TcpListener, to: SocketAddr, mut closed: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut closed => break,
+            Ok((mut near, _)) = listener.accept() => {
+                connections.spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(to).await {
+                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    connections.shutdown().await;
+}

@@ -1,0 +1,166 @@
+//! The way of a record through PgBouncer in transaction mode, as most deployments have one.
+
+use std::sync::Arc;
+
+use cronvec_tests::database::Database;
+use cronvec_tests::pgbouncer::PgBouncer;
+use cronvec_tests::provider::{Answer, Provider, vector};
+use cronvec_tests::system::{PROJECT, System, minute, record};
+use serde_json::{Value, json};
+use shared::call::CallOptions;
+use shared::secrets::Secrets;
+use shared::store::enqueue::EnqueueOptions;
+use shared::store::{self, Store};
+use vectorization::StoppedBecause;
+
+const WIDTH: u16 = 16;
+
+async fn system(pooler: &PgBouncer, provider: &Provider) -> System {
+    let database = Database::fresh().await;
+    let (address, url) = (pooler.url(&database), provider.url());
+    let variables = [
+        ("EMBEDDING_PROVIDER", "openai"),
+        ("OPENAI_BASE_URL", url.as_str()),
+        ("EMBEDDING_DIMENSIONS", "16"),
+    ];
+    System::through(database, &address, &variables).await
+}
+
+fn records(numbers: std::ops::Range<usize>) -> Vec<Value> {
+    numbers
+        .map(
+            |n| json!({"id": format!("r{n}"), "content": format!("text number {n}"), "metadata": {"even": n % 2 == 0}}),
+        )
+        .collect()
+}
+
+#[tokio::test]
+async fn the_whole_way_of_a_record_passes_through_a_transaction_pooler() {
+    let Some(pooler) = PgBouncer::start().await else { return };
+    let provider = Provider::start().await;
+    let system = system(&pooler, &provider).await;
+    let store = &system.store;
+    store.check_schema().await.unwrap();
+
+    // Enough that a job is staged in pieces.
+    let mut all = records(0..400);
+    all.push(record("long", &"a sentence of a long text. ".repeat(4000)));
+    system.enqueue(PROJECT, &all, EnqueueOptions::default()).await;
+    let ingested = system.ingest().await;
+    assert_eq!((ingested.records, ingested.rejected), (401, 0));
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.stopped_because), (401, StoppedBecause::Drained));
+    system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
+
+    let query = vector("text number 7", WIDTH.into()).into();
+    let hits = store.search(PROJECT, &query, 3, None).await.unwrap();
+    assert_eq!((hits[0].id.as_str(), hits.len(), hits[0].stale), ("r7", 3, false));
+    assert!(hits[0].score > 0.999);
+    let even = json!({"even": true});
+    let hits = store.search(PROJECT, &query, 500, Some(&even)).await.unwrap();
+    assert_eq!(hits.len(), 200);
+
+    for n in 0..100 {
+        let delete = format!("SELECT cronvec.delete_record('{PROJECT}', 'r{n}')");
+        system.run_sql(&delete).await;
+    }
+    assert_eq!(system.vectorize().await.purged, 100);
+    system
+        .run_sql("UPDATE cronvec.job_queue SET completed_at = now() - interval '8 days' WHERE completed_at IS NOT NULL")
+        .await;
+    let cleaned = system.cleanup().run(CallOptions::default(), minute()).await.unwrap();
+    assert_eq!(cleaned.deleted_count, 103, "three jobs and the tombstones");
+    let coverage = store.coverage(PROJECT).await.unwrap();
+    assert_eq!((coverage.total, coverage.embedded, coverage.pending), (301, 301, 0));
+}
+
+#[tokio::test]
+async fn retry_cancel_charges_and_pauses_pass_through_a_transaction_pooler() {
+    let Some(pooler) = PgBouncer::start().await else { return };
+    let provider = Provider::start().await;
+    let system = system(&pooler, &provider).await;
+    let store = &system.store;
+    let job = system
+        .enqueue(PROJECT, &records(0..60), EnqueueOptions::default())
+        .await;
+    store.cancel_job(job).await.unwrap();
+    assert_eq!(system.ingest().await.processed, 0);
+    assert_eq!(store.job(job).await.unwrap().status, "CANCELLED");
+    store.retry_job(job).await.unwrap();
+    assert_eq!(system.ingest().await.records, 60);
+
+    provider.answer_next(1, Answer::throttled(7));
+    assert_eq!(system.vectorize().await.stopped_because, StoppedBecause::Provider);
+    assert_eq!(system.vectorize().await.stopped_because, StoppedBecause::Paused);
+    let endpoint = store.pauses(None).await.unwrap().pop().unwrap().endpoint;
+    store.resume_endpoint(&endpoint).await.unwrap();
+    provider.answer_containing("poison", Answer::rejected());
+    system.put(PROJECT, "bad", "a text that is poison").await;
+    let report = system.vectorize().await;
+    assert_eq!((report.quarantined, report.remaining), (1, false));
+
+    store.set_paused(PROJECT, true).await.unwrap();
+    system.put(PROJECT, "later", "a text for later").await;
+    assert_eq!(system.vectorize().await.records, 0);
+    store.set_paused(PROJECT, false).await.unwrap();
+    assert_eq!(system.vectorize().await.records, 1);
+    let stats = store.queue_stats().await.unwrap();
+    assert_eq!(
+        (
+            stats.queue_stats.pending,
+            stats.queue_stats.processing,
+            stats.queue_stats.failed
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(store.worker_statuses().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn several_workers_share_a_pool_of_five() {
+    let Some(pooler) = PgBouncer::with_pool(5).await else {
+        return;
+    };
+    let provider = Provider::start().await;
+    let system = system(&pooler, &provider).await;
+    let projects: Vec<String> = (0..6).map(|n| format!("project {n}")).collect();
+    for project in &projects {
+        system.create_project(project).await;
+        let texts: Vec<Value> = (0..150)
+            .map(|n| record(&format!("r{n}"), &format!("text number {n} of {project}")))
+            .collect();
+        system.enqueue(project, &texts, EnqueueOptions::default()).await;
+    }
+    let address = pooler.url(&system.database);
+    // Twelve connections to the pooler, for five that it has.
+    let stores: Vec<Arc<Store>> = (0..6)
+        .map(|_| Arc::new(Store::new(store::Database::at(&address, 2).unwrap())))
+        .collect();
+    let ingesting = stores.iter().map(|store| {
+        let worker = ingestion::Worker::new(Arc::clone(store), system.settings.clone());
+        async move { worker.run(CallOptions::default(), minute()).await.unwrap() }
+    });
+    let ingested = futures::future::join_all(ingesting).await;
+    assert_eq!(ingested.iter().map(|report| report.records).sum::<u64>(), 900);
+    let embedding = stores.iter().map(|store| {
+        let worker = vectorization::Worker::new(Arc::clone(store), system.settings.clone(), Secrets::new());
+        async move { worker.run(CallOptions::default(), minute()).await.unwrap() }
+    });
+    let reports = futures::future::join_all(embedding).await;
+    assert_eq!(reports.iter().map(|report| report.records).sum::<u64>(), 900);
+    assert_eq!(
+        reports
+            .iter()
+            .map(|report| report.lost_leases + report.failed)
+            .sum::<u64>(),
+        0
+    );
+    assert!(
+        reports.iter().filter(|report| report.records > 0).count() > 1,
+        "they shared the work"
+    );
+    assert_eq!(provider.log().inputs(), 900, "no text was paid for twice");
+    for project in &projects {
+        system.assert_all_embedded_by_fake(project, WIDTH.into()).await;
+    }
+}
