@@ -301,5 +301,5 @@ RETURN coalesce(
     0);
 
 -- The oldest that could be claimed, and capped counts by status.
-CREATE INDEX job_queue_waiting ON cronvec.job_queue (scheduled_for) WHERE status = 'PENDING';
+CREATE INDEX job_queue_waiting ON cronvec.job_queue (held, scheduled_for) WHERE status = 'PENDING';
 CREATE INDEX job_queue_failed ON cronvec.job_queue (id) WHERE status = 'FAILED';

@@ -83,11 +83,11 @@ impl Store {
         loop {
             let moved = self
                 .execute(
-                    "WITH some AS MATERIALIZED (
+                    "WITH next AS MATERIALIZED (
                          SELECT id FROM cronvec.job_queue
                          WHERE project_id = $1 AND status = 'PENDING' AND held <> $2
                          ORDER BY id LIMIT 1000 FOR NO KEY UPDATE)
-                     UPDATE cronvec.job_queue j SET held = $2 FROM some WHERE j.id = some.id",
+                     UPDATE cronvec.job_queue j SET held = $2 FROM next WHERE j.id = next.id",
                     &[(&project_id, Type::INT4), (&paused, Type::BOOL)],
                 )
                 .await?;
