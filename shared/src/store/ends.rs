@@ -39,7 +39,9 @@ impl Store {
                 let due = due_in_lane("job");
                 self.query_opt(
                     &fenced(&format!(
-                        ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job)
+                        ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job),
+                         -- The payload's larger part.
+                         staged AS (DELETE FROM cronvec.staged s USING job WHERE s.job_id = job.id)
                          UPDATE cronvec.job_queue j
                          SET status = CASE WHEN due.more THEN 'PENDING' ELSE 'COMPLETED' END,
                              turn = CASE WHEN due.more AND NOT job.held
