@@ -134,6 +134,14 @@ impl Store {
 
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
+        match self.try_to_retry(id).await {
+            // Someone has just made another job for its lane: now it can be seen, and named.
+            Err(error) if error.is_duplicate() => self.try_to_retry(id).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn try_to_retry(&self, id: i64) -> Result<(), StoreError> {
         let row = self
             .query_opt(
                 "WITH job AS MATERIALIZED (
@@ -143,12 +151,16 @@ impl Store {
                          ON job.job_type = 'VECTORIZE' AND r.job_type = 'VECTORIZE' AND r.space_id = job.space_id
                              AND r.project_id = job.project_id AND r.lane = job.lane
                              AND r.status IN ('PENDING', 'PROCESSING') AND r.id <> job.id
+                 ), project AS MATERIALIZED (
+                     -- A pause or a resumption waits for us.
+                     SELECT p.paused FROM job JOIN cronvec.projects p ON p.id = job.project_id FOR SHARE OF p
                  ), again AS (
                      UPDATE cronvec.job_queue j
                      SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
-                         scheduled_for = clock_timestamp(), held = p.paused,
-                         turn = cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority)
-                     FROM job JOIN cronvec.projects p ON p.id = job.project_id
+                         scheduled_for = clock_timestamp(), held = project.paused,
+                         turn = CASE WHEN NOT project.paused
+                             THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END
+                     FROM job, project
                      WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)
                      RETURNING j.id
                  ), lifted AS (

@@ -62,6 +62,11 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// Someone else has written such a row.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {
