@@ -93,27 +93,31 @@ impl Store {
         let transaction = client.transaction().await?;
         let rows = transaction
             .query_typed(
-                "WITH input AS MATERIALIZED (
+                "WITH known AS MATERIALIZED (
+                     -- A pause or a resumption waits for us: it couldn't see the new jobs.
+                     SELECT * FROM cronvec.projects WHERE name = ANY ($1) ORDER BY id FOR SHARE
+                 ), input AS MATERIALIZED (
                      SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
                          coalesce(i.max_attempts, p.max_attempts, i.max_otherwise) AS max_attempts,
                          coalesce(i.backoff_ms, p.backoff_ms, i.backoff_otherwise) AS backoff_ms,
-                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id
+                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id,
+                         i.delay <= 0 AND NOT p.paused AS in_line
                      FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
                              $8::bytea[], $9::int[], $10::int[]) WITH ORDINALITY
                          AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, max_otherwise,
                              backoff_otherwise, nth)
-                     JOIN cronvec.projects p ON p.name = i.project
+                     JOIN known p ON p.name = i.project
                      ORDER BY i.nth
                  ), bases AS MATERIALIZED (
                      SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', 0, project_id, priority) AS turn
-                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE delay <= 0) AS lines
+                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE in_line) AS lines
                  ), made AS (
                      INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
                          payload, idempotency_key, idempotency_hash, held, scheduled_for, turn)
                      SELECT i.id, 'INGEST_DATA', i.project, i.project_id, i.priority, i.max_attempts, i.backoff_ms,
                          i.payload, i.key, i.hash, i.paused, now() + make_interval(secs => i.delay),
-                         CASE WHEN i.delay <= 0 THEN b.turn - 1
-                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.delay <= 0 ORDER BY i.nth) END
+                         CASE WHEN i.in_line THEN b.turn - 1
+                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.in_line ORDER BY i.nth) END
                      FROM input i LEFT JOIN bases b USING (project_id, priority)
                      ORDER BY i.nth
                      ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
