@@ -142,7 +142,7 @@ CREATE TABLE cronvec.job_queue (
     backoff_ms       int  NOT NULL DEFAULT 10000,
     -- Workers that died holding it since it last got through a slice.
     crashes          int  NOT NULL DEFAULT 0,
-    -- Its place in the line. Null while it isn't due.
+    -- Its place in the line. Null while it isn't due, or held.
     turn             bigint,
     -- Its project is paused.
     held             boolean NOT NULL DEFAULT false,
@@ -166,7 +166,7 @@ CREATE TABLE cronvec.job_queue (
     CONSTRAINT job_queue_status CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')),
     CONSTRAINT job_queue_lease CHECK ((status = 'PROCESSING') = (lease_token IS NOT NULL)
         AND (lease_token IS NULL) = (lease_expires_at IS NULL)),
-    CONSTRAINT job_queue_line CHECK (turn IS NULL OR status = 'PENDING'),
+    CONSTRAINT job_queue_line CHECK (turn IS NULL OR status = 'PENDING' AND NOT held),
     CONSTRAINT job_queue_end CHECK ((status IN ('COMPLETED', 'FAILED', 'CANCELLED')) = (completed_at IS NOT NULL)),
     CONSTRAINT job_queue_payload CHECK (status <> 'COMPLETED' OR payload IS NULL),
     CONSTRAINT job_queue_space CHECK ((job_type = 'INGEST_DATA') = (space_id = 0)),
@@ -176,9 +176,9 @@ CREATE TABLE cronvec.job_queue (
 
 -- Who is due, in the order in which a claim takes them.
 CREATE INDEX job_queue_line ON cronvec.job_queue (job_type, space_id, priority DESC, turn, id)
-    WHERE status = 'PENDING' AND turn IS NOT NULL AND NOT held;
--- The last turn that a project has in a line.
-CREATE INDEX job_queue_turns ON cronvec.job_queue (job_type, project_id, priority DESC, turn)
+    WHERE status = 'PENDING' AND turn IS NOT NULL;
+-- The last turn that a project has in a line, and the claims that are for one project.
+CREATE INDEX job_queue_turns ON cronvec.job_queue (job_type, project_id, space_id, priority DESC, turn, id)
     WHERE status = 'PENDING' AND turn IS NOT NULL;
 -- Who isn't due yet.
 CREATE INDEX job_queue_delayed ON cronvec.job_queue (scheduled_for) WHERE status = 'PENDING' AND turn IS NULL AND NOT held;
@@ -276,28 +276,19 @@ CREATE TABLE cronvec.performance_metrics (
 CREATE INDEX performance_metrics_timestamp ON cronvec.performance_metrics (timestamp);
 
 -- The next turn of a project in a line: behind its own jobs, so that projects take turns, and one behind the head, so
--- that newcomers never keep those in line from theirs.
+-- that newcomers never keep those in line from theirs. Also that of a job which had its slice: behind the whole line
+-- it would stand behind all jobs of a project that has many.
 CREATE FUNCTION cronvec.next_turn(the_type text, the_space int, the_project int, the_priority int) RETURNS bigint
 LANGUAGE sql STABLE
 RETURN greatest(
     (SELECT j.turn + 1 FROM cronvec.job_queue j
-     WHERE j.job_type = the_type AND j.project_id = the_project AND j.priority = the_priority
+     WHERE j.job_type = the_type AND j.project_id = the_project AND j.space_id = the_space AND j.priority = the_priority
          AND j.status = 'PENDING' AND j.turn IS NOT NULL
      ORDER BY j.turn DESC LIMIT 1),
     (SELECT j.turn + 1 FROM cronvec.job_queue j
      WHERE j.job_type = the_type AND j.space_id = the_space AND j.priority = the_priority
-         AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
+         AND j.status = 'PENDING' AND j.turn IS NOT NULL
      ORDER BY j.turn LIMIT 1),
-    0);
-
--- The last turn of a line, for a job that had its slice.
-CREATE FUNCTION cronvec.last_turn(the_type text, the_space int, the_priority int) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN coalesce(
-    (SELECT j.turn + 1 FROM cronvec.job_queue j
-     WHERE j.job_type = the_type AND j.space_id = the_space AND j.priority = the_priority
-         AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
-     ORDER BY j.turn DESC LIMIT 1),
     0);
 
 -- The oldest that could be claimed, and capped counts by status.

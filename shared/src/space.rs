@@ -37,7 +37,10 @@ impl FromStr for ProviderKind {
 
     fn from_str(name: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
-            format!("unknown provider '{name}'; known are {}", Self::ALL.map(Self::as_str).join(", "))
+            format!(
+                "unknown provider '{name}'; known are {}",
+                Self::ALL.map(Self::as_str).join(", ")
+            )
         })
     }
 }
