@@ -9,4 +9,5 @@ mod main_job;
 mod pgbouncer;
 mod process;
 mod provider;
+mod queue;
 mod runtime_api;
