@@ -108,6 +108,17 @@ impl Store {
         }
         let number = |column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
         let left: Vec<i32> = row.get(2);
+        let purged: Vec<String> = row.get(3);
+        if !purged.is_empty() {
+            // They are no longer pending, so that no worker will do it.
+            transaction
+                .execute_typed(
+                    "DELETE FROM cronvec.chunks WHERE space_id IN (SELECT id FROM cronvec.spaces)
+                         AND project_id = $1 AND record_id = ANY ($2)",
+                    &[(&job.project_id, Type::INT4), (&purged, Type::TEXT_ARRAY)],
+                )
+                .await?;
+        }
         let saved = number(1);
         let ingested = Ingested {
             saved,
@@ -189,7 +200,7 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     ON CONFLICT ON CONSTRAINT records_pkey DO NOTHING
     RETURNING id
 ), older AS MATERIALIZED (
-    SELECT i.*, t.content_hash <> i.hash AS new_text, t.metadata <> i.metadata::jsonb AS new_metadata,
+    SELECT i.*, t.content_hash <> i.hash AS new_text, t.content_hash = '' AS was_deleted, t.metadata <> i.metadata::jsonb AS new_metadata,
         t.embed AS was_embedded
     FROM there t JOIN input i ON i.id = t.id
     WHERE (t.accepted, t.position) < ($1, i.line)
@@ -214,7 +225,8 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     WHERE $9 AND p.id = $3 AND s.space_id IS NOT NULL
     ORDER BY due.id, s.space_id
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
-        priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
+        priority = greatest(w.priority, excluded.priority), not_before = excluded.not_before, attempts = 0,
+        operation = excluded.operation
 ), unmarked AS (
     DELETE FROM cronvec.pending w USING older o
     WHERE NOT $9 AND o.new_text AND w.project_id = $3 AND w.record_id = o.id
@@ -223,4 +235,5 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM job),
     (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
     ARRAY(SELECT i.line FROM input i
-          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id))";
+          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id)),
+    ARRAY(SELECT id FROM older WHERE was_deleted AND NOT $9)";
