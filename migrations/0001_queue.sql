@@ -57,7 +57,8 @@ CREATE TABLE cronvec.records (
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT records_pkey PRIMARY KEY (project_id, id),
-    CONSTRAINT records_id_length CHECK (length(id) BETWEEN 1 AND 1000),
+    -- An index entry has 2,704 bytes at most.
+    CONSTRAINT records_id_length CHECK (length(id) BETWEEN 1 AND 1000 AND octet_length(id) <= 2000),
     CONSTRAINT records_bucket CHECK (bucket BETWEEN 0 AND 63),
     CONSTRAINT records_tombstone CHECK ((content IS NULL) = (content_hash = ''::bytea))
 ) WITH (fillfactor = 90);
