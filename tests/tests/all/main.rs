@@ -4,6 +4,7 @@
 
 mod conditions;
 mod database;
+mod ingestion;
 mod local;
 mod main_job;
 mod pgbouncer;
