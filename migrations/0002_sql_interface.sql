@@ -116,7 +116,10 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM quarantined_records q WHERE q.project_id = the_project AND q.record_id = delete_record.id;
-    -- A worker purges what is left of it.
+    -- Its old text isn't shown again, should the record come back before a worker has purged what is left of it.
+    DELETE FROM embedded e
+        WHERE e.project_id = the_project AND e.record_id = delete_record.id
+            AND e.space_id IN (SELECT unnest(ARRAY[live_space, next_space]) FROM projects WHERE projects.id = the_project);
     INSERT INTO pending AS p (space_id, project_id, record_id, bucket)
         SELECT s.space_id, the_project, delete_record.id, old.bucket
         FROM projects, unnest(ARRAY[live_space, next_space]) AS s (space_id)

@@ -143,8 +143,8 @@ impl<'a> IngestJob<'a> {
         Ok(Step::Went { records })
     }
 
-    /// Stores lines and moves the job on to `next`. A batch that has to wait for someone is tried by halves, down to
-    /// the record that is held.
+    /// Stores lines and moves the job on to `next`. A batch that has to wait for someone, or that the database refuses,
+    /// is tried by halves, down to the record that is to blame.
     async fn store_lines(
         &mut self,
         lines: &[(i32, Vec<u8>)],
@@ -167,7 +167,7 @@ impl<'a> IngestJob<'a> {
         };
         let mut parts: Vec<&[(i32, Record)]> = vec![&records];
         let mut stored = Ingested::default();
-        let mut rejections_left: &[Rejection] = &rejections;
+        let mut rejected = 0;
         let mut waits = 0;
         while let Some(mut part) = parts.pop() {
             if !part.is_empty() && (waits > WAITS_PER_BATCH || (waits > 0 && !self.clock.has_time_to_write())) {
@@ -182,7 +182,7 @@ impl<'a> IngestJob<'a> {
             let total = self.payload.total;
             let batch = IngestBatch {
                 records: part,
-                rejections: rejections_left,
+                rejections: &rejections,
                 embed: self.payload.generate_embeddings,
                 priority: self.payload.priority,
             };
@@ -212,20 +212,29 @@ impl<'a> IngestJob<'a> {
                 Ok(ingested) => {
                     self.saved += ingested.saved;
                     self.skipped += ingested.skipped;
-                    self.rejected += rejections_left.len() as u64;
+                    rejected += rejections.len() as u64;
+                    self.rejected += rejections.len() as u64;
+                    rejections.clear();
                     stored.saved += ingested.saved;
                     stored.skipped += ingested.skipped;
                     stored.left.extend(&ingested.left);
-                    rejections_left = &[];
                     self.cursor = so_far;
                 }
-                Err(error) if error.is_lock_timeout() => {
-                    waits += 1;
+                Err(error) if error.is_lock_timeout() || error.is_value_refused() => {
+                    waits += usize::from(error.is_lock_timeout());
                     match part {
                         [] => return Err(error),
-                        [(line, _)] => {
-                            // This one is held: the rest of the batch goes on without it.
-                            stored.left.push(*line);
+                        [(line, record)] => {
+                            // The rest of the batch goes on without this one.
+                            if error.is_lock_timeout() {
+                                stored.left.push(*line);
+                            } else {
+                                rejections.push(Rejection {
+                                    line: *line,
+                                    id: Some(record.id.clone()),
+                                    reason: error.to_string(),
+                                });
+                            }
                             if is_last {
                                 parts.push(&[]);
                             }
@@ -240,7 +249,7 @@ impl<'a> IngestJob<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(stored.saved + stored.skipped + rejections.len() as u64)
+        Ok(stored.saved + stored.skipped + rejected)
     }
 
     async fn current_piece(&mut self) -> Result<Option<&Piece>, StoreError> {

@@ -14,10 +14,15 @@ const CLAIM: &str = include_str!("claim.sql");
 const ONE_PROJECT: &str = "j.project_id = $7";
 const ANY_PROJECT: &str = "$7::int IS NULL";
 
-/// While the number of a project's lanes changes, jobs of the old number finish first.
+/// While the number of a project's lanes changes, no job is claimed beside one that counts otherwise: it waits for those
+/// that are held, and for older ones in line, or two claims at once would take one of each. `OFFSET` keeps the planner
+/// from joining the whole line with itself: this is looked up job by job.
 const LANES_AGREE: &str = "NOT EXISTS (
     SELECT FROM cronvec.job_queue o
-    WHERE o.status = 'PROCESSING' AND o.project_id = j.project_id AND o.space_id = j.space_id AND o.lanes <> j.lanes)";
+    WHERE o.job_type = 'VECTORIZE' AND o.status IN ('PENDING', 'PROCESSING')
+        AND o.space_id = j.space_id AND o.project_id = j.project_id
+        AND o.lanes <> j.lanes AND (o.status = 'PROCESSING' OR o.id < j.id)
+    OFFSET 0)";
 
 /// A space that the caller can serve, and the endpoint that it would ask.
 #[derive(Debug, Clone)]
@@ -82,7 +87,7 @@ impl Store {
                  FROM due
              )
              UPDATE cronvec.job_queue j
-             SET turn = n.nth + cronvec.next_turn(n.job_type, n.project_id, n.priority)
+             SET turn = n.nth + cronvec.next_turn(n.job_type, n.space_id, n.project_id, n.priority)
              FROM numbered n WHERE j.id = n.id",
             &[],
         )
@@ -94,10 +99,11 @@ impl Store {
 /// The text of the claim, for `EXPLAIN` too.
 pub fn claim_statement(job_type: JobType, of_one_project: bool) -> String {
     let project = if of_one_project { ONE_PROJECT } else { ANY_PROJECT };
-    match job_type {
-        JobType::IngestData => CLAIM.replace("/*only*/", project),
-        JobType::Vectorize => CLAIM.replace("/*only*/", &format!("{project} AND {LANES_AGREE}")),
-    }
+    let only = match job_type {
+        JobType::IngestData => project.to_owned(),
+        JobType::Vectorize => format!("{project} AND {LANES_AGREE}"),
+    };
+    CLAIM.replace("/*project*/", project).replace("/*only*/", &only)
 }
 
 fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {

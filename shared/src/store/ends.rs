@@ -40,11 +40,12 @@ impl Store {
                 self.query_opt(
                     &fenced(&format!(
                         ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job),
-                         cleared AS (DELETE FROM cronvec.staged s USING job, due WHERE s.job_id = job.id AND NOT due.more)
+                         -- The payload's larger part.
+                         staged AS (DELETE FROM cronvec.staged s USING job, due WHERE s.job_id = job.id AND NOT due.more)
                          UPDATE cronvec.job_queue j
                          SET status = CASE WHEN due.more THEN 'PENDING' ELSE 'COMPLETED' END,
                              turn = CASE WHEN due.more AND NOT job.held
-                                 THEN cronvec.next_turn(job.job_type, job.project_id, job.priority) END,
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
                              scheduled_for = CASE WHEN due.more THEN clock_timestamp() ELSE job.scheduled_for END,
                              payload = CASE WHEN due.more THEN job.payload END,
                              cursor = CASE WHEN due.more THEN job.cursor END,
@@ -66,7 +67,7 @@ impl Store {
                         " UPDATE cronvec.job_queue j
                          SET status = 'PENDING', scheduled_for = clock_timestamp(),
                              turn = CASE WHEN NOT job.held
-                                 THEN cronvec.next_turn(job.job_type, job.project_id, job.priority) END,
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
                              active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
                              attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
                              crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END

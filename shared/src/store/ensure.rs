@@ -57,18 +57,45 @@ impl Store {
                      UPDATE cronvec.job_queue j
                      SET priority = waiting.priority, lanes = waiting.lanes,
                          turn = CASE WHEN j.turn IS NOT NULL
-                             THEN cronvec.next_turn('VECTORIZE', j.project_id, waiting.priority) END
+                             THEN cronvec.next_turn('VECTORIZE', j.space_id, j.project_id, waiting.priority) END
                      FROM waiting WHERE j.id = waiting.id AND j.status = 'PENDING'
+                 ), obsolete AS MATERIALIZED (
+                     -- Of lanes that the project has no more; those that it has cover their records.
+                     SELECT j.id
+                     FROM pairs
+                     JOIN cronvec.projects p ON p.id = pairs.project_id
+                     JOIN cronvec.job_queue j
+                         ON j.job_type = 'VECTORIZE' AND j.status IN ('PENDING', 'PROCESSING')
+                             AND j.space_id = pairs.space_id AND j.project_id = pairs.project_id AND j.lane >= p.lanes
+                     WHERE j.status = 'PENDING'
+                     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+                 ), ended AS (
+                     UPDATE cronvec.job_queue j
+                     SET status = 'COMPLETED', completed_at = clock_timestamp(), turn = NULL, payload = NULL,
+                         result = jsonb_build_object('activeMs', j.active_ms)
+                     FROM obsolete WHERE j.id = obsolete.id
+                 ), lacking AS MATERIALIZED (
+                     SELECT due.*,
+                         -- A project's lanes take turns with other projects, not only with each other.
+                         row_number() OVER (PARTITION BY due.space_id, due.project_id, due.priority ORDER BY due.lane) - 1
+                             AS nth
+                     FROM due
+                     WHERE NOT EXISTS (
+                         SELECT FROM active a
+                         WHERE a.space_id = due.space_id AND a.project_id = due.project_id AND a.lane = due.lane)
+                 ), unpaused AS MATERIALIZED (
+                     -- Against a pause at this moment, which couldn't see the new job.
+                     SELECT p.id FROM cronvec.projects p
+                     WHERE p.id IN (SELECT project_id FROM lacking) AND NOT p.paused
+                     ORDER BY p.id FOR SHARE SKIP LOCKED
                  ), made AS (
                      INSERT INTO cronvec.job_queue (job_type, project, project_id, space_id, lane, lanes, priority,
                          max_attempts, backoff_ms, turn)
                      SELECT 'VECTORIZE', due.name, due.project_id, due.space_id, due.lane, due.lanes, due.priority,
                          due.max_attempts, due.backoff_ms,
-                         cronvec.next_turn('VECTORIZE', due.project_id, due.priority)
-                     FROM due
-                     WHERE NOT EXISTS (
-                         SELECT FROM active a
-                         WHERE a.space_id = due.space_id AND a.project_id = due.project_id AND a.lane = due.lane)
+                         due.nth + cronvec.next_turn('VECTORIZE', due.space_id, due.project_id, due.priority)
+                     FROM lacking due
+                     JOIN unpaused ON unpaused.id = due.project_id
                      ORDER BY due.space_id, due.project_id, due.lane
                      ON CONFLICT (space_id, project_id, lane)
                          WHERE job_type = 'VECTORIZE' AND status IN ('PENDING', 'PROCESSING') DO NOTHING

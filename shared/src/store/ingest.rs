@@ -108,6 +108,17 @@ impl Store {
         }
         let number = |column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
         let left: Vec<i32> = row.get(2);
+        let purged: Vec<String> = row.get(3);
+        if !purged.is_empty() {
+            // They are no longer pending, so that no worker will do it.
+            transaction
+                .execute_typed(
+                    "DELETE FROM cronvec.chunks WHERE space_id IN (SELECT id FROM cronvec.spaces)
+                         AND project_id = $1 AND record_id = ANY ($2)",
+                    &[(&job.project_id, Type::INT4), (&purged, Type::TEXT_ARRAY)],
+                )
+                .await?;
+        }
         let saved = number(1);
         let ingested = Ingested {
             saved,
@@ -229,7 +240,8 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     WHERE $9 AND p.id = $3 AND s.space_id IS NOT NULL
     ORDER BY due.id, s.space_id
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
-        priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
+        priority = greatest(w.priority, excluded.priority), not_before = excluded.not_before, attempts = 0,
+        operation = excluded.operation
 ), hidden AS (
     -- Of a record that was deleted and comes back without vectors nothing old is shown.
     DELETE FROM cronvec.embedded e USING cronvec.projects p
@@ -242,4 +254,5 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM job),
     (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
     ARRAY(SELECT i.line FROM input i
-          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id))";
+          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id)),
+    ARRAY(SELECT id FROM older WHERE was_deleted AND NOT $9)";

@@ -70,6 +70,20 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
 
+    /// A value that the server can't store: a number out of its range, a key too long for an index. The same again
+    /// whenever it is tried.
+    pub fn is_value_refused(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        error
+            .code()
+            .is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")) || *code == SqlState::CHECK_VIOLATION)
+    }
+
+    /// Someone else has written such a row.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {

@@ -13,4 +13,5 @@ mod pooler;
 mod process;
 mod provider;
 mod provider_failures;
+mod queue;
 mod runtime_api;
