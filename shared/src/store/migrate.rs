@@ -256,10 +256,19 @@ async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreErr
     Ok(row.get(0))
 }
 
+/// The first 8 hexadecimal digits of the SHA-256 of all migrations.
+pub fn fingerprint() -> String {
+    let all: String = MIGRATIONS.iter().map(checksum).collect();
+    let mut digits = hexadecimal(&all);
+    digits.truncate(8);
+    digits
+}
+
 fn checksum(migration: &Migration) -> String {
+    hexadecimal(migration.sql)
+}
+
+fn hexadecimal(text: &str) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(migration.sql)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
