@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cleanup;
 mod conditions;
 mod database;
 mod ingestion;
 mod local;
 mod main_job;
+mod order_of_acceptance;
 mod pgbouncer;
 mod process;
 mod provider;
