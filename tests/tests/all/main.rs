@@ -14,3 +14,4 @@ mod process;
 mod provider;
 mod queue;
 mod runtime_api;
+mod schema;
