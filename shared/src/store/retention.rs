@@ -66,7 +66,9 @@ impl Store {
                 self.execute(
                     "WITH old AS MATERIALIZED (
                          SELECT r.project_id, r.id FROM cronvec.records r
-                         WHERE r.content IS NULL AND r.updated_at < now() - interval '1 day'
+                         WHERE r.content IS NULL
+                             -- A job may have its number and not be committed yet: nobody enqueues for so long.
+                             AND r.updated_at < now() - interval '10 minutes'
                              AND r.accepted < coalesce(
                                  (SELECT min(j.id) FROM cronvec.job_queue j
                                   WHERE j.job_type = 'INGEST_DATA' AND j.status <> 'COMPLETED'),

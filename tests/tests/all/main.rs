@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cleanup;
 mod cli;
 mod conditions;
 mod database;
+mod ingestion;
 mod lambda;
 mod local;
 mod main_job;
+mod order_of_acceptance;
 mod pgbouncer;
 mod pooler;
 mod process;
@@ -15,3 +18,4 @@ mod provider;
 mod provider_failures;
 mod queue;
 mod runtime_api;
+mod schema;
