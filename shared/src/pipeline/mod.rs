@@ -8,6 +8,7 @@
 mod batch;
 mod clock;
 mod prepare;
+mod rests;
 mod run;
 mod send;
 mod served;
@@ -51,6 +52,7 @@ pub struct Invocation {
     /// One permit an input between its reading and its writing: reading ahead goes no further.
     room: Arc<Semaphore>,
     texts: texts::TextsInFlight,
+    rests: rests::Rests,
 }
 
 impl Invocation {
@@ -65,6 +67,7 @@ impl Invocation {
             requests: Semaphore::new(bounds.concurrent_requests),
             room: Arc::new(Semaphore::new(room)),
             texts: texts::TextsInFlight::default(),
+            rests: rests::Rests::default(),
         }
     }
 

@@ -94,6 +94,15 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     if run.has_ended() || invocation.is_stopped() {
         return Err(Failure::OutOfTime);
     }
+    // Another job, or another worker, was told to rest since this one was claimed.
+    if invocation
+        .rests
+        .holds(&invocation.store, run.served.provider.endpoint())
+        .await
+    {
+        run.end(Trouble::Provider);
+        return Err(Failure::OutOfTime);
+    }
     let Some(left) = invocation.clock.time_for_request() else {
         return Err(Failure::OutOfTime);
     };
@@ -203,6 +212,9 @@ async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
         }
     };
     let endpoint = run.served.provider.endpoint();
+    // Before the row is written, so that nobody goes on asking meanwhile.
+    run.end(Trouble::Provider);
+    run.invocation.rests.begin(endpoint, rest).await;
     tracing::warn!(
         provider.endpoint = endpoint,
         pause.seconds = rest.as_secs(),
@@ -218,7 +230,6 @@ async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
     {
         tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");
     }
-    run.end(Trouble::Provider);
     give_up(run, inputs);
 }
 
