@@ -8,6 +8,7 @@
 mod batch;
 mod clock;
 mod prepare;
+mod rests;
 mod run;
 mod send;
 mod served;
@@ -16,9 +17,8 @@ mod texts;
 mod verdict;
 mod writer;
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -52,8 +52,7 @@ pub struct Invocation {
     /// One permit an input between its reading and its writing: reading ahead goes no further.
     room: Arc<Semaphore>,
     texts: Arc<texts::TextsInFlight>,
-    /// Endpoints that asked for a rest in this invocation.
-    resting: Mutex<HashSet<String>>,
+    rests: rests::Rests,
 }
 
 impl Invocation {
@@ -68,22 +67,8 @@ impl Invocation {
             requests: Semaphore::new(bounds.concurrent_requests),
             room: Arc::new(Semaphore::new(room)),
             texts: Arc::default(),
-            resting: Mutex::default(),
+            rests: rests::Rests::default(),
         }
-    }
-
-    fn rest(&self, endpoint: &str) {
-        self.resting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(endpoint.to_owned());
-    }
-
-    fn rests(&self, endpoint: &str) -> bool {
-        self.resting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(endpoint)
     }
 
     pub fn is_stopped(&self) -> bool {

@@ -157,12 +157,6 @@ impl Run {
             self.shared.end(Trouble::Deadline);
             return Ok(0);
         }
-        let endpoint = self.shared.served.provider.endpoint();
-        if !invocation.store.pauses(Some(&[endpoint])).await?.is_empty() {
-            // Another worker was told so.
-            self.shared.end(Trouble::Provider);
-            return Ok(0);
-        }
         let slice = invocation
             .store
             .read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE)

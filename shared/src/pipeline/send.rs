@@ -94,8 +94,12 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     if run.has_ended() || invocation.is_stopped() {
         return Err(Failure::OutOfTime);
     }
-    if invocation.rests(run.served.provider.endpoint()) {
-        // Another job of this invocation was told so.
+    // Another job, or another worker, was told to rest since this one was claimed.
+    if invocation
+        .rests
+        .holds(&invocation.store, run.served.provider.endpoint())
+        .await
+    {
         run.end(Trouble::Provider);
         return Err(Failure::OutOfTime);
     }
@@ -201,7 +205,9 @@ async fn end(run: &Shared, verdict: Verdict) {
         }
     };
     let endpoint = run.served.provider.endpoint();
-    run.invocation.rest(endpoint);
+    // Before the row is written, so that nobody goes on asking meanwhile.
+    run.end(Trouble::Provider);
+    run.invocation.rests.begin(endpoint, rest).await;
     tracing::warn!(
         provider.endpoint = endpoint,
         pause.seconds = rest.as_secs(),
@@ -217,5 +223,4 @@ async fn end(run: &Shared, verdict: Verdict) {
     {
         tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");
     }
-    run.end(Trouble::Provider);
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::{Answer, Log, Provider};
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute};
@@ -324,6 +325,63 @@ async fn retry_after_pauses_that_endpoint_for_so_long_and_another_goes_on() {
 }
 
 #[tokio::test]
+async fn a_pause_is_kept_by_the_workers_that_hold_jobs_already() {
+    let (provider, system) = with_records(0).await;
+    system.create_project("other").await;
+    for n in 0..1000 {
+        system.put("other", &id(n), &text(n)).await;
+    }
+    provider.set_latency(Duration::from_millis(200));
+    let only = |project: &str| CallOptions {
+        project: Some(project.to_owned()),
+        ..CallOptions::default()
+    };
+    let other = system.vectorize_with(only("other"), minute());
+    let throttled = async {
+        provider.wait_open(4).await;
+        system.put(PROJECT, "a", "the text that is too much").await;
+        provider.answer_containing("too much", Answer::throttled(7));
+        system.vectorize_with(only(PROJECT), minute()).await
+    };
+    let (other, throttled) = tokio::join!(other, throttled);
+    assert_eq!(
+        (throttled.records, throttled.stopped_because),
+        (0, StoppedBecause::Provider)
+    );
+    assert_eq!(
+        (other.failed, other.stopped_because, other.remaining),
+        (0, StoppedBecause::Provider, true)
+    );
+    assert!((1..1000).contains(&other.records), "{other:?}");
+    assert_nobody_is_charged(&system, 1001 - i64::try_from(other.records).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_pause_holds_for_the_other_jobs_of_the_same_worker_at_once() {
+    let (provider, system) = with_records(300).await;
+    system.create_project("other").await;
+    for n in 300..600 {
+        system.put("other", &id(n), &text(n)).await;
+    }
+    provider.answer_next(1, Answer::throttled(7));
+    let gate = provider.hold();
+    let pass = system.vectorize();
+    let test = async {
+        provider.wait_open(4).await;
+        gate.pass(1);
+        eventually("the endpoint rests", || async {
+            system.count("SELECT count(*) FROM cronvec.provider_pauses").await == 1
+        })
+        .await;
+        gate.release();
+    };
+    let (report, ()) = tokio::join!(pass, test);
+    assert_eq!((report.failed, report.stopped_because), (0, StoppedBecause::Provider));
+    let asked = provider.log().requests.len();
+    assert!(asked <= 6, "{asked} requests, of which four were under way");
+}
+
+#[tokio::test]
 async fn what_only_a_person_can_mend_opens_the_circuit() {
     for (answer, message) in [
         (insufficient_quota(), "HTTP 429: you exceeded your current quota"),
@@ -370,7 +428,7 @@ async fn a_429_that_comes_after_it_does_not_hide_what_a_person_must_mend() {
     let test = async {
         provider.wait_open(2).await;
         gate.pass(1);
-        cronvec_tests::conditions::eventually("the circuit is open", || async {
+        eventually("the circuit is open", || async {
             system.count("SELECT count(*) FROM cronvec.provider_pauses").await == 1
         })
         .await;
