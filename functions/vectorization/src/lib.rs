@@ -97,10 +97,6 @@ impl Worker {
         };
         let embedding = &self.settings.embedding;
         let served = ServedSpaces::load(&self.store, embedding, &self.secrets).await?;
-        let backoff_ms = i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX);
-        self.store
-            .ensure_vectorize_jobs(embedding.max_attempts, backoff_ms)
-            .await?;
         let invocation = Arc::new(Invocation::new(
             Arc::clone(&self.store),
             Clock::until(deadline),
@@ -117,6 +113,8 @@ impl Worker {
             project_id,
             slots: self.settings.queue.vectorize_jobs,
             max_records: options.max_records,
+            max_attempts: embedding.max_attempts,
+            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
         }
         .run()
         .await

@@ -18,6 +18,9 @@ pub(crate) struct Pass {
     pub project_id: Option<i32>,
     pub slots: usize,
     pub max_records: Option<u64>,
+    /// Of new jobs.
+    pub max_attempts: i32,
+    pub backoff_ms: i32,
 }
 
 /// What the slots tell the pass.
@@ -26,8 +29,10 @@ struct Seen {
     jobs: Mutex<HashSet<i64>>,
     provider_trouble: std::sync::atomic::AtomicBool,
     out_of_time: std::sync::atomic::AtomicBool,
-    /// Jobs that got somewhere and went back into the line.
+    /// Jobs of this round that got somewhere and went back into the line.
     continuing: AtomicU64,
+    /// Claims of this round.
+    claimed: AtomicU64,
 }
 
 impl Pass {
@@ -53,10 +58,13 @@ impl Pass {
     }
 
     /// A round ends when nothing can be claimed and everything is written; a job that has new work by then gets
-    /// another.
+    /// another. A record that is written while its job ends found an active job and is seen by none: who ended jobs
+    /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        self.ensure_jobs().await?;
         loop {
             seen.continuing.store(0, Ordering::Relaxed);
+            seen.claimed.store(0, Ordering::Relaxed);
             let mut slots = JoinSet::new();
             for _ in 0..self.slots.max(1) {
                 slots.spawn(Arc::clone(&self).slot(Arc::clone(&seen), Arc::clone(&left)));
@@ -67,10 +75,19 @@ impl Pass {
                 outcome = outcome.and(ended.and_then(|ended| ended));
             }
             outcome?;
-            if seen.continuing.load(Ordering::Relaxed) == 0 || self.must_end(&seen, &left) {
+            let (continuing, claimed) = (&seen.continuing, &seen.claimed);
+            if self.must_end(&seen, &left) || claimed.load(Ordering::Relaxed) == 0 {
+                return Ok(());
+            }
+            if continuing.load(Ordering::Relaxed) == 0 && self.ensure_jobs().await? == 0 {
                 return Ok(());
             }
         }
+    }
+
+    async fn ensure_jobs(&self) -> Result<u64, StoreError> {
+        let store = &self.invocation.store;
+        store.ensure_vectorize_jobs(self.max_attempts, self.backoff_ms).await
     }
 
     fn must_end(&self, seen: &Seen, left: &AtomicU64) -> bool {
@@ -165,8 +182,10 @@ impl Pass {
             worker: crate::NAME,
             project_id: self.project_id,
         };
-        let job = self.invocation.store.claim_jobs(&wish).await?.pop();
+        let idle = self.invocation.idle_jobs();
+        let job = self.invocation.store.claim_jobs_besides(&wish, &idle).await?.pop();
         if let Some(job) = &job {
+            seen.claimed.fetch_add(1, Ordering::Relaxed);
             seen.jobs
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

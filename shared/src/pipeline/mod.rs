@@ -17,8 +17,9 @@ mod texts;
 mod verdict;
 mod writer;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -53,6 +54,8 @@ pub struct Invocation {
     room: Arc<Semaphore>,
     texts: Arc<texts::TextsInFlight>,
     rests: rests::Rests,
+    /// Jobs whose slice moved nothing: another invocation may find more to do.
+    idle_jobs: Mutex<HashSet<i64>>,
 }
 
 impl Invocation {
@@ -68,7 +71,19 @@ impl Invocation {
             room: Arc::new(Semaphore::new(room)),
             texts: Arc::default(),
             rests: rests::Rests::default(),
+            idle_jobs: Mutex::default(),
         }
+    }
+
+    /// Jobs that this invocation is through with, whatever is due in their lanes.
+    pub fn idle_jobs(&self) -> Vec<i64> {
+        let jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().copied().collect()
+    }
+
+    fn note_idle(&self, job_id: i64) {
+        let mut jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.insert(job_id);
     }
 
     pub fn is_stopped(&self) -> bool {

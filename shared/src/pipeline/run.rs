@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -25,8 +25,6 @@ use crate::store::vectors::NewChunk;
 const BYTES_PER_SLICE: i64 = 4 << 20;
 /// Counting what is due stops here; it is for a progress bar.
 const COUNT_CAP: i64 = 10_000;
-/// A job whose slice moved nothing waits so long.
-const NOTHING_MOVED: Duration = Duration::from_secs(5);
 
 /// Why a run ended before its work did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,16 +280,19 @@ impl Run {
         if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
+        // A text that was changed under us moves nothing, and a row that a user holds doesn't; asking for them again at
+        // once would pay for the same answers over and over. Not the job waits, which may get new records any moment:
+        // this invocation leaves it be. Said before the job's end, after which anyone may claim it.
         let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
+        if !moved {
+            shared.invocation.note_idle(shared.job.lease.job_id);
+        }
         let trouble = shared.trouble.get().cloned();
         let end = match &trouble {
             Some(Trouble::LeaseLost | Trouble::Database(_)) => None,
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
             Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released { progressed: moved }),
             None if !at_end => Some(End::Released { progressed: moved }),
-            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
-                Some(End::Snoozed { delay: NOTHING_MOVED })
-            }
             None => Some(End::Completed {
                 result: shared.result(),
             }),

@@ -19,8 +19,6 @@ use crate::store::vectors::{Charge, Holding, NewChunk};
 const CHUNKS_PER_WRITE: usize = 400;
 /// A lease that no write renewed for so long is renewed by itself.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
-/// A record whose row someone else holds is left alone for so long.
-const BUSY_DELAY: Duration = Duration::from_secs(5);
 
 /// Something to write.
 pub(super) enum Item {
@@ -113,9 +111,6 @@ async fn write_parts(
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
         Tally::add(&tally.passed_over, written.passed_over);
-        if !written.busy.is_empty() {
-            store.defer_records(&run.job, &written.busy, BUSY_DELAY).await?;
-        }
     }
     if !charges.is_empty() {
         {

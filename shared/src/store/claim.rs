@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::{Store, StoreError};
+use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, JobType, Lease};
 
 const CLAIM: &str = include_str!("claim.sql");
@@ -23,6 +23,9 @@ const LANES_AGREE: &str = "NOT EXISTS (
         AND o.space_id = j.space_id AND o.project_id = j.project_id
         AND o.lanes <> j.lanes AND (o.status = 'PROCESSING' OR o.id < j.id)
     OFFSET 0)";
+
+/// Jobs that stay in the line.
+const NOT_LEFT: &str = "j.id <> ALL ($8)";
 
 /// A space that the caller can serve, and the endpoint that it would ask.
 #[derive(Debug, Clone)]
@@ -47,6 +50,11 @@ impl Store {
     /// Leases the jobs whose turn it is: those of dead workers first, then by priority, projects taking turns, each
     /// tenth pick a lower priority's.
     pub async fn claim_jobs(&self, wish: &ClaimWish<'_>) -> Result<Vec<ClaimedJob>, StoreError> {
+        self.claim_jobs_besides(wish, &[]).await
+    }
+
+    /// The same, leaving some in the line.
+    pub async fn claim_jobs_besides(&self, wish: &ClaimWish<'_>, left: &[i64]) -> Result<Vec<ClaimedJob>, StoreError> {
         let (spaces, endpoints): (Vec<i32>, Vec<&str>) = match wish.job_type {
             JobType::IngestData => (vec![0], vec![""]),
             JobType::Vectorize => wish
@@ -56,20 +64,22 @@ impl Store {
                 .unzip(),
         };
         self.promote_due_jobs().await?;
-        let rows = self
-            .query_along_index(
-                &claim_statement(wish.job_type, wish.project_id.is_some()),
-                &[
-                    (&wish.job_type.as_str(), Type::TEXT),
-                    (&spaces, Type::INT4_ARRAY),
-                    (&endpoints, Type::TEXT_ARRAY),
-                    (&i64::try_from(wish.limit).unwrap_or(i64::MAX), Type::INT8),
-                    (&wish.lease.as_secs_f64(), Type::FLOAT8),
-                    (&wish.worker, Type::TEXT),
-                    (&wish.project_id, Type::INT4),
-                ],
-            )
-            .await?;
+        let (job_type, limit) = (wish.job_type.as_str(), i64::try_from(wish.limit).unwrap_or(i64::MAX));
+        let lease = wish.lease.as_secs_f64();
+        let mut params: Vec<Param<'_>> = vec![
+            (&job_type, Type::TEXT),
+            (&spaces, Type::INT4_ARRAY),
+            (&endpoints, Type::TEXT_ARRAY),
+            (&limit, Type::INT8),
+            (&lease, Type::FLOAT8),
+            (&wish.worker, Type::TEXT),
+            (&wish.project_id, Type::INT4),
+        ];
+        if !left.is_empty() {
+            params.push((&left, Type::INT8_ARRAY));
+        }
+        let statement = statement(wish.job_type, wish.project_id.is_some(), !left.is_empty());
+        let rows = self.query_along_index(&statement, &params).await?;
         rows.iter().map(|row| claimed(row, wish.job_type)).collect()
     }
 
@@ -98,12 +108,21 @@ impl Store {
 
 /// The text of the claim, for `EXPLAIN` too.
 pub fn claim_statement(job_type: JobType, of_one_project: bool) -> String {
+    statement(job_type, of_one_project, false)
+}
+
+fn statement(job_type: JobType, of_one_project: bool, leaving_some: bool) -> String {
     let project = if of_one_project { ONE_PROJECT } else { ANY_PROJECT };
-    let only = match job_type {
-        JobType::IngestData => project.to_owned(),
-        JobType::Vectorize => format!("{project} AND {LANES_AGREE}"),
-    };
-    CLAIM.replace("/*project*/", project).replace("/*only*/", &only)
+    let mut only = vec![project];
+    if job_type == JobType::Vectorize {
+        only.push(LANES_AGREE);
+    }
+    if leaving_some {
+        only.push(NOT_LEFT);
+    }
+    CLAIM
+        .replace("/*project*/", project)
+        .replace("/*only*/", &only.join(" AND "))
 }
 
 fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {

@@ -9,12 +9,13 @@ use super::{Store, StoreError};
 use crate::job::{ClaimedJob, End, Ended, JobStatus, Lease, Progress};
 
 /// The fence. It locks the job's row, so that whoever would take the job over waits for this statement's end, and if
-/// someone changed the row meanwhile PostgreSQL looks at it again. An `EXISTS` wouldn't: it sees a snapshot.
+/// someone changed the row meanwhile PostgreSQL looks at it again. An `EXISTS` wouldn't: it sees a snapshot. The time is
+/// looked at when the row is locked: a row that was only held by someone isn't looked at again by itself.
 /// $1 is the job, $2 the token.
-pub(super) const FENCE: &str = "job AS MATERIALIZED (
-    SELECT j.* FROM cronvec.job_queue j
-    WHERE j.id = $1 AND j.lease_token = $2 AND j.lease_expires_at > clock_timestamp()
-    FOR NO KEY UPDATE)";
+pub(super) const FENCE: &str = "mine AS MATERIALIZED (
+    SELECT j.* FROM cronvec.job_queue j WHERE j.id = $1 AND j.lease_token = $2 FOR NO KEY UPDATE
+), job AS MATERIALIZED (
+    SELECT * FROM mine WHERE lease_expires_at > clock_timestamp())";
 
 /// How long a FAILED job keeps its lane before a new one is made.
 const FAILED_HOLD: &str = "1 hour";

@@ -12,6 +12,9 @@ use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
 use crate::record::ContentHash;
 
+/// A record whose row someone else holds is left alone for so long.
+const BUSY_DELAY: &str = "5 seconds";
+
 /// A chunk on its way into the database.
 #[derive(Clone, Debug)]
 pub struct NewChunk {
@@ -35,8 +38,6 @@ pub struct Written {
     pub complete: u64,
     /// Records that were let be: their text changed meanwhile, or someone else holds their row.
     pub passed_over: u64,
-    /// Of these, the ones that someone else holds.
-    pub busy: Vec<String>,
 }
 
 /// A record that failed by its own fault.
@@ -188,7 +189,6 @@ impl Store {
             stored: count(row.get(1))?,
             complete: count(row.get(2))?,
             passed_over: (record_ids.len() as u64).saturating_sub(locked),
-            busy: row.get(4),
         })
     }
 
@@ -314,32 +314,6 @@ impl Store {
             to_retry: count(row.get(2))?,
         })
     }
-
-    /// Leaves records that someone else holds to a later slice; charges nobody.
-    pub async fn defer_records(&self, job: &ClaimedJob, ids: &[String], delay: Duration) -> Result<(), StoreError> {
-        self.execute(
-            &format!(
-                "WITH {FENCE}, free AS MATERIALIZED (
-                     SELECT w.record_id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
-                     CROSS JOIN LATERAL (
-                         SELECT w.record_id FROM cronvec.pending w
-                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id
-                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS w)
-                 UPDATE cronvec.pending SET not_before = clock_timestamp() + make_interval(secs => $5)
-                 WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM free))",
-                space = job.space_id
-            ),
-            &[
-                (&job.lease.job_id, Type::INT8),
-                (&job.lease.token, Type::UUID),
-                (&job.project_id, Type::INT4),
-                (&ids, Type::TEXT_ARRAY),
-                (&delay.as_secs_f64(), Type::FLOAT8),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
 }
 
 /// The write for one space: its partitions by name, so that the planner looks at no other.
@@ -347,6 +321,10 @@ impl Store {
 /// A table that was filled a moment ago has no statistics yet, and a join over it may be planned as if it had one row.
 /// So nothing here is left to the planner: rows are found by `LATERAL … LIMIT 1` or by `= ANY (array)`, which can only
 /// go along the primary key (a slice of 300 out of 16,000 took 650 ms as a join, under 1 ms so).
+///
+/// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
+/// where that somebody has marked them anew (`idle` looks at the row as it is, `busy` at the snapshot): a new text is
+/// due at once.
 fn write_statement(space: i32) -> String {
     format!(
         "WITH {FENCE}, locked AS MATERIALIZED (
@@ -357,13 +335,26 @@ fn write_statement(space: i32) -> String {
                  WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
                  LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
          ), busy AS MATERIALIZED (
-             SELECT coalesce(array_agg(i.id), '{{}}') AS ids
+             SELECT i.id, w.not_before
              FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
              CROSS JOIN LATERAL (
                  SELECT FROM cronvec.records r
                  WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash LIMIT 1) AS r
+             CROSS JOIN LATERAL (
+                 SELECT w.not_before FROM cronvec.pending w
+                 WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id LIMIT 1) AS w
              WHERE (SELECT count(*) FROM locked) < cardinality($4::text[])
                  AND NOT EXISTS (SELECT FROM locked l WHERE l.id = i.id)
+         ), idle AS MATERIALIZED (
+             SELECT w.record_id FROM busy
+             CROSS JOIN LATERAL (
+                 SELECT w.record_id FROM cronvec.pending w
+                 WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = busy.id
+                     AND w.not_before = busy.not_before
+                 LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS w
+         ), deferred AS (
+             UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
+             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))
          ), stored AS (
              INSERT INTO cronvec.chunks_{space}
                  (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
@@ -409,7 +400,7 @@ fn write_statement(space: i32) -> String {
              FROM job WHERE j.id = job.id
          )
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             (SELECT count(*) FROM locked), (SELECT ids FROM busy)"
+             (SELECT count(*) FROM locked)"
     )
 }
 
