@@ -3,8 +3,10 @@
 
 mod pass;
 mod report;
+mod suspects;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde_json::json;
@@ -115,6 +117,8 @@ impl Worker {
             max_records: options.max_records,
             max_attempts: embedding.max_attempts,
             backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+            company: Arc::default(),
+            alone_wanted: AtomicBool::default(),
         }
         .run()
         .await

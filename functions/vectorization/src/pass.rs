@@ -1,16 +1,18 @@
 //! One pass: a few slots, each reading slices of the job whose turn it is, while the jobs before it finish writing.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::job::{ClaimedJob, JobStatus, JobType};
-use shared::pipeline::{Invocation, Run, RunEnd, ServedSpaces, Trouble};
+use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble};
 use shared::store::StoreError;
 use shared::store::claim::ClaimWish;
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::report::{Report, StoppedBecause};
+use crate::suspects::Suspects;
 
 pub(crate) struct Pass {
     pub invocation: Arc<Invocation>,
@@ -21,6 +23,10 @@ pub(crate) struct Pass {
     /// Of new jobs.
     pub max_attempts: i32,
     pub backoff_ms: i32,
+    /// Shared by the jobs that run beside each other; taken alone by one that lost its worker.
+    pub company: Arc<RwLock<()>>,
+    /// One waits to be alone: the others part from their jobs after the slice.
+    pub alone_wanted: AtomicBool,
 }
 
 /// What the slots tell the pass.
@@ -113,6 +119,22 @@ impl Pass {
             let Some(served) = self.served.get(job.space_id).cloned() else {
                 break;
             };
+            if let Some(suspects) = Suspects::of(&job, self.invocation.bounds.records_per_slice) {
+                // What this slot has read before must be written, or it would wait for itself.
+                while let Some(ended) = finishing.join_next().await {
+                    outcome = outcome.and(note(&seen, ended));
+                }
+                let ended = self.work_alone(served, job, suspects, &left).await;
+                outcome = outcome.and(ended.and_then(|end| note(&seen, Ok(Ok(end)))));
+                if outcome.is_ok() {
+                    match self.claim(&seen, &left).await {
+                        Ok(other) => next = other,
+                        Err(error) => outcome = Err(error),
+                    }
+                }
+                continue;
+            }
+            let company = Arc::clone(&self.company).read_owned().await;
             let mut run = match Run::start(Arc::clone(&self.invocation), served, job).await {
                 Ok(run) => run,
                 Err(error) => {
@@ -138,6 +160,9 @@ impl Pass {
                         break;
                     }
                 }
+                if self.alone_wanted.load(Ordering::Relaxed) {
+                    break;
+                }
                 match self.claim(&seen, &left).await {
                     Ok(None) => {}
                     Ok(other) => {
@@ -151,7 +176,11 @@ impl Pass {
                     }
                 }
             }
-            finishing.spawn(run.finish(trouble));
+            finishing.spawn(async move {
+                let end = run.finish(trouble).await;
+                drop(company);
+                end
+            });
             while let Some(ended) = finishing.try_join_next() {
                 outcome = outcome.and(note(&seen, ended));
             }
@@ -167,6 +196,49 @@ impl Pass {
             outcome = outcome.and(note(&seen, ended));
         }
         outcome
+    }
+
+    /// One slice of a job that lost its worker: no other job beside it, no reading ahead, one request in flight.
+    async fn work_alone(
+        &self,
+        served: Served,
+        job: ClaimedJob,
+        suspects: Suspects,
+        left: &AtomicU64,
+    ) -> Result<RunEnd, StoreError> {
+        self.alone_wanted.store(true, Ordering::Relaxed);
+        let alone = self.company.write().await;
+        self.alone_wanted.store(false, Ordering::Relaxed);
+        let store = &self.invocation.store;
+        match store.save_cursor(job.lease, &Suspects::cursor(Some(suspects))).await {
+            Err(StoreError::LeaseLost) => return Ok(RunEnd::nothing()),
+            saved => saved?,
+        }
+        let mut run = Run::start_alone(Arc::clone(&self.invocation), served, job).await?;
+        let step = usize::try_from(suspects.step).unwrap_or(usize::MAX);
+        let outcome = if suspects.is_found() {
+            run.condemn(
+                "crashed_worker",
+                "each worker that embedded this record, with no other beside it, died",
+            )
+            .await
+        } else {
+            let limit = take(left, step);
+            let read = run.advance(limit).await;
+            give_back(left, limit - read.as_ref().map_or(0, |read| *read.min(&limit)));
+            read
+        };
+        let trouble = match outcome {
+            Ok(read) => {
+                let is_through = suspects.is_found() || read < step;
+                run.leave_cursor(Suspects::cursor(if is_through { None } else { suspects.passed() }));
+                None
+            }
+            Err(error) => Some(error),
+        };
+        let end = run.finish(trouble).await;
+        drop(alone);
+        end
     }
 
     async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<ClaimedJob>, StoreError> {

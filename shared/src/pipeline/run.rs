@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::batch::Packer;
@@ -19,7 +19,7 @@ use super::{Invocation, Served, send};
 use crate::job::{ClaimedJob, End, JobStatus};
 use crate::store::StoreError;
 use crate::store::pending::Place;
-use crate::store::vectors::NewChunk;
+use crate::store::vectors::{Charge, NewChunk};
 
 /// Text that a slice reads at most, unless one record alone has more.
 const BYTES_PER_SLICE: i64 = 4 << 20;
@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
     pub canary: Mutex<Option<Instant>>,
+    /// Of a job that is worked alone: one request in flight.
+    pub solo: Option<Semaphore>,
     lost: AtomicBool,
     trouble: OnceLock<Trouble>,
 }
@@ -89,6 +91,8 @@ pub struct Run {
     items: UnboundedSender<Item>,
     batches: JoinSet<()>,
     writer: AbortOnDrop,
+    /// What the job is to remember, if this run comes through.
+    cursor: Option<serde_json::Value>,
 }
 
 /// A run that is dropped takes its writer with it.
@@ -111,6 +115,20 @@ pub struct RunEnd {
 
 impl Run {
     pub async fn start(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
+        Self::begin(invocation, served, job, None).await
+    }
+
+    /// One request in flight at a time, for a job that lost its worker.
+    pub async fn start_alone(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
+        Self::begin(invocation, served, job, Some(Semaphore::new(1))).await
+    }
+
+    async fn begin(
+        invocation: Arc<Invocation>,
+        served: Served,
+        job: ClaimedJob,
+        solo: Option<Semaphore>,
+    ) -> Result<Self, StoreError> {
         let before = job.progress.clone().unwrap_or_default();
         let total = match &job.progress {
             Some(progress) => progress.total,
@@ -129,6 +147,7 @@ impl Run {
             charged: std::sync::Mutex::default(),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
+            solo,
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
         });
@@ -142,6 +161,7 @@ impl Run {
             items,
             batches: JoinSet::new(),
             writer,
+            cursor: None,
         })
     }
 
@@ -182,6 +202,34 @@ impl Run {
         }
         while self.batches.try_join_next().is_some() {}
         Ok(read)
+    }
+
+    /// Sets the first record in line aside, unasked.
+    pub async fn condemn(&mut self, reason: &'static str, message: &str) -> Result<usize, StoreError> {
+        let slice = self
+            .shared
+            .invocation
+            .store
+            .read_slice(&self.shared.job, None, 1, BYTES_PER_SLICE)
+            .await?;
+        for record in &slice.records {
+            let Some(text) = &record.text else { continue };
+            let charge = Charge {
+                record_id: record.id.clone(),
+                record_hash: text.hash,
+                reason,
+                message: message.into(),
+                permanent: true,
+            };
+            // The writer is there as long as the run is.
+            let _ = self.items.send(Item::Fault(charge));
+        }
+        Ok(slice.records.len())
+    }
+
+    /// What the job is to remember, if this run comes through.
+    pub fn leave_cursor(&mut self, cursor: serde_json::Value) {
+        self.cursor = Some(cursor);
     }
 
     /// Announces texts, looks up those that nobody asks for yet, and packs the unknown ones into requests. Room is taken
@@ -269,6 +317,7 @@ impl Run {
             mut batches,
             mut writer,
             at_end,
+            cursor,
             ..
         } = self;
         while let Some(ended) = batches.join_next().await {
@@ -291,12 +340,22 @@ impl Run {
         let end = match &trouble {
             Some(Trouble::LeaseLost | Trouble::Database(_)) => None,
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
-            Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released { progressed: moved }),
+            // A job that lost its worker is suspect until its slice is through.
+            Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released {
+                progressed: moved && shared.solo.is_none(),
+            }),
+            None if cursor.is_some() && !at_end => Some(End::Released { progressed: true }),
             None if !at_end => Some(End::Released { progressed: moved }),
             None => Some(End::Completed {
                 result: shared.result(),
             }),
         };
+        if let (None, Some(cursor)) = (&trouble, &cursor) {
+            match shared.invocation.store.save_cursor(shared.job.lease, cursor).await {
+                Ok(()) | Err(StoreError::LeaseLost) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let status = match end {
             None => None,
             Some(end) => match shared.invocation.store.end_job(&shared.job, end).await {
@@ -306,6 +365,17 @@ impl Run {
             },
         };
         Ok(RunEnd { trouble, status, moved })
+    }
+}
+
+impl RunEnd {
+    /// Nothing was done.
+    pub fn nothing() -> Self {
+        Self {
+            trouble: None,
+            status: None,
+            moved: false,
+        }
     }
 }
 

@@ -87,6 +87,10 @@ async fn ask(run: &Shared, inputs: &[Asking]) -> Result<Answer, Failure> {
 
 async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     let invocation = &run.invocation;
+    let _solo = match &run.solo {
+        Some(solo) => solo.acquire().await.ok(),
+        None => None,
+    };
     // The semaphore is never closed.
     let Ok(_permit) = invocation.requests.acquire().await else {
         return Err(Failure::OutOfTime);

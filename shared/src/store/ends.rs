@@ -149,6 +149,23 @@ impl Store {
         }
     }
 
+    /// What the job remembers for whoever goes on with it; `null` for nothing.
+    pub async fn save_cursor(&self, lease: Lease, cursor: &serde_json::Value) -> Result<(), StoreError> {
+        let saved = self
+            .execute(
+                &format!(
+                    "WITH {FENCE} UPDATE cronvec.job_queue j SET cursor = nullif($3, 'null'::jsonb) FROM job WHERE j.id = job.id"
+                ),
+                &[
+                    (&lease.job_id, Type::INT8),
+                    (&lease.token, Type::UUID),
+                    (cursor, Type::JSONB),
+                ],
+            )
+            .await?;
+        if saved == 1 { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
+
     pub async fn update_progress(&self, lease: Lease, progress: &Progress) -> Result<(), StoreError> {
         let updated = self
             .execute(
