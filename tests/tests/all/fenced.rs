@@ -138,7 +138,7 @@ async fn a_worker_that_comes_back_while_another_works_neither_writes_nor_ends_th
     let provider = Provider::start().await;
     let other_gate = provider.hold();
     let other = start(scene.system.another_vectorization(&provider), Some(35));
-    provider.wait_open(4).await;
+    provider.wait_open(1).await;
     let before = scene.system.written().await;
 
     gate.release();

@@ -67,6 +67,8 @@ async fn a_project_of_four_lanes_has_four_jobs_that_divide_its_records() {
 #[tokio::test]
 async fn two_workers_at_once_never_work_on_one_lane() {
     let provider = Provider::start().await;
+    // Long enough for the second to come before the first is through.
+    provider.set_latency(std::time::Duration::from_millis(30));
     let system = System::embedding_with(&provider, 16).await;
     system.run_sql("UPDATE cronvec.projects SET lanes = 4").await;
     put_many(&system, PROJECT, 1000).await;
