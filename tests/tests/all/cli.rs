@@ -769,6 +769,33 @@ async fn a_terminated_tick_parts_from_its_job() {
 }
 
 #[tokio::test]
+async fn an_interrupted_ingestion_goes_on_where_it_stopped() {
+    let system = System::embedding_in_process().await;
+    let cli = Cli::at(system.database.url()).with("INGEST_BATCH_SIZE", "10");
+    let text: String = (0..3000)
+        .map(|n| format!("{{\"id\":\"r{n}\",\"content\":\"text number {n}\"}}\n"))
+        .collect();
+    cli.run_reading("ingest -", &text).await;
+    let records = "SELECT count(*) FROM cronvec.records";
+    let tick = cli.start("tick ingestion --json").await;
+    eventually("some are stored", || async { system.count(records).await > 100 }).await;
+    tick.interrupt();
+    let outcome = whole(tick).await;
+    assert_eq!(outcome.code(), Some(INTERRUPTED), "{outcome:?}");
+    assert_eq!(objects(&outcome)[0]["stoppedBecause"], "terminated");
+    let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING' OR attempts > 0 OR crashes > 0";
+    assert_eq!(system.count(held).await, 0);
+    assert!(system.count(records).await < 3000);
+    cli.object("tick ingestion").await;
+    let saved = "SELECT sum((result->>'savedCount')::int) FROM cronvec.job_queue WHERE status = 'COMPLETED'";
+    assert_eq!(
+        (system.count(saved).await, system.count(records).await),
+        (3000, 3000),
+        "none was stored twice"
+    );
+}
+
+#[tokio::test]
 async fn an_interrupted_ingest_leaves_its_job_to_the_next() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 16).await;
