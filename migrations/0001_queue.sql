@@ -57,7 +57,8 @@ CREATE TABLE cronvec.records (
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT records_pkey PRIMARY KEY (project_id, id),
-    CONSTRAINT records_id_length CHECK (length(id) BETWEEN 1 AND 1000),
+    -- An index entry has 2,704 bytes at most.
+    CONSTRAINT records_id_length CHECK (length(id) BETWEEN 1 AND 1000 AND octet_length(id) <= 2000),
     CONSTRAINT records_bucket CHECK (bucket BETWEEN 0 AND 63),
     CONSTRAINT records_tombstone CHECK ((content IS NULL) = (content_hash = ''::bytea))
 ) WITH (fillfactor = 90);
@@ -75,14 +76,18 @@ CREATE TABLE cronvec.pending (
     attempts   int      NOT NULL DEFAULT 0,
     -- The operation that put it there: a job's number, or a backfill's.
     operation  bigint,
-    CONSTRAINT pending_pkey PRIMARY KEY (space_id, project_id, record_id),
+    -- Space and project in one, and an index that begins with it: so that no look-up of single records is ever planned
+    -- along the line, and no reading of the line along the primary key, whatever the statistics say of a table that was
+    -- filled a moment ago.
+    line       bigint GENERATED ALWAYS AS ((space_id::bigint << 32) + project_id) STORED,
+    CONSTRAINT pending_pkey PRIMARY KEY (record_id, project_id, space_id),
     CONSTRAINT pending_attempts CHECK (attempts >= 0),
     -- The line is ordered by its negative.
     CONSTRAINT pending_priority CHECK (priority > -2147483648)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- A slice reads along it: priority, then age.
-CREATE INDEX pending_line ON cronvec.pending (space_id, project_id, (-priority), not_before, record_id, bucket);
+CREATE INDEX pending_line ON cronvec.pending (line, (-priority), not_before, record_id, bucket);
 
 -- The chunks and their vectors; one partition a space.
 CREATE TABLE cronvec.chunks (
@@ -142,7 +147,7 @@ CREATE TABLE cronvec.job_queue (
     backoff_ms       int  NOT NULL DEFAULT 10000,
     -- Workers that died holding it since it last got through a slice.
     crashes          int  NOT NULL DEFAULT 0,
-    -- Its place in the line. Null while it isn't due.
+    -- Its place in the line. Null while it isn't due, or held.
     turn             bigint,
     -- Its project is paused.
     held             boolean NOT NULL DEFAULT false,
@@ -166,7 +171,7 @@ CREATE TABLE cronvec.job_queue (
     CONSTRAINT job_queue_status CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')),
     CONSTRAINT job_queue_lease CHECK ((status = 'PROCESSING') = (lease_token IS NOT NULL)
         AND (lease_token IS NULL) = (lease_expires_at IS NULL)),
-    CONSTRAINT job_queue_line CHECK (turn IS NULL OR status = 'PENDING'),
+    CONSTRAINT job_queue_line CHECK (turn IS NULL OR status = 'PENDING' AND NOT held),
     CONSTRAINT job_queue_end CHECK ((status IN ('COMPLETED', 'FAILED', 'CANCELLED')) = (completed_at IS NOT NULL)),
     CONSTRAINT job_queue_payload CHECK (status <> 'COMPLETED' OR payload IS NULL),
     CONSTRAINT job_queue_space CHECK ((job_type = 'INGEST_DATA') = (space_id = 0)),
@@ -176,9 +181,9 @@ CREATE TABLE cronvec.job_queue (
 
 -- Who is due, in the order in which a claim takes them.
 CREATE INDEX job_queue_line ON cronvec.job_queue (job_type, space_id, priority DESC, turn, id)
-    WHERE status = 'PENDING' AND turn IS NOT NULL AND NOT held;
--- The last turn that a project has in a line.
-CREATE INDEX job_queue_turns ON cronvec.job_queue (job_type, project_id, priority DESC, turn)
+    WHERE status = 'PENDING' AND turn IS NOT NULL;
+-- The last turn that a project has in a line, and the claims that are for one project.
+CREATE INDEX job_queue_turns ON cronvec.job_queue (job_type, project_id, space_id, priority DESC, turn, id)
     WHERE status = 'PENDING' AND turn IS NOT NULL;
 -- Who isn't due yet.
 CREATE INDEX job_queue_delayed ON cronvec.job_queue (scheduled_for) WHERE status = 'PENDING' AND turn IS NULL AND NOT held;
@@ -275,31 +280,24 @@ CREATE TABLE cronvec.performance_metrics (
 );
 CREATE INDEX performance_metrics_timestamp ON cronvec.performance_metrics (timestamp);
 
--- The next turn of a project in a line: behind its own jobs, so that projects take turns, and one behind the head, so
--- that newcomers never keep those in line from theirs.
+-- The next turn of a project: behind its own jobs, so that projects take turns, and one behind the head of all lines of
+-- the type, so that newcomers and those that had a slice never keep the ones in line from theirs.
 CREATE FUNCTION cronvec.next_turn(the_type text, the_space int, the_project int, the_priority int) RETURNS bigint
 LANGUAGE sql STABLE
 RETURN greatest(
     (SELECT j.turn + 1 FROM cronvec.job_queue j
-     WHERE j.job_type = the_type AND j.project_id = the_project AND j.priority = the_priority
+     WHERE j.job_type = the_type AND j.project_id = the_project AND j.space_id = the_space AND j.priority = the_priority
          AND j.status = 'PENDING' AND j.turn IS NOT NULL
      ORDER BY j.turn DESC LIMIT 1),
-    (SELECT j.turn + 1 FROM cronvec.job_queue j
-     WHERE j.job_type = the_type AND j.space_id = the_space AND j.priority = the_priority
-         AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
-     ORDER BY j.turn LIMIT 1),
-    0);
-
--- The last turn of a line, for a job that had its slice.
-CREATE FUNCTION cronvec.last_turn(the_type text, the_space int, the_priority int) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN coalesce(
-    (SELECT j.turn + 1 FROM cronvec.job_queue j
-     WHERE j.job_type = the_type AND j.space_id = the_space AND j.priority = the_priority
-         AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
-     ORDER BY j.turn DESC LIMIT 1),
+    (SELECT min(head.turn) + 1
+     FROM (SELECT 0 AS id WHERE the_type = 'INGEST_DATA' UNION ALL SELECT s.id FROM cronvec.spaces s WHERE the_type = 'VECTORIZE') AS s
+     CROSS JOIN LATERAL (
+         SELECT j.turn FROM cronvec.job_queue j
+         WHERE j.job_type = the_type AND j.space_id = s.id AND j.priority = the_priority
+             AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
+         ORDER BY j.turn LIMIT 1) AS head),
     0);
 
 -- The oldest that could be claimed, and capped counts by status.
-CREATE INDEX job_queue_waiting ON cronvec.job_queue (scheduled_for) WHERE status = 'PENDING';
+CREATE INDEX job_queue_waiting ON cronvec.job_queue (held, scheduled_for) WHERE status = 'PENDING';
 CREATE INDEX job_queue_failed ON cronvec.job_queue (id) WHERE status = 'FAILED';

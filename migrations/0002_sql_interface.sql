@@ -43,6 +43,14 @@ BEGIN
         RAISE EXCEPTION 'record "%" has no text', id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'To remove a record, call cronvec.delete_record.';
     END IF;
+    IF length(id) > 1000 THEN
+        RAISE EXCEPTION 'the id of a record has at most 1000 characters, this one has %', length(id)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF jsonb_typeof(metadata) <> 'object' THEN
+        RAISE EXCEPTION 'the metadata of record "%" is not a JSON object', id
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     new_hash := content_hash(content);
     LOOP
         SELECT * INTO old FROM records r
@@ -108,7 +116,10 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM quarantined_records q WHERE q.project_id = the_project AND q.record_id = delete_record.id;
-    -- A worker purges what is left of it.
+    -- Its old text isn't shown again, should the record come back before a worker has purged what is left of it.
+    DELETE FROM embedded e
+        WHERE e.project_id = the_project AND e.record_id = delete_record.id
+            AND e.space_id IN (SELECT unnest(ARRAY[live_space, next_space]) FROM projects WHERE projects.id = the_project);
     INSERT INTO pending AS p (space_id, project_id, record_id, bucket)
         SELECT s.space_id, the_project, delete_record.id, old.bucket
         FROM projects, unnest(ARRAY[live_space, next_space]) AS s (space_id)

@@ -13,7 +13,7 @@ use shared::provider::{Purpose, Timeout};
 use shared::secrets::Secrets;
 use shared::space::Space;
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
-use shared::store::enqueue::{EnqueueOptions, NewJob};
+use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
 use shared::store::jobs::JobView;
 use shared::store::migrate::{self, MigrationStatus};
 use shared::store::projects::{Coverage, Project};
@@ -167,8 +167,10 @@ impl App {
         let records: Vec<&[u8]> = piece.records().collect();
         let options_of_job = EnqueueOptions {
             priority: options.priority,
-            max_attempts: embedding.max_attempts,
-            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+            otherwise: Retries {
+                max_attempts: embedding.max_attempts,
+                backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+            },
             embed: options.generate_embeddings,
             ..EnqueueOptions::default()
         };

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 /// The longest id, in characters.
 pub const MAX_ID_CHARS: usize = 1000;
+/// And in bytes: an entry of PostgreSQL's indexes has 2,704 at most.
+const MAX_ID_BYTES: usize = 2000;
 
 /// The first 16 bytes of a text's SHA-256: enough that no two texts of a database share it by chance or by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +99,9 @@ pub fn check(id: &str, content: &str, metadata: &str, max_content_bytes: usize) 
     if id.chars().count() > MAX_ID_CHARS {
         return Err(format!("the id is longer than {MAX_ID_CHARS} characters"));
     }
+    if id.len() > MAX_ID_BYTES {
+        return Err(format!("the id is longer than {MAX_ID_BYTES} bytes"));
+    }
     if id.contains('\0') {
         return Err("a NUL byte in the id, which PostgreSQL can't store".into());
     }
@@ -175,6 +180,9 @@ mod tests {
         assert!(reason(&format!(r#"{{"id":"a","content":"{}"}}"#, "x".repeat(101))).contains("MAX_CONTENT_BYTES"));
         assert!(reason("{").starts_with("not a JSON record"));
         assert!(reason(&format!(r#"{{"id":"{}","content":"x"}}"#, "i".repeat(1001))).contains("longer than 1000"));
+        assert!(
+            reason(&format!(r#"{{"id":"{}","content":"x"}}"#, "字".repeat(1000))).contains("longer than 2000 bytes")
+        );
     }
 
     #[test]

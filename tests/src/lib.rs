@@ -1,6 +1,7 @@
 //! What the tests stand on: a real PostgreSQL, a provider and a Lambda runtime over real HTTP, real processes.
 
 pub mod background;
+pub mod between;
 pub mod conditions;
 pub mod database;
 pub mod http;
@@ -11,3 +12,8 @@ pub mod proxy;
 pub mod runtime_api;
 pub mod secrets_manager;
 pub mod system;
+
+/// Whether the sizes of the issues are asked for, `CRONVEC_FULL=1`, instead of those that fit an ordinary run.
+pub fn full_size() -> bool {
+    std::env::var_os("CRONVEC_FULL").is_some_and(|value| value == "1")
+}

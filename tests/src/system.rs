@@ -34,14 +34,20 @@ impl System {
 
     /// With a fake provider of OpenAI's shape.
     pub async fn embedding_with(provider: &provider::Provider, dimensions: u16) -> Self {
+        Self::embedding_as(provider, dimensions, &[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn embedding_as(provider: &provider::Provider, dimensions: u16, variables: &[(&str, &str)]) -> Self {
         let (url, dimensions) = (provider.url(), dimensions.to_string());
-        Self::with(&[
+        let mut all = vec![
             ("EMBEDDING_PROVIDER", "openai"),
             ("OPENAI_BASE_URL", &url),
             ("OPENAI_API_KEY", "sk-test-of-the-harness"),
             ("EMBEDDING_DIMENSIONS", &dimensions),
-        ])
-        .await
+        ];
+        all.extend(variables);
+        Self::with(&all).await
     }
 
     /// With these settings and the defaults; the project [`PROJECT`] is there.
@@ -59,6 +65,10 @@ impl System {
         let settings = settings(url, variables);
         let store = Arc::new(Store::new(store::Database::at(url, 2).expect("an address")));
         let sql = database.client().await;
+        // A test that waits for itself fails instead of hanging.
+        sql.batch_execute("SET statement_timeout = '30s'")
+            .await
+            .expect("a setting");
         let system = Self {
             database,
             store,
@@ -86,6 +96,14 @@ impl System {
         put(&self.sql, project, id, content).await;
     }
 
+    /// Puts the records `r1`, `r2` and so on, in one transaction; the texts are `what` with the number behind it.
+    pub async fn put_many(&self, project: &str, records: u32, what: &str) {
+        self.run_sql(&format!(
+            "SELECT count(cronvec.put_record('{project}', 'r' || n, '{what} ' || n)) FROM generate_series(1, {records}) AS n"
+        ))
+        .await;
+    }
+
     /// Enqueues an INGEST_DATA job of these records and gives its id.
     pub async fn enqueue(&self, project: &str, records: &[Value], options: EnqueueOptions) -> i64 {
         let records: Vec<Vec<u8>> = records.iter().map(|record| record.to_string().into_bytes()).collect();
@@ -104,6 +122,15 @@ impl System {
 
     pub fn vectorization(&self) -> vectorization::Worker {
         vectorization::Worker::new(Arc::clone(&self.store), self.settings.clone(), Secrets::new())
+    }
+
+    /// A worker of another instance: connections of its own, and another provider behind the same model.
+    pub fn another_vectorization(&self, provider: &provider::Provider) -> vectorization::Worker {
+        let url = self.database.url();
+        let mut settings = self.settings.clone();
+        settings.embedding.openai.base_url = provider.url();
+        let store = Arc::new(Store::new(store::Database::at(url, 2).expect("an address")));
+        vectorization::Worker::new(store, settings, Secrets::new())
     }
 
     pub fn cleanup(&self) -> cleanup::Worker {

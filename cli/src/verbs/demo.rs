@@ -5,6 +5,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use shared::store::migrate;
+
 use super::search;
 use crate::Context;
 use crate::app::{App, IngestOptions, LocalDatabase};
@@ -75,7 +77,10 @@ async fn open(context: &Context) -> Result<Option<Place>> {
         });
     }
     let output = context.output;
-    let started = tokio::task::spawn_blocking(move || LocalDatabase::start("demo", &|step| output.note(step)));
+    let started = tokio::task::spawn_blocking(move || {
+        // Named by the schema: programs of different ones on this machine never meet.
+        LocalDatabase::start(&format!("demo_{}", migrate::fingerprint()), &|step| output.note(step))
+    });
     let local = started.await.context("the database's set-up broke off")??;
     let app = App::open_at(&local.url()).await?;
     Ok(Some(Place {

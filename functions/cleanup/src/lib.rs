@@ -21,7 +21,7 @@ const LEAST_TIME: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Kinds of rows that were gone through.
+    /// Jobs that were deleted.
     pub processed: u64,
     pub deleted_count: u64,
     /// Whether more has expired than there was time for.
@@ -73,6 +73,9 @@ impl Worker {
             remaining: false,
         };
         for what in [
+            Expiring::Staged {
+                days: retention.job_days,
+            },
             Expiring::FinishedJobs {
                 days: retention.job_days,
             },
@@ -91,9 +94,14 @@ impl Worker {
                     break;
                 }
                 let (deleted, more) = self.store.cleanup_pass(what).await?;
-                report.deleted_count += deleted;
+                // What belongs to a job goes with it, and counts as one.
+                if matches!(what, Expiring::FinishedJobs { .. }) {
+                    report.processed += deleted;
+                }
+                if !matches!(what, Expiring::Staged { .. }) {
+                    report.deleted_count += deleted;
+                }
                 if !more {
-                    report.processed += 1;
                     break;
                 }
             }

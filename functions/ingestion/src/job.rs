@@ -15,6 +15,8 @@ use shared::store::{Store, StoreError};
 const REJECTED_SHOWN: i64 = 1000;
 /// So many lines that others hold are remembered; with more the job waits.
 const LEFT_AT_MOST: usize = 1000;
+/// Waits for others that one batch may cost; then what is left of it is left to later.
+const WAITS_PER_BATCH: usize = 2;
 /// How long it waits for them.
 const LEFT_DELAY: Duration = Duration::from_secs(2);
 
@@ -116,9 +118,12 @@ impl<'a> IngestJob<'a> {
     async fn come_back_to_left(&mut self) -> Result<Step, StoreError> {
         let left: Vec<(i32, usize, i32)> = self.cursor.left.iter().take(self.batch_size).copied().collect();
         let (mut lines, mut places) = (Vec::new(), Vec::new());
+        let mut loaded: Option<Piece> = None;
         for (piece, offset, line) in &left {
-            let found = self.load_piece(*piece).await?;
-            let record = found.and_then(|piece| piece.records.into_iter().nth(*offset));
+            if loaded.as_ref().is_none_or(|loaded| loaded.number != *piece) {
+                loaded = self.load_piece(*piece).await?;
+            }
+            let record = loaded.as_ref().and_then(|piece| piece.records.get(*offset).cloned());
             let Some((_, text)) = record else {
                 return Err(StoreError::Unreadable(format!(
                     "line {line} of job {} is gone",
@@ -138,8 +143,8 @@ impl<'a> IngestJob<'a> {
         Ok(Step::Went { records })
     }
 
-    /// Stores lines and moves the job on to `next`. A batch that has to wait for someone is tried by halves, down to
-    /// the record that is held.
+    /// Stores lines and moves the job on to `next`. A batch that has to wait for someone, or that the database refuses,
+    /// is tried by halves, down to the record that is to blame.
     async fn store_lines(
         &mut self,
         lines: &[(i32, Vec<u8>)],
@@ -162,14 +167,22 @@ impl<'a> IngestJob<'a> {
         };
         let mut parts: Vec<&[(i32, Record)]> = vec![&records];
         let mut stored = Ingested::default();
-        let mut rejections_left: &[Rejection] = &rejections;
-        while let Some(part) = parts.pop() {
+        let mut rejected = 0;
+        let mut waits = 0;
+        while let Some(mut part) = parts.pop() {
+            if !part.is_empty() && (waits > WAITS_PER_BATCH || (waits > 0 && !self.clock.has_time_to_write())) {
+                // Each further wait would cost as much again: all that isn't stored yet comes again later.
+                for part in parts.drain(..).chain([part]) {
+                    stored.left.extend(part.iter().map(|(line, _)| *line));
+                }
+                part = &[];
+            }
             let is_last = parts.is_empty();
             let mut so_far = if is_last { next.clone() } else { self.cursor.clone() };
             let total = self.payload.total;
             let batch = IngestBatch {
                 records: part,
-                rejections: rejections_left,
+                rejections: &rejections,
                 embed: self.payload.generate_embeddings,
                 priority: self.payload.priority,
             };
@@ -199,32 +212,44 @@ impl<'a> IngestJob<'a> {
                 Ok(ingested) => {
                     self.saved += ingested.saved;
                     self.skipped += ingested.skipped;
-                    self.rejected += rejections_left.len() as u64;
+                    rejected += rejections.len() as u64;
+                    self.rejected += rejections.len() as u64;
+                    rejections.clear();
                     stored.saved += ingested.saved;
                     stored.skipped += ingested.skipped;
                     stored.left.extend(&ingested.left);
-                    rejections_left = &[];
                     self.cursor = so_far;
                 }
-                Err(error) if error.is_lock_timeout() => match part {
-                    [] => return Err(error),
-                    [(line, _)] => {
-                        // This one is held: the rest of the batch goes on without it.
-                        stored.left.push(*line);
-                        if is_last {
-                            parts.push(&[]);
+                Err(error) if error.is_lock_timeout() || error.is_value_refused() => {
+                    waits += usize::from(error.is_lock_timeout());
+                    match part {
+                        [] => return Err(error),
+                        [(line, record)] => {
+                            // The rest of the batch goes on without this one.
+                            if error.is_lock_timeout() {
+                                stored.left.push(*line);
+                            } else {
+                                rejections.push(Rejection {
+                                    line: *line,
+                                    id: Some(record.id.clone()),
+                                    reason: error.to_string(),
+                                });
+                            }
+                            if is_last {
+                                parts.push(&[]);
+                            }
+                        }
+                        many => {
+                            let (first, second) = many.split_at(many.len() / 2);
+                            parts.push(second);
+                            parts.push(first);
                         }
                     }
-                    many => {
-                        let (first, second) = many.split_at(many.len() / 2);
-                        parts.push(second);
-                        parts.push(first);
-                    }
-                },
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(stored.saved + stored.skipped + rejections.len() as u64)
+        Ok(stored.saved + stored.skipped + rejected)
     }
 
     async fn current_piece(&mut self) -> Result<Option<&Piece>, StoreError> {

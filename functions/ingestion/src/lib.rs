@@ -7,6 +7,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::{Clock, Stop};
@@ -71,10 +72,17 @@ impl Worker {
             max_content_bytes: self.settings.max_content_bytes,
             max_records: options.max_records,
         };
-        let report = pass.run().await?;
+        let outcome = pass.run().await;
         let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        self.store.worker_finished(NAME, duration_ms, &told).await?;
-        Ok(report)
+        let told = match &outcome {
+            Ok(report) => json!(report),
+            Err(error) => json!({ "error": error.to_string() }),
+        };
+        match tokio::time::timeout_at(deadline.into(), self.store.worker_finished(NAME, duration_ms, &told)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error, "the worker's status could not be written"),
+            Err(_) => tracing::warn!("no time was left for the worker's status"),
+        }
+        outcome
     }
 }

@@ -49,12 +49,22 @@ impl Pass {
         for _ in 0..pass.slots.max(1) {
             slots.spawn(Arc::clone(&pass).slot(Arc::clone(&tally)));
         }
-        let mut outcome = Ok(());
-        while let Some(ended) = slots.join_next().await {
-            let ended = ended.map_err(|panic| StoreError::Unreadable(format!("a slot broke off: {panic}")));
-            outcome = outcome.and(ended.and_then(|ended| ended));
+        let all = async {
+            let mut outcome = Ok(());
+            while let Some(ended) = slots.join_next().await {
+                let ended = ended.map_err(|panic| StoreError::Unreadable(format!("a slot broke off: {panic}")));
+                outcome = outcome.and(ended.and_then(|ended| ended));
+            }
+            outcome
+        };
+        match tokio::time::timeout_at(pass.clock.end_of_work().into(), all).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                // A last resort: what was on its way is rolled back, the leases run out within seconds.
+                tracing::error!("a pass was cut off at its deadline");
+                tally.out_of_time.store(true, Ordering::Relaxed);
+            }
         }
-        outcome?;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Report {
             processed: tally

@@ -7,6 +7,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop};
@@ -60,14 +61,30 @@ impl Worker {
         let began = Instant::now();
         self.store.database().check().await?;
         self.store.worker_started(NAME).await?;
-        let report = self.pass(&options, deadline).await?;
+        let outcome = self.pass(&options, deadline).await;
         let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        self.store.worker_finished(NAME, duration_ms, &told).await?;
-        if report.processed > 0 {
-            self.store.record_metrics(&metrics(&report, duration_ms)).await?;
+        self.leave(&outcome, duration_ms, deadline).await;
+        outcome
+    }
+
+    /// Its status and its numbers. What can't be told in time is no reason to fail a pass that is done.
+    async fn leave(&self, outcome: &Result<Report, StoreError>, duration_ms: i64, deadline: Instant) {
+        let told = match outcome {
+            Ok(report) => json!(report),
+            Err(error) => json!({ "error": error.to_string() }),
+        };
+        let telling = async {
+            self.store.worker_finished(NAME, duration_ms, &told).await?;
+            match outcome {
+                Ok(report) if report.processed > 0 => self.store.record_metrics(&metrics(report, duration_ms)).await,
+                _ => Ok(()),
+            }
+        };
+        match tokio::time::timeout_at(deadline.into(), telling).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %error, "the worker's status could not be written"),
+            Err(_) => tracing::warn!("no time was left for the worker's status"),
         }
-        Ok(report)
     }
 
     async fn pass(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
@@ -80,10 +97,6 @@ impl Worker {
         };
         let embedding = &self.settings.embedding;
         let served = ServedSpaces::load(&self.store, embedding, &self.secrets).await?;
-        let backoff_ms = i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX);
-        self.store
-            .ensure_vectorize_jobs(embedding.max_attempts, backoff_ms)
-            .await?;
         let invocation = Arc::new(Invocation::new(
             Arc::clone(&self.store),
             Clock::until(deadline),
@@ -100,6 +113,8 @@ impl Worker {
             project_id,
             slots: self.settings.queue.vectorize_jobs,
             max_records: options.max_records,
+            max_attempts: embedding.max_attempts,
+            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
         }
         .run()
         .await

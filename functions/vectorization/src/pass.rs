@@ -18,6 +18,9 @@ pub(crate) struct Pass {
     pub project_id: Option<i32>,
     pub slots: usize,
     pub max_records: Option<u64>,
+    /// Of new jobs.
+    pub max_attempts: i32,
+    pub backoff_ms: i32,
 }
 
 /// What the slots tell the pass.
@@ -26,8 +29,10 @@ struct Seen {
     jobs: Mutex<HashSet<i64>>,
     provider_trouble: std::sync::atomic::AtomicBool,
     out_of_time: std::sync::atomic::AtomicBool,
-    /// Jobs that got somewhere and went back into the line.
+    /// Jobs of this round that got somewhere and went back into the line.
     continuing: AtomicU64,
+    /// Claims of this round.
+    claimed: AtomicU64,
 }
 
 impl Pass {
@@ -39,17 +44,27 @@ impl Pass {
         let all = Arc::clone(&pass).rounds(Arc::clone(&seen), Arc::clone(&left));
         match tokio::time::timeout_at(end_of_work, all).await {
             Ok(outcome) => outcome?,
-            // What was on its way is dropped; the leases run out within seconds, and nobody is charged.
-            Err(_) => seen.out_of_time.store(true, Ordering::Relaxed),
+            Err(_) => {
+                // A last resort: what was on its way is dropped, its statements are ended by the server, the leases run
+                // out within seconds.
+                tracing::error!("a pass was cut off at its deadline");
+                return Ok(pass.report_of(&seen, true, StoppedBecause::Deadline));
+            }
         }
-        pass.report(&seen, left.load(Ordering::Relaxed)).await
+        match tokio::time::timeout_at(end_of_work, pass.report(&seen, left.load(Ordering::Relaxed))).await {
+            Ok(report) => report,
+            Err(_) => Ok(pass.report_of(&seen, true, StoppedBecause::Deadline)),
+        }
     }
 
     /// A round ends when nothing can be claimed and everything is written; a job that has new work by then gets
-    /// another.
+    /// another. A record that is written while its job ends found an active job and is seen by none: who ended jobs
+    /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        self.ensure_jobs().await?;
         loop {
             seen.continuing.store(0, Ordering::Relaxed);
+            seen.claimed.store(0, Ordering::Relaxed);
             let mut slots = JoinSet::new();
             for _ in 0..self.slots.max(1) {
                 slots.spawn(Arc::clone(&self).slot(Arc::clone(&seen), Arc::clone(&left)));
@@ -60,10 +75,19 @@ impl Pass {
                 outcome = outcome.and(ended.and_then(|ended| ended));
             }
             outcome?;
-            if seen.continuing.load(Ordering::Relaxed) == 0 || self.must_end(&seen, &left) {
+            let (continuing, claimed) = (&seen.continuing, &seen.claimed);
+            if self.must_end(&seen, &left) || claimed.load(Ordering::Relaxed) == 0 {
+                return Ok(());
+            }
+            if continuing.load(Ordering::Relaxed) == 0 && self.ensure_jobs().await? == 0 {
                 return Ok(());
             }
         }
+    }
+
+    async fn ensure_jobs(&self) -> Result<u64, StoreError> {
+        let store = &self.invocation.store;
+        store.ensure_vectorize_jobs(self.max_attempts, self.backoff_ms).await
     }
 
     fn must_end(&self, seen: &Seen, left: &AtomicU64) -> bool {
@@ -121,7 +145,8 @@ impl Pass {
                         break;
                     }
                     Err(error) => {
-                        trouble = Some(error);
+                        // Not this job's fault.
+                        outcome = outcome.and(Err(error));
                         break;
                     }
                 }
@@ -130,7 +155,7 @@ impl Pass {
             while let Some(ended) = finishing.try_join_next() {
                 outcome = outcome.and(note(&seen, ended));
             }
-            if next.is_none() {
+            if next.is_none() && outcome.is_ok() {
                 // Others may have come while this one was read to its end.
                 match self.claim(&seen, &left).await {
                     Ok(other) => next = other,
@@ -157,8 +182,10 @@ impl Pass {
             worker: crate::NAME,
             project_id: self.project_id,
         };
-        let job = self.invocation.store.claim_jobs(&wish).await?.pop();
+        let idle = self.invocation.idle_jobs();
+        let job = self.invocation.store.claim_jobs_besides(&wish, &idle).await?.pop();
         if let Some(job) = &job {
+            seen.claimed.fetch_add(1, Ordering::Relaxed);
             seen.jobs
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -186,8 +213,12 @@ impl Pass {
         } else {
             StoppedBecause::Drained
         };
+        Ok(self.report_of(seen, remaining, because))
+    }
+
+    fn report_of(&self, seen: &Seen, remaining: bool, because: StoppedBecause) -> Report {
         let processed = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        Ok(Report::of(&self.invocation.tally, processed, remaining, because))
+        Report::of(&self.invocation.tally, processed, remaining, because)
     }
 
     /// Whether an endpoint or a project is what keeps the rest waiting.
@@ -204,7 +235,7 @@ fn note(seen: &Seen, ended: Result<Result<RunEnd, StoreError>, tokio::task::Join
     match end.trouble {
         Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
         Some(Trouble::Deadline) => seen.out_of_time.store(true, Ordering::Relaxed),
-        Some(Trouble::Database(error)) => return Err(StoreError::Unreadable(error)),
+        Some(Trouble::Database(error)) => return Err(StoreError::Outage(error)),
         // The job carries its error; nothing of it is the call's.
         Some(Trouble::Job(_) | Trouble::LeaseLost) | None => {}
     }

@@ -1,12 +1,12 @@
 //! Owns how inputs are put together into requests. Refuses to send them.
 
-use super::texts::Waiting;
+use super::texts::Asking;
 use crate::provider::Limits;
 
 /// Collects inputs until one more would not fit.
 pub(super) struct Packer {
     limits: Limits,
-    open: Vec<Waiting>,
+    open: Vec<Asking>,
     tokens: usize,
     bytes: usize,
 }
@@ -24,8 +24,8 @@ impl Packer {
     }
 
     /// Adds an input; returns the batch that is full by it, or that it didn't fit into.
-    pub fn push(&mut self, input: Waiting, tokens: usize) -> Option<Vec<Waiting>> {
-        let bytes = input.chunk.content.len();
+    pub fn push(&mut self, input: Asking, tokens: usize) -> Option<Vec<Asking>> {
+        let bytes = input.content().len();
         let fits = self.tokens + tokens <= self.limits.tokens && self.bytes + bytes <= self.limits.bytes;
         let before = if fits { None } else { self.flush() };
         self.open.push(input);
@@ -39,7 +39,7 @@ impl Packer {
     }
 
     /// What has been collected.
-    pub fn flush(&mut self) -> Option<Vec<Waiting>> {
+    pub fn flush(&mut self) -> Option<Vec<Asking>> {
         self.tokens = 0;
         self.bytes = 0;
         let batch = std::mem::take(&mut self.open);

@@ -17,8 +17,9 @@ mod texts;
 mod verdict;
 mod writer;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -51,13 +52,15 @@ pub struct Invocation {
     requests: Semaphore,
     /// One permit an input between its reading and its writing: reading ahead goes no further.
     room: Arc<Semaphore>,
-    texts: texts::TextsInFlight,
+    texts: Arc<texts::TextsInFlight>,
     rests: rests::Rests,
+    /// Jobs whose slice moved nothing: another invocation may find more to do.
+    idle_jobs: Mutex<HashSet<i64>>,
 }
 
 impl Invocation {
     pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop) -> Self {
-        let room = 2 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
+        let room = 3 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
             store,
             clock,
@@ -66,9 +69,21 @@ impl Invocation {
             stop,
             requests: Semaphore::new(bounds.concurrent_requests),
             room: Arc::new(Semaphore::new(room)),
-            texts: texts::TextsInFlight::default(),
+            texts: Arc::default(),
             rests: rests::Rests::default(),
+            idle_jobs: Mutex::default(),
         }
+    }
+
+    /// Jobs that this invocation is through with, whatever is due in their lanes.
+    pub fn idle_jobs(&self) -> Vec<i64> {
+        let jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().copied().collect()
+    }
+
+    fn note_idle(&self, job_id: i64) {
+        let mut jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.insert(job_id);
     }
 
     pub fn is_stopped(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Owns what becomes of a slice before anything is sent: chunks, those that are stored already, those whose text is
 //! known. Refuses to send.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::run::Shared;
@@ -38,14 +38,41 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
     }
     let large: Vec<(&str, ContentHash)> = large.into_iter().collect();
     let stored = run.invocation.store.stored_chunks(&run.job, &large).await?;
-    if !stored.is_empty() {
-        prepared.chunks.retain(|chunk| {
-            stored.get(&chunk.record_id).is_none_or(|ordinals| {
-                let lacks_none = ordinals.len() == usize::try_from(chunk.of).unwrap_or(usize::MAX);
-                !ordinals.contains(&chunk.ordinal) || (lacks_none && chunk.ordinal == 0)
-            })
-        });
+    if stored.is_empty() {
+        return Ok(prepared);
     }
+    // What an earlier version of this program cut otherwise can't be completed by this one.
+    let mut odd: HashMap<&str, ContentHash> = HashMap::new();
+    let mut fitting: HashMap<&str, usize> = HashMap::new();
+    for chunk in &prepared.chunks {
+        if let Some(there) = stored.get(&chunk.record_id).and_then(|set| set.get(&chunk.ordinal)) {
+            if *there == chunk.hash {
+                *fitting.entry(&chunk.record_id).or_default() += 1;
+            } else {
+                odd.insert(&chunk.record_id, chunk.record_hash);
+            }
+        }
+    }
+    for (id, hash) in &large {
+        if stored
+            .get(*id)
+            .is_some_and(|set| set.len() > fitting.get(id).copied().unwrap_or(0))
+        {
+            odd.insert(id, *hash);
+        }
+    }
+    if !odd.is_empty() {
+        let discarded: Vec<(&str, ContentHash)> = odd.iter().map(|(id, hash)| (*id, *hash)).collect();
+        run.invocation.store.discard_chunks(&run.job, &discarded).await?;
+    }
+    let odd: HashSet<String> = odd.into_keys().map(str::to_owned).collect();
+    prepared.chunks.retain(|chunk| {
+        odd.contains(&chunk.record_id)
+            || stored.get(&chunk.record_id).is_none_or(|set| {
+                let lacks_none = set.len() == usize::try_from(chunk.of).unwrap_or(usize::MAX);
+                !set.contains_key(&chunk.ordinal) || (lacks_none && chunk.ordinal == 0)
+            })
+    });
     Ok(prepared)
 }
 

@@ -1,18 +1,19 @@
 //! Owns one job from its claim to its end: reads slices ahead, keeps batches in flight, ends the job when all of it is
 //! written. Refuses to choose which job.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::batch::Packer;
 use super::prepare::prepare;
-use super::texts::{Announced, Waiting};
+use super::texts::{Announced, Asking, Waiting};
 use super::writer::{Item, write_all};
 use super::{Invocation, Served, send};
 use crate::job::{ClaimedJob, End, JobStatus};
@@ -22,12 +23,8 @@ use crate::store::vectors::NewChunk;
 
 /// Text that a slice reads at most, unless one record alone has more.
 const BYTES_PER_SLICE: i64 = 4 << 20;
-/// Chunks whose texts are looked up together.
-const CHUNKS_PER_LOOKUP: usize = 500;
 /// Counting what is due stops here; it is for a progress bar.
 const COUNT_CAP: i64 = 10_000;
-/// A job whose slice moved nothing waits so long.
-const NOTHING_MOVED: Duration = Duration::from_secs(5);
 
 /// Why a run ended before its work did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +52,8 @@ pub(super) struct Shared {
     pub settled: AtomicU64,
     pub stored: AtomicU64,
     pub failed: AtomicU64,
+    /// Records that were charged in this run: once is enough, however many of their chunks failed.
+    pub charged: std::sync::Mutex<HashSet<String>>,
     /// Rejections in a row.
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
@@ -89,7 +88,16 @@ pub struct Run {
     at_end: bool,
     items: UnboundedSender<Item>,
     batches: JoinSet<()>,
-    writer: JoinHandle<()>,
+    writer: AbortOnDrop,
+}
+
+/// A run that is dropped takes its writer with it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How a run ended.
@@ -118,13 +126,14 @@ impl Run {
             settled: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            charged: std::sync::Mutex::default(),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
         });
         let (items, receiver) = unbounded_channel();
-        let writer = tokio::spawn(write_all(Arc::clone(&shared), receiver));
+        let writer = AbortOnDrop(tokio::spawn(write_all(Arc::clone(&shared), receiver)));
         Ok(Self {
             shared,
             packer,
@@ -154,74 +163,79 @@ impl Run {
         self.at_end = slice.next.is_none();
         self.place = slice.next;
         let prepared = prepare(&self.shared, slice.records).await?;
-        // The writer is there as long as the run is.
-        for id in prepared.gone {
-            let _ = self.items.send(Item::Gone(id));
+        let step = invocation.bounds.records_per_slice.max(1);
+        for gone in prepared.gone.chunks(step) {
+            let mut room = self.room(gone.len()).await;
+            for id in gone {
+                let Some(room) = room.split(1) else { continue };
+                // The writer is there as long as the run is.
+                let _ = self.items.send(Item::Gone(id.clone(), room));
+            }
         }
         for fault in prepared.faults {
             let _ = self.items.send(Item::Fault(fault));
         }
         let mut chunks = prepared.chunks.into_iter().peekable();
         while chunks.peek().is_some() && !self.shared.has_ended() {
-            let some: Vec<NewChunk> = chunks.by_ref().take(CHUNKS_PER_LOOKUP).collect();
+            let some: Vec<NewChunk> = chunks.by_ref().take(step).collect();
             self.submit(some).await?;
         }
         while self.batches.try_join_next().is_some() {}
         Ok(read)
     }
 
-    /// Announces texts, looks up those that nobody asks for yet, and packs the unknown ones into requests.
+    /// Announces texts, looks up those that nobody asks for yet, and packs the unknown ones into requests. Room is taken
+    /// for all of them at once, so that two jobs that compete for it still send full batches.
     async fn submit(&mut self, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
         let invocation = Arc::clone(&self.shared.invocation);
-        let space_id = self.shared.job.space_id;
+        let mut room = self.room(chunks.len()).await;
         let mut announced = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let room = match Arc::clone(&invocation.room).try_acquire_owned() {
-                Ok(room) => room,
-                Err(_) => {
-                    // What waits in the open batch may be what everyone waits for.
-                    self.look_up(std::mem::take(&mut announced)).await?;
-                    self.flush();
-                    match Arc::clone(&invocation.room).acquire_owned().await {
-                        Ok(room) => room,
-                        Err(_) => return Ok(()),
-                    }
-                }
-            };
+            let Some(room) = room.split(1) else { continue };
             let waiting = Waiting {
                 chunk,
                 writer: self.items.clone(),
                 room,
             };
-            if let Announced::Yours(waiting) = invocation.texts.announce(space_id, waiting) {
-                announced.push(waiting);
+            if let Announced::Yours(asking) = invocation.texts.announce(self.shared.job.space_id, waiting) {
+                announced.push(asking);
             }
         }
         self.look_up(announced).await
     }
 
-    async fn look_up(&mut self, announced: Vec<Waiting>) -> Result<(), StoreError> {
+    /// Waits for room. What waits in the open batch may be what everyone waits for: it goes first.
+    async fn room(&mut self, inputs: usize) -> OwnedSemaphorePermit {
+        let semaphore = Arc::clone(&self.shared.invocation.room);
+        let permits = u32::try_from(inputs).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&semaphore).try_acquire_many_owned(permits) {
+            return room;
+        }
+        self.flush();
+        match semaphore.acquire_many_owned(permits).await {
+            Ok(room) => room,
+            // It is never closed.
+            Err(_) => unreachable!("the semaphore of an invocation is never closed"),
+        }
+    }
+
+    async fn look_up(&mut self, announced: Vec<Asking>) -> Result<(), StoreError> {
         if announced.is_empty() {
             return Ok(());
         }
-        let invocation = Arc::clone(&self.shared.invocation);
-        let space_id = self.shared.job.space_id;
-        let hashes: Vec<_> = announced.iter().map(|waiting| waiting.chunk.hash).collect();
-        let known = match invocation.store.known_texts(space_id, &hashes).await {
-            Ok(known) => known,
-            Err(error) => {
-                for waiting in announced {
-                    drop(invocation.texts.given_up(space_id, waiting.chunk.hash));
-                }
-                return Err(error);
-            }
-        };
-        for waiting in announced {
-            if known.contains(&waiting.chunk.hash) {
-                invocation.texts.found(space_id, waiting);
+        let hashes: Vec<_> = announced.iter().map(Asking::hash).collect();
+        let known = self
+            .shared
+            .invocation
+            .store
+            .known_texts(self.shared.job.space_id, &hashes)
+            .await?;
+        for asking in announced {
+            if known.contains(&asking.hash()) {
+                asking.found();
             } else {
-                let tokens = self.shared.served.provider.estimate_tokens(&waiting.chunk.content);
-                if let Some(batch) = self.packer.push(waiting, tokens) {
+                let tokens = self.shared.served.provider.estimate_tokens(asking.content());
+                if let Some(batch) = self.packer.push(asking, tokens) {
                     self.spawn(batch);
                 }
             }
@@ -235,7 +249,7 @@ impl Run {
         }
     }
 
-    fn spawn(&mut self, batch: Vec<Waiting>) {
+    fn spawn(&mut self, batch: Vec<Asking>) {
         self.batches.spawn(send::send(Arc::clone(&self.shared), batch));
     }
 
@@ -253,7 +267,7 @@ impl Run {
             shared,
             items,
             mut batches,
-            writer,
+            mut writer,
             at_end,
             ..
         } = self;
@@ -263,19 +277,22 @@ impl Run {
             }
         }
         drop(items);
-        if let Err(panic) = writer.await {
+        if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
+        // A text that was changed under us moves nothing, and a row that a user holds doesn't; asking for them again at
+        // once would pay for the same answers over and over. Not the job waits, which may get new records any moment:
+        // this invocation leaves it be. Said before the job's end, after which anyone may claim it.
         let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
+        if !moved {
+            shared.invocation.note_idle(shared.job.lease.job_id);
+        }
         let trouble = shared.trouble.get().cloned();
         let end = match &trouble {
             Some(Trouble::LeaseLost | Trouble::Database(_)) => None,
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
             Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released { progressed: moved }),
             None if !at_end => Some(End::Released { progressed: moved }),
-            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
-                Some(End::Snoozed { delay: NOTHING_MOVED })
-            }
             None => Some(End::Completed {
                 result: shared.result(),
             }),

@@ -9,7 +9,7 @@ use rand::Rng;
 
 use super::Tally;
 use super::run::{Shared, Trouble};
-use super::texts::Waiting;
+use super::texts::{Asking, Waiting};
 use super::verdict::{Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
 use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
@@ -20,27 +20,26 @@ const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
 /// So many equal rejections in a row, with no success between them, look like the provider's fault.
 const SUSPICIOUS: u32 = 3;
 /// A request that takes longer has failed, however much time we have.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGE_CHARS: usize = 500;
 
 /// Inputs that are asked for together, and what happened to them before.
 struct Part {
-    inputs: Vec<Waiting>,
+    inputs: Vec<Asking>,
     retried: bool,
 }
 
 /// Sends a batch until each of its inputs has a vector or a reason why not, or the run has ended.
-pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
+pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
     let mut parts = vec![Part {
         inputs: batch,
         retried: false,
     }];
     while let Some(part) = parts.pop() {
         if run.has_ended() {
-            give_up(&run, part.inputs);
+            // Dropped unanswered: their records stay pending.
             continue;
         }
-        let asked_at = Instant::now();
         let failure = match ask(&run, &part.inputs).await {
             Ok(answer) => {
                 run.rejections.store(0, Ordering::Relaxed);
@@ -49,6 +48,7 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
             }
             Err(failure) => failure,
         };
+        let suspected_at = Instant::now();
         match verdict(failure) {
             Verdict::RetryOnce { .. } if !part.retried => {
                 let jitter = rand::rng().random_range(50..300);
@@ -57,31 +57,31 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Waiting>) {
             }
             Verdict::RetryOnce { message, reason } => {
                 // Not mended by a retry: the provider's fault or the input's?
-                match canary(&run, asked_at).await {
-                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
-                    Err(failure) => end(&run, part.inputs, after_canary(failure)).await,
+                match canary(&run, suspected_at).await {
+                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                    Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
             Verdict::Suspect { message, reason } => {
                 let in_a_row = run.rejections.fetch_add(1, Ordering::Relaxed) + 1;
                 let checked = if part.inputs.len() == 1 || in_a_row == SUSPICIOUS {
-                    canary(&run, asked_at).await
+                    canary(&run, suspected_at).await
                 } else {
                     Ok(())
                 };
                 match checked {
-                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
-                    Err(failure) => end(&run, part.inputs, after_canary(failure)).await,
+                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                    Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
-            verdict => end(&run, part.inputs, verdict).await,
+            verdict => end(&run, verdict).await,
         }
     }
 }
 
 /// One request, when there is time for it.
-async fn ask(run: &Shared, inputs: &[Waiting]) -> Result<Answer, Failure> {
-    let texts: Vec<&str> = inputs.iter().map(|input| input.chunk.content.as_str()).collect();
+async fn ask(run: &Shared, inputs: &[Asking]) -> Result<Answer, Failure> {
+    let texts: Vec<&str> = inputs.iter().map(Asking::content).collect();
     request(run, &texts).await
 }
 
@@ -123,7 +123,7 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
 }
 
 /// Halves what is suspected; what stands alone is charged.
-fn suspect(run: &Shared, mut inputs: Vec<Waiting>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
+fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
     if inputs.len() > 1 {
         let second = inputs.split_off(inputs.len() / 2);
         parts.push(Part {
@@ -135,7 +135,6 @@ fn suspect(run: &Shared, mut inputs: Vec<Waiting>, reason: &'static str, message
     }
     for input in inputs {
         fault(
-            run,
             input,
             &InputFault {
                 reason,
@@ -168,26 +167,21 @@ async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
     Ok(())
 }
 
-fn deliver(run: &Shared, inputs: Vec<Waiting>, answer: Answer) {
+fn deliver(run: &Shared, inputs: Vec<Asking>, answer: Answer) {
     if let Some(tokens) = answer.tokens {
         Tally::add(&run.invocation.tally.tokens, tokens);
     }
     for (input, vector) in inputs.into_iter().zip(answer.vectors) {
         match vector {
-            Ok(vector) => run
-                .invocation
-                .texts
-                .answered(run.job.space_id, input, Vector::from(vector)),
-            Err(reason) => fault(run, input, &reason),
+            Ok(vector) => input.answered(Vector::from(vector)),
+            Err(reason) => fault(input, &reason),
         }
     }
 }
 
 /// The input's own fault: its record is charged, and those of the same text.
-fn fault(run: &Shared, input: Waiting, fault: &InputFault) {
-    let mut waiting = run.invocation.texts.given_up(run.job.space_id, input.chunk.hash);
-    waiting.push(input);
-    for Waiting { chunk, writer, room: _ } in waiting {
+fn fault(input: Asking, fault: &InputFault) {
+    for Waiting { chunk, writer, room: _ } in input.given_up() {
         let charge = Charge {
             record_id: chunk.record_id,
             record_hash: chunk.record_hash,
@@ -201,13 +195,12 @@ fn fault(run: &Shared, input: Waiting, fault: &InputFault) {
 }
 
 /// The whole run ends here; nobody is charged.
-async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
+async fn end(run: &Shared, verdict: Verdict) {
     let (rest, circuit, message) = match verdict {
         Verdict::Pause { rest, message } => (rest, false, message),
         Verdict::OpenCircuit { rest, message } => (rest, true, message),
         Verdict::RetryOnce { .. } | Verdict::Suspect { .. } | Verdict::OutOfTime => {
             run.end(Trouble::Deadline);
-            give_up(run, inputs);
             return;
         }
     };
@@ -229,13 +222,5 @@ async fn end(run: &Shared, inputs: Vec<Waiting>, verdict: Verdict) {
         .await
     {
         tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");
-    }
-    give_up(run, inputs);
-}
-
-/// Lets inputs go; their records stay pending.
-fn give_up(run: &Shared, inputs: Vec<Waiting>) {
-    for input in inputs {
-        drop(run.invocation.texts.given_up(run.job.space_id, input.chunk.hash));
     }
 }

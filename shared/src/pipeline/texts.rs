@@ -1,7 +1,7 @@
 //! Owns which texts are on their way in this invocation, so that no text is asked for twice. Refuses to outlive it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgvector::Vector;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +19,58 @@ pub(super) struct Waiting {
     pub room: OwnedSemaphorePermit,
 }
 
+/// A text that must be asked for. Dropped unanswered, however that comes about, it lets go of those that wait with it:
+/// their records stay pending.
+pub(super) struct Asking {
+    waiting: Option<Waiting>,
+    key: Key,
+    texts: Arc<TextsInFlight>,
+}
+
+impl Asking {
+    pub fn content(&self) -> &str {
+        self.waiting.as_ref().map_or("", |waiting| &waiting.chunk.content)
+    }
+
+    pub fn hash(&self) -> ContentHash {
+        self.key.1
+    }
+
+    /// The provider answered: to the writers with it.
+    pub fn answered(mut self, vector: Vector) {
+        self.resolve(State::Answered(vector.clone()), Some(vector));
+    }
+
+    /// The space holds it already.
+    pub fn found(mut self) {
+        self.resolve(State::Stored, None);
+    }
+
+    /// It has no vector by its own fault. Returns all that wanted it.
+    pub fn given_up(mut self) -> Vec<Waiting> {
+        let mut all = others(self.texts.lock().remove(&self.key));
+        all.extend(self.waiting.take());
+        all
+    }
+
+    fn resolve(&mut self, state: State, vector: Option<Vector>) {
+        let Some(waiting) = self.waiting.take() else { return };
+        let before = self.texts.lock().insert(self.key, state);
+        for other in others(before) {
+            pass_on(other, vector.clone(), false);
+        }
+        pass_on(waiting, vector, true);
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if self.waiting.is_some() {
+            drop(others(self.texts.lock().remove(&self.key)));
+        }
+    }
+}
+
 enum State {
     /// Asked for: these want the answer, too.
     Asked(Vec<Waiting>),
@@ -31,7 +83,7 @@ enum State {
 /// What became of a text that was announced.
 pub(super) enum Announced {
     /// Nobody else asks for it: the caller must.
-    Yours(Waiting),
+    Yours(Asking),
     /// Its chunk is on its way with somebody else's.
     Joined,
 }
@@ -45,12 +97,17 @@ pub(super) struct TextsInFlight(Mutex<HashMap<Key, State>>);
 impl TextsInFlight {
     /// Announce first, look in the database after: a text that isn't here then was either written, and is found there,
     /// or never asked for.
-    pub fn announce(&self, space_id: i32, waiting: Waiting) -> Announced {
+    pub fn announce(self: &Arc<Self>, space_id: i32, waiting: Waiting) -> Announced {
         let mut texts = self.lock();
         match texts.get_mut(&(space_id, waiting.chunk.hash)) {
             None => {
-                texts.insert((space_id, waiting.chunk.hash), State::Asked(Vec::new()));
-                return Announced::Yours(waiting);
+                let key = (space_id, waiting.chunk.hash);
+                texts.insert(key, State::Asked(Vec::new()));
+                return Announced::Yours(Asking {
+                    waiting: Some(waiting),
+                    key,
+                    texts: Arc::clone(self),
+                });
             }
             Some(State::Asked(others)) => others.push(waiting),
             Some(State::Answered(vector)) => {
@@ -64,34 +121,6 @@ impl TextsInFlight {
             }
         }
         Announced::Joined
-    }
-
-    /// The provider answered: to the writers with it.
-    pub fn answered(&self, space_id: i32, waiting: Waiting, vector: Vector) {
-        let mut texts = self.lock();
-        let before = texts.insert((space_id, waiting.chunk.hash), State::Answered(vector.clone()));
-        drop(texts);
-        for other in others(before) {
-            pass_on(other, Some(vector.clone()), false);
-        }
-        pass_on(waiting, Some(vector), true);
-    }
-
-    /// The space holds it already.
-    pub fn found(&self, space_id: i32, waiting: Waiting) {
-        let mut texts = self.lock();
-        let before = texts.insert((space_id, waiting.chunk.hash), State::Stored);
-        drop(texts);
-        for other in others(before) {
-            pass_on(other, None, false);
-        }
-        pass_on(waiting, None, true);
-    }
-
-    /// It has no vector by its own fault, or wasn't asked for in the end. Returns those that wanted it as well.
-    pub fn given_up(&self, space_id: i32, hash: ContentHash) -> Vec<Waiting> {
-        let before = self.lock().remove(&(space_id, hash));
-        others(before)
     }
 
     /// Written, or dropped by its writer.

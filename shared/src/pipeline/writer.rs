@@ -1,9 +1,8 @@
 //! Owns the writing of one job: takes what has been answered, many at a time, into the fenced write. Refuses to go on
 //! once the lease is lost.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,15 +19,13 @@ use crate::store::vectors::{Charge, Holding, NewChunk};
 const CHUNKS_PER_WRITE: usize = 400;
 /// A lease that no write renewed for so long is renewed by itself.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
-/// A record whose row someone else holds is left alone for so long.
-const BUSY_DELAY: Duration = Duration::from_secs(5);
 
 /// Something to write.
 pub(super) enum Item {
     Chunk(Ready),
     Fault(Charge),
     /// The record was deleted; what is left of it goes.
-    Gone(String),
+    Gone(String, OwnedSemaphorePermit),
 }
 
 pub(super) struct Ready {
@@ -61,15 +58,18 @@ async fn renew(run: &Shared) {
 }
 
 async fn write(run: &Shared, items: Vec<Item>) {
-    let (mut ready, mut charges, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ready, mut charges, mut gone, mut room) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for item in items {
         match item {
             Item::Chunk(chunk) => ready.push(chunk),
             Item::Fault(charge) => charges.push(charge),
-            Item::Gone(id) => gone.push(id),
+            Item::Gone(id, permit) => {
+                gone.push(id);
+                room.push(permit);
+            }
         }
     }
-    let (mut chunks, mut owned, mut room) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut chunks, mut owned) = (Vec::new(), Vec::new());
     for Ready {
         chunk,
         owns_text,
@@ -111,13 +111,12 @@ async fn write_parts(
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
         Tally::add(&tally.passed_over, written.passed_over);
-        if !written.busy.is_empty() {
-            store.defer_records(&run.job, &written.busy, BUSY_DELAY).await?;
-        }
     }
     if !charges.is_empty() {
-        let mut seen = HashSet::new();
-        charges.retain(|charge| seen.insert(charge.record_id.clone()));
+        {
+            let mut seen = run.charged.lock().unwrap_or_else(PoisonError::into_inner);
+            charges.retain(|charge| seen.insert(charge.record_id.clone()));
+        }
         let charged = store.charge_records(&run.job, &charges).await?;
         run.settled
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
@@ -140,6 +139,7 @@ fn holding(run: &Shared) -> Holding<'_> {
     Holding {
         job: &run.job,
         lease: run.invocation.clock.lease(),
+        time: run.invocation.clock.time_to_write(),
         progress: Progress {
             current,
             total: run.total.max(current),
@@ -157,6 +157,10 @@ fn trouble(run: &Shared, error: StoreError) {
             );
             Tally::add(&run.invocation.tally.lost_leases, 1);
             run.end(Trouble::LeaseLost);
+        }
+        error if error.is_cancelled() => {
+            tracing::warn!(job.id = run.job.lease.job_id, "a write didn't end in time");
+            run.end(Trouble::Deadline);
         }
         error if error.is_outage() => {
             tracing::error!(job.id = run.job.lease.job_id, error = %error, "the database went away");

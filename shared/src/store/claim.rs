@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::{Store, StoreError};
+use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, JobType, Lease};
 
 const CLAIM: &str = include_str!("claim.sql");
@@ -14,10 +14,18 @@ const CLAIM: &str = include_str!("claim.sql");
 const ONE_PROJECT: &str = "j.project_id = $7";
 const ANY_PROJECT: &str = "$7::int IS NULL";
 
-/// While the number of a project's lanes changes, jobs of the old number finish first.
+/// While the number of a project's lanes changes, no job is claimed beside one that counts otherwise: it waits for those
+/// that are held, and for older ones in line, or two claims at once would take one of each. `OFFSET` keeps the planner
+/// from joining the whole line with itself: this is looked up job by job.
 const LANES_AGREE: &str = "NOT EXISTS (
     SELECT FROM cronvec.job_queue o
-    WHERE o.status = 'PROCESSING' AND o.project_id = j.project_id AND o.space_id = j.space_id AND o.lanes <> j.lanes)";
+    WHERE o.job_type = 'VECTORIZE' AND o.status IN ('PENDING', 'PROCESSING')
+        AND o.space_id = j.space_id AND o.project_id = j.project_id
+        AND o.lanes <> j.lanes AND (o.status = 'PROCESSING' OR o.id < j.id)
+    OFFSET 0)";
+
+/// Jobs that stay in the line.
+const NOT_LEFT: &str = "j.id <> ALL ($8)";
 
 /// A space that the caller can serve, and the endpoint that it would ask.
 #[derive(Debug, Clone)]
@@ -42,6 +50,11 @@ impl Store {
     /// Leases the jobs whose turn it is: those of dead workers first, then by priority, projects taking turns, each
     /// tenth pick a lower priority's.
     pub async fn claim_jobs(&self, wish: &ClaimWish<'_>) -> Result<Vec<ClaimedJob>, StoreError> {
+        self.claim_jobs_besides(wish, &[]).await
+    }
+
+    /// The same, leaving some in the line.
+    pub async fn claim_jobs_besides(&self, wish: &ClaimWish<'_>, left: &[i64]) -> Result<Vec<ClaimedJob>, StoreError> {
         let (spaces, endpoints): (Vec<i32>, Vec<&str>) = match wish.job_type {
             JobType::IngestData => (vec![0], vec![""]),
             JobType::Vectorize => wish
@@ -51,31 +64,33 @@ impl Store {
                 .unzip(),
         };
         self.promote_due_jobs().await?;
-        let rows = self
-            .query(
-                &claim_statement(wish.job_type, wish.project_id.is_some()),
-                &[
-                    (&wish.job_type.as_str(), Type::TEXT),
-                    (&spaces, Type::INT4_ARRAY),
-                    (&endpoints, Type::TEXT_ARRAY),
-                    (&i64::try_from(wish.limit).unwrap_or(i64::MAX), Type::INT8),
-                    (&wish.lease.as_secs_f64(), Type::FLOAT8),
-                    (&wish.worker, Type::TEXT),
-                    (&wish.project_id, Type::INT4),
-                ],
-            )
-            .await?;
+        let (job_type, limit) = (wish.job_type.as_str(), i64::try_from(wish.limit).unwrap_or(i64::MAX));
+        let lease = wish.lease.as_secs_f64();
+        let mut params: Vec<Param<'_>> = vec![
+            (&job_type, Type::TEXT),
+            (&spaces, Type::INT4_ARRAY),
+            (&endpoints, Type::TEXT_ARRAY),
+            (&limit, Type::INT8),
+            (&lease, Type::FLOAT8),
+            (&wish.worker, Type::TEXT),
+            (&wish.project_id, Type::INT4),
+        ];
+        if !left.is_empty() {
+            params.push((&left, Type::INT8_ARRAY));
+        }
+        let statement = statement(wish.job_type, wish.project_id.is_some(), !left.is_empty());
+        let rows = self.query_along_index(&statement, &params).await?;
         rows.iter().map(|row| claimed(row, wish.job_type)).collect()
     }
 
     /// Puts jobs whose time has come into the line. A bounded number: the next claim goes on.
-    async fn promote_due_jobs(&self) -> Result<u64, StoreError> {
-        self.execute(
+    async fn promote_due_jobs(&self) -> Result<(), StoreError> {
+        self.query_along_index(
             "WITH due AS MATERIALIZED (
                  SELECT id, job_type, space_id, project_id, priority
                  FROM cronvec.job_queue
-                 WHERE status = 'PENDING' AND turn IS NULL AND NOT held AND scheduled_for <= clock_timestamp()
-                 ORDER BY scheduled_for LIMIT 200
+                 WHERE status = 'PENDING' AND turn IS NULL AND NOT held AND scheduled_for <= statement_timestamp()
+                 ORDER BY scheduled_for LIMIT 1000
                  FOR NO KEY UPDATE SKIP LOCKED
              ), numbered AS (
                  SELECT due.*, row_number() OVER (PARTITION BY job_type, space_id, project_id, priority ORDER BY id) - 1 AS nth
@@ -86,17 +101,28 @@ impl Store {
              FROM numbered n WHERE j.id = n.id",
             &[],
         )
-        .await
+        .await?;
+        Ok(())
     }
 }
 
 /// The text of the claim, for `EXPLAIN` too.
 pub fn claim_statement(job_type: JobType, of_one_project: bool) -> String {
+    statement(job_type, of_one_project, false)
+}
+
+fn statement(job_type: JobType, of_one_project: bool, leaving_some: bool) -> String {
     let project = if of_one_project { ONE_PROJECT } else { ANY_PROJECT };
-    match job_type {
-        JobType::IngestData => CLAIM.replace("/*only*/", project),
-        JobType::Vectorize => CLAIM.replace("/*only*/", &format!("{project} AND {LANES_AGREE}")),
+    let mut only = vec![project];
+    if job_type == JobType::Vectorize {
+        only.push(LANES_AGREE);
     }
+    if leaving_some {
+        only.push(NOT_LEFT);
+    }
+    CLAIM
+        .replace("/*project*/", project)
+        .replace("/*only*/", &only.join(" AND "))
 }
 
 fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {
@@ -119,9 +145,7 @@ fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {
         crashes: row.get(11),
         payload: row.get(12),
         cursor: row.get(13),
-        progress: progress
-            .map(serde_json::from_value)
-            .transpose()
-            .map_err(|error| StoreError::Unreadable(format!("progress of job {}: {error}", row.get::<_, i64>(0))))?,
+        // Only shown to people: what can't be read of it begins anew.
+        progress: progress.and_then(|progress| serde_json::from_value(progress).ok()),
     })
 }

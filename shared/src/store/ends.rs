@@ -9,12 +9,13 @@ use super::{Store, StoreError};
 use crate::job::{ClaimedJob, End, Ended, JobStatus, Lease, Progress};
 
 /// The fence. It locks the job's row, so that whoever would take the job over waits for this statement's end, and if
-/// someone changed the row meanwhile PostgreSQL looks at it again. An `EXISTS` wouldn't: it sees a snapshot.
+/// someone changed the row meanwhile PostgreSQL looks at it again. An `EXISTS` wouldn't: it sees a snapshot. The time is
+/// looked at when the row is locked: a row that was only held by someone isn't looked at again by itself.
 /// $1 is the job, $2 the token.
-pub(super) const FENCE: &str = "job AS MATERIALIZED (
-    SELECT j.* FROM cronvec.job_queue j
-    WHERE j.id = $1 AND j.lease_token = $2 AND j.lease_expires_at > clock_timestamp()
-    FOR NO KEY UPDATE)";
+pub(super) const FENCE: &str = "mine AS MATERIALIZED (
+    SELECT j.* FROM cronvec.job_queue j WHERE j.id = $1 AND j.lease_token = $2 FOR NO KEY UPDATE
+), job AS MATERIALIZED (
+    SELECT * FROM mine WHERE lease_expires_at > clock_timestamp())";
 
 /// How long a FAILED job keeps its lane before a new one is made.
 const FAILED_HOLD: &str = "1 hour";
@@ -39,11 +40,13 @@ impl Store {
                 let due = due_in_lane("job");
                 self.query_opt(
                     &fenced(&format!(
-                        ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job)
+                        ", due AS MATERIALIZED (SELECT job.job_type = 'VECTORIZE' AND {due} AS more FROM job),
+                         -- The payload's larger part.
+                         staged AS (DELETE FROM cronvec.staged s USING job, due WHERE s.job_id = job.id AND NOT due.more)
                          UPDATE cronvec.job_queue j
                          SET status = CASE WHEN due.more THEN 'PENDING' ELSE 'COMPLETED' END,
                              turn = CASE WHEN due.more AND NOT job.held
-                                 THEN cronvec.last_turn(job.job_type, job.space_id, job.priority) END,
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
                              scheduled_for = CASE WHEN due.more THEN clock_timestamp() ELSE job.scheduled_for END,
                              payload = CASE WHEN due.more THEN job.payload END,
                              cursor = CASE WHEN due.more THEN job.cursor END,
@@ -65,7 +68,7 @@ impl Store {
                         " UPDATE cronvec.job_queue j
                          SET status = 'PENDING', scheduled_for = clock_timestamp(),
                              turn = CASE WHEN NOT job.held
-                                 THEN cronvec.last_turn(job.job_type, job.space_id, job.priority) END,
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
                              active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
                              attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
                              crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END
@@ -180,7 +183,7 @@ pub(super) fn due_in_lane(job: &str) -> String {
     format!(
         "EXISTS (
              SELECT FROM cronvec.pending w
-             WHERE w.space_id = {job}.space_id AND w.project_id = {job}.project_id AND w.not_before <= clock_timestamp()
+             WHERE w.line = ({job}.space_id::bigint << 32) + {job}.project_id AND w.not_before <= statement_timestamp()
                  AND ({job}.lanes = 1 OR w.bucket % {job}.lanes = {job}.lane))"
     )
 }

@@ -11,8 +11,10 @@ const INLINE_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct EnqueueOptions {
     pub priority: i32,
-    pub max_attempts: i32,
-    pub backoff_ms: i32,
+    /// The job's own; else its project's, else `otherwise`.
+    pub max_attempts: Option<i32>,
+    pub backoff_ms: Option<i32>,
+    pub otherwise: Retries,
     /// From now; zero for at once.
     pub delay: std::time::Duration,
     pub embed: bool,
@@ -23,11 +25,28 @@ impl Default for EnqueueOptions {
     fn default() -> Self {
         Self {
             priority: 0,
-            max_attempts: 3,
-            backoff_ms: 10_000,
+            max_attempts: None,
+            backoff_ms: None,
+            otherwise: Retries::default(),
             delay: std::time::Duration::ZERO,
             embed: true,
             idempotency_key: None,
+        }
+    }
+}
+
+/// What the settings say of attempts and backoff.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    pub max_attempts: i32,
+    pub backoff_ms: i32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            backoff_ms: 10_000,
         }
     }
 }
@@ -74,26 +93,31 @@ impl Store {
         let transaction = client.transaction().await?;
         let rows = transaction
             .query_typed(
-                "WITH input AS MATERIALIZED (
+                "WITH known AS MATERIALIZED (
+                     -- A pause or a resumption waits for us: it couldn't see the new jobs.
+                     SELECT * FROM cronvec.projects WHERE name = ANY ($1) ORDER BY id FOR SHARE
+                 ), input AS MATERIALIZED (
                      SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
-                         coalesce(p.max_attempts, i.max_attempts) AS max_attempts,
-                         coalesce(p.backoff_ms, i.backoff_ms) AS backoff_ms,
-                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id
+                         coalesce(i.max_attempts, p.max_attempts, i.max_otherwise) AS max_attempts,
+                         coalesce(i.backoff_ms, p.backoff_ms, i.backoff_otherwise) AS backoff_ms,
+                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id,
+                         i.delay <= 0 AND NOT p.paused AS in_line
                      FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
-                             $8::bytea[]) WITH ORDINALITY
-                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, nth)
-                     JOIN cronvec.projects p ON p.name = i.project
+                             $8::bytea[], $9::int[], $10::int[]) WITH ORDINALITY
+                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, max_otherwise,
+                             backoff_otherwise, nth)
+                     JOIN known p ON p.name = i.project
                      ORDER BY i.nth
                  ), bases AS MATERIALIZED (
                      SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', 0, project_id, priority) AS turn
-                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE delay <= 0) AS lines
+                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE in_line) AS lines
                  ), made AS (
                      INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
                          payload, idempotency_key, idempotency_hash, held, scheduled_for, turn)
                      SELECT i.id, 'INGEST_DATA', i.project, i.project_id, i.priority, i.max_attempts, i.backoff_ms,
                          i.payload, i.key, i.hash, i.paused, now() + make_interval(secs => i.delay),
-                         CASE WHEN i.delay <= 0 THEN b.turn - 1
-                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.delay <= 0 ORDER BY i.nth) END
+                         CASE WHEN i.in_line THEN b.turn - 1
+                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.in_line ORDER BY i.nth) END
                      FROM input i LEFT JOIN bases b USING (project_id, priority)
                      ORDER BY i.nth
                      ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -109,6 +133,8 @@ impl Store {
                     (&columns.payloads, Type::JSONB_ARRAY),
                     (&columns.keys, Type::TEXT_ARRAY),
                     (&columns.hashes, Type::BYTEA_ARRAY),
+                    (&columns.max_otherwise, Type::INT4_ARRAY),
+                    (&columns.backoffs_otherwise, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -167,8 +193,10 @@ async fn existing(
 struct Columns<'a> {
     projects: Vec<&'a str>,
     priorities: Vec<i32>,
-    max_attempts: Vec<i32>,
-    backoffs: Vec<i32>,
+    max_attempts: Vec<Option<i32>>,
+    backoffs: Vec<Option<i32>>,
+    max_otherwise: Vec<i32>,
+    backoffs_otherwise: Vec<i32>,
     delays: Vec<f64>,
     payloads: Vec<Json<serde_json::Value>>,
     keys: Vec<Option<&'a str>>,
@@ -178,7 +206,10 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn push(&mut self, job: &'a NewJob<'_>) -> Result<(), StoreError> {
         let options = &job.options;
-        if options.max_attempts < 1 || options.backoff_ms < 0 {
+        let otherwise = options.otherwise;
+        if options.max_attempts.unwrap_or(otherwise.max_attempts) < 1
+            || options.backoff_ms.unwrap_or(otherwise.backoff_ms) < 0
+        {
             return Err(StoreError::Invalid(
                 "maxAttempts is at least 1, a backoff isn't negative".into(),
             ));
@@ -199,6 +230,8 @@ impl<'a> Columns<'a> {
         self.priorities.push(options.priority);
         self.max_attempts.push(options.max_attempts);
         self.backoffs.push(options.backoff_ms);
+        self.max_otherwise.push(otherwise.max_attempts);
+        self.backoffs_otherwise.push(otherwise.backoff_ms);
         self.delays.push(options.delay.as_secs_f64());
         self.payloads.push(Json(payload(job)));
         self.keys.push(options.idempotency_key.as_deref());

@@ -108,6 +108,17 @@ impl Store {
         }
         let number = |column: usize| u64::try_from(row.get::<_, i64>(column)).unwrap_or_default();
         let left: Vec<i32> = row.get(2);
+        let purged: Vec<String> = row.get(3);
+        if !purged.is_empty() {
+            // They are no longer pending, so that no worker will do it.
+            transaction
+                .execute_typed(
+                    "DELETE FROM cronvec.chunks WHERE space_id IN (SELECT id FROM cronvec.spaces)
+                         AND project_id = $1 AND record_id = ANY ($2)",
+                    &[(&job.project_id, Type::INT4), (&purged, Type::TEXT_ARRAY)],
+                )
+                .await?;
+        }
         let saved = number(1);
         let ingested = Ingested {
             saved,
@@ -124,13 +135,17 @@ impl Store {
             }
             columns
         };
+        let kept: Vec<i32> = cursor.left.iter().map(|(piece, _, _)| *piece).collect();
         // The job's row is ours since the first statement.
         transaction
             .execute_typed(
                 "WITH rejects AS (
                      INSERT INTO cronvec.ingest_rejects (job_id, line, id, reason)
                      SELECT $1, i.line, i.id, i.reason FROM unnest($2::int[], $3::text[], $4::text[]) AS i (line, id, reason)
-                     ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING)
+                     ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING
+                 ), done AS (
+                     -- Pieces that are stored, but for those with lines that someone else held.
+                     DELETE FROM cronvec.staged WHERE job_id = $1 AND piece < $8 AND piece <> ALL ($9))
                  UPDATE cronvec.job_queue
                  SET cursor = $5, progress = $6, lease_expires_at = clock_timestamp() + make_interval(secs => $7)
                  WHERE id = $1",
@@ -142,6 +157,8 @@ impl Store {
                     (&json!(cursor), Type::JSONB),
                     (&json!(progress), Type::JSONB),
                     (&lease.as_secs_f64(), Type::FLOAT8),
+                    (&cursor.piece, Type::INT4),
+                    (&kept, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -171,42 +188,51 @@ impl Store {
 /// $3 project, $4 ids, $5 contents, $6 metadata, $7 hashes, $8 lines, $9 embed, $10 priority.
 /// A record that stands several times in the batch is taken as it stands last. One that is there already is written
 /// only where what is there was accepted before: an older job number, or an earlier line of the same job.
+/// Rows are found one by one along the primary key, as in `vectors`: a join would be planned by statistics that a table
+/// that is just being filled doesn't have.
 const STORE_RECORDS: &str = "input AS MATERIALIZED (
     SELECT DISTINCT ON (i.id) i.*
     FROM job CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[])
         AS i (id, content, metadata, hash, line)
     ORDER BY i.id, i.line DESC
 ), there AS MATERIALIZED (
-    SELECT r.id, r.accepted, r.position, r.content_hash, r.metadata, r.embed
-    FROM input i JOIN cronvec.records r ON r.project_id = $3 AND r.id = i.id
-    ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED
+    SELECT r.*
+    FROM input i CROSS JOIN LATERAL (
+        SELECT r.id, r.accepted, r.position, r.content_hash, r.metadata, r.embed
+        FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id
+        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
 ), fresh AS (
     INSERT INTO cronvec.records (project_id, id, content, metadata, content_hash, bucket, accepted, position, embed)
     SELECT $3, i.id, i.content, i.metadata::jsonb, i.hash, cronvec.bucket(i.id), $1, i.line, $9
-    FROM input i
-    WHERE NOT EXISTS (SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id)
+    FROM input i LEFT JOIN LATERAL (
+        SELECT true AS there FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id LIMIT 1) AS r ON true
+    WHERE r.there IS NULL
     ORDER BY i.id
     ON CONFLICT ON CONSTRAINT records_pkey DO NOTHING
     RETURNING id
 ), older AS MATERIALIZED (
     SELECT i.*, t.content_hash <> i.hash AS new_text, t.metadata <> i.metadata::jsonb AS new_metadata,
-        t.embed AS was_embedded
+        t.embed AS was_embedded, t.content_hash = '' AS was_deleted
     FROM there t JOIN input i ON i.id = t.id
     WHERE (t.accepted, t.position) < ($1, i.line)
 ), numbered AS (
     -- An unchanged one takes the number, too, or an older job that runs later would win.
     UPDATE cronvec.records r SET accepted = $1, position = o.line
-    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+    FROM older o
+    WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
+        AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
 ), changed AS (
     UPDATE cronvec.records r
     SET content = o.content, metadata = o.metadata::jsonb, content_hash = o.hash, accepted = $1, position = o.line,
         embed = $9, updated_at = now()
-    FROM older o WHERE r.project_id = $3 AND r.id = o.id AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
+    FROM older o
+    WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
+        AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
 ), due AS MATERIALIZED (
     SELECT id FROM fresh UNION ALL SELECT id FROM older WHERE new_text OR (NOT was_embedded AND $9)
 ), freed AS (
-    DELETE FROM cronvec.quarantined_records q USING older o
-    WHERE o.new_text AND q.project_id = $3 AND q.record_id = o.id
+    DELETE FROM cronvec.quarantined_records
+    WHERE project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 ), marked AS (
     INSERT INTO cronvec.pending AS w (space_id, project_id, record_id, bucket, priority, operation)
     SELECT s.space_id, $3, due.id, cronvec.bucket(due.id), $10, $1
@@ -214,13 +240,19 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     WHERE $9 AND p.id = $3 AND s.space_id IS NOT NULL
     ORDER BY due.id, s.space_id
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
-        priority = excluded.priority, not_before = excluded.not_before, attempts = 0, operation = excluded.operation
+        priority = greatest(w.priority, excluded.priority), not_before = excluded.not_before, attempts = 0,
+        operation = excluded.operation
+), hidden AS (
+    -- Of a record that was deleted and comes back without vectors nothing old is shown.
+    DELETE FROM cronvec.embedded e USING cronvec.projects p
+    WHERE NOT $9 AND p.id = $3 AND e.project_id = $3 AND e.space_id IN (p.live_space, p.next_space)
+        AND e.record_id = ANY (ARRAY(SELECT id FROM older WHERE was_deleted))
 ), unmarked AS (
-    DELETE FROM cronvec.pending w USING older o
-    WHERE NOT $9 AND o.new_text AND w.project_id = $3 AND w.record_id = o.id
-        AND w.space_id IN (SELECT id FROM cronvec.spaces)
+    DELETE FROM cronvec.pending
+    WHERE NOT $9 AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 )
 SELECT EXISTS (SELECT FROM job),
     (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
     ARRAY(SELECT i.line FROM input i
-          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id))";
+          WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id)),
+    ARRAY(SELECT id FROM older WHERE was_deleted AND NOT $9)";

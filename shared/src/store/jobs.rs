@@ -4,6 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -11,6 +12,18 @@ use crate::job::JobStatus;
 
 /// Beyond it the numbers of a status are said to be capped: no page counts what can grow without end.
 const CAP: i64 = 10_000;
+
+/// How many jobs stand in each status, each counted up to $1 + 1. The order has each read along an index of its own: a
+/// status that stands at the far end of the table isn't searched for there.
+pub const COUNTS: &str = "SELECT
+    (SELECT count(*) FROM (SELECT FROM cronvec.job_queue WHERE status = 'PENDING'
+         ORDER BY held, scheduled_for LIMIT $1 + 1) AS first_ones),
+    (SELECT count(*) FROM (SELECT FROM cronvec.job_queue WHERE status = 'PROCESSING'
+         ORDER BY id LIMIT $1 + 1) AS first_ones),
+    (SELECT count(*) FROM (SELECT FROM cronvec.job_queue WHERE status = 'COMPLETED' AND completed_at IS NOT NULL
+         ORDER BY completed_at DESC LIMIT $1 + 1) AS first_ones),
+    (SELECT count(*) FROM (SELECT FROM cronvec.job_queue WHERE status = 'FAILED'
+         ORDER BY id LIMIT $1 + 1) AS first_ones)";
 
 /// The numbers of the queue, as `contract` has them.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -65,35 +78,27 @@ const VIEW: &str = "id, job_type, project, status, priority, attempts, max_attem
 
 impl Store {
     pub async fn queue_stats(&self) -> Result<QueueStats, StoreError> {
-        let counts = self
-            .query(
-                "SELECT s.status, c.jobs FROM unnest(ARRAY['PENDING', 'PROCESSING', 'COMPLETED', 'FAILED']) AS s (status)
-                 CROSS JOIN LATERAL (
-                     SELECT count(*) AS jobs FROM (
-                         SELECT FROM cronvec.job_queue j WHERE j.status = s.status LIMIT $1 + 1) AS capped) AS c",
-                &[(&CAP, Type::INT8)],
-            )
-            .await?;
-        let mut stats = Counts::default();
+        let counts = self.query_one(COUNTS, &[(&CAP, Type::INT8)]).await?;
         let mut capped = Vec::new();
-        for row in &counts {
-            let jobs: i64 = row.get(1);
-            let (field, name) = match row.get::<_, &str>(0) {
-                "PENDING" => (&mut stats.pending, "pending"),
-                "PROCESSING" => (&mut stats.processing, "processing"),
-                "COMPLETED" => (&mut stats.completed, "completed"),
-                _ => (&mut stats.failed, "failed"),
-            };
-            *field = jobs.min(CAP);
+        let mut count = |column: usize, name: &'static str| {
+            let jobs: i64 = counts.get(column);
             if jobs > CAP {
                 capped.push(name);
             }
-        }
+            jobs.min(CAP)
+        };
+        let stats = Counts {
+            pending: count(0, "pending"),
+            processing: count(1, "processing"),
+            completed: count(2, "completed"),
+            failed: count(3, "failed"),
+        };
         let oldest = self
             .query_opt(
                 "SELECT id, created_at, (extract(epoch FROM clock_timestamp() - scheduled_for) / 60)::float8
                  FROM cronvec.job_queue
-                 WHERE status = 'PENDING' AND scheduled_for <= clock_timestamp() ORDER BY scheduled_for LIMIT 1",
+                 WHERE status = 'PENDING' AND NOT held AND scheduled_for <= statement_timestamp()
+                 ORDER BY scheduled_for LIMIT 1",
                 &[],
             )
             .await?;
@@ -143,6 +148,14 @@ impl Store {
 
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
+        match self.try_to_retry(id).await {
+            // Someone has just made another job for its lane: now it can be seen, and named.
+            Err(error) if error.is_duplicate() => self.try_to_retry(id).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn try_to_retry(&self, id: i64) -> Result<(), StoreError> {
         let row = self
             .query_opt(
                 "WITH job AS MATERIALIZED (
@@ -152,12 +165,16 @@ impl Store {
                          ON job.job_type = 'VECTORIZE' AND r.job_type = 'VECTORIZE' AND r.space_id = job.space_id
                              AND r.project_id = job.project_id AND r.lane = job.lane
                              AND r.status IN ('PENDING', 'PROCESSING') AND r.id <> job.id
+                 ), project AS MATERIALIZED (
+                     -- A pause or a resumption waits for us.
+                     SELECT p.paused FROM job JOIN cronvec.projects p ON p.id = job.project_id FOR SHARE OF p
                  ), again AS (
                      UPDATE cronvec.job_queue j
                      SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
-                         scheduled_for = clock_timestamp(), held = p.paused,
-                         turn = cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority)
-                     FROM job JOIN cronvec.projects p ON p.id = job.project_id
+                         scheduled_for = clock_timestamp(), held = project.paused,
+                         turn = CASE WHEN NOT project.paused
+                             THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END
+                     FROM job, project
                      WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)
                      RETURNING j.id
                  ), lifted AS (
@@ -167,7 +184,14 @@ impl Store {
                  SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
                 &[(&id, Type::INT8)],
             )
-            .await?
+            .await
+            .map_err(|error| match &error {
+                // A tick made the lane's next job at this very moment.
+                StoreError::Database(server) if server.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                    StoreError::Conflict(format!("another job does the work of job {id}'s lane already"))
+                }
+                _ => error,
+            })?
             .ok_or(StoreError::NoJob(id))?;
         if row.get(2) {
             return Ok(());

@@ -1,5 +1,7 @@
 //! Owns the schema: its numbered migrations, its version, what the server must offer. Refuses to go back.
 
+mod objects;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
@@ -61,6 +63,8 @@ pub enum SchemaError {
         "migration {version} ({name}) was applied in another form than this program has; the schema was changed by hand"
     )]
     Changed { version: i32, name: String },
+    #[error("the schema was changed by hand; missing, or not as the migrations made it: {0}")]
+    Altered(String),
 }
 
 /// One migration and whether it is there.
@@ -109,6 +113,9 @@ pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
             .await?;
         applied.push(migration.version);
     }
+    if !applied.is_empty() {
+        objects::note(&transaction).await?;
+    }
     transaction.commit().await?;
     Ok(applied)
 }
@@ -149,6 +156,10 @@ pub async fn verify(client: &Client) -> Result<(), StoreError> {
         if known.is_none_or(|migration| checksum(migration) != sum) {
             return Err(SchemaError::Changed { version: applied, name }.into());
         }
+    }
+    let missing = objects::missing(client).await?;
+    if !missing.is_empty() {
+        return Err(SchemaError::Altered(missing.join(", ")).into());
     }
     Ok(())
 }
@@ -256,10 +267,19 @@ async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreErr
     Ok(row.get(0))
 }
 
+/// The first 8 hexadecimal digits of the SHA-256 of all migrations.
+pub fn fingerprint() -> String {
+    let all: String = MIGRATIONS.iter().map(checksum).collect();
+    let mut digits = hexadecimal(&all);
+    digits.truncate(8);
+    digits
+}
+
 fn checksum(migration: &Migration) -> String {
+    hexadecimal(migration.sql)
+}
+
+fn hexadecimal(text: &str) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(migration.sql)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

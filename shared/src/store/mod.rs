@@ -51,6 +51,9 @@ pub enum StoreError {
     Conflict(String),
     #[error("{0}")]
     Invalid(String),
+    /// The database went away under a run.
+    #[error("the database went away: {0}")]
+    Outage(String),
     /// What stands in the database isn't what this code wrote.
     #[error("unreadable: {0}")]
     Unreadable(String),
@@ -62,17 +65,40 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// The server ended the statement, because our time for it was over.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
+    /// A value that the server can't store: a number out of its range, a key too long for an index. The same again
+    /// whenever it is tried.
+    pub fn is_value_refused(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        error
+            .code()
+            .is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")) || *code == SqlState::CHECK_VIOLATION)
+    }
+
+    /// Someone else has written such a row.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+
     /// The database can't be reached, or went away: nobody's fault here.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Connect(error) => connect::is_unreachable(error),
-            Self::Database(error) => {
-                error.is_closed()
-                    || error.code().is_none_or(|code| {
-                        matches!(code.code().get(..2), Some("08" | "53" | "57"))
-                            || *code == SqlState::T_R_DEADLOCK_DETECTED
-                    })
-            }
+            Self::Outage(_) => true,
+            Self::Database(error) => match error.code() {
+                // Connections, resources, an operator's intervention; a deadlock passes, too.
+                Some(code) => {
+                    matches!(code.code().get(..2), Some("08" | "53" | "57")) || *code == SqlState::T_R_DEADLOCK_DETECTED
+                }
+                None => {
+                    error.is_closed()
+                        || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+                }
+            },
             _ => false,
         }
     }
@@ -120,6 +146,45 @@ impl Store {
 
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         Ok(self.client().await?.query_typed(statement, params).await?)
+    }
+
+    /// A query that must follow an index in its order, whatever the statistics say: a table that was filled a moment ago
+    /// has none, and its million rows would be sorted for each slice.
+    async fn query_along_index(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        let begin = "BEGIN; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off;
+            SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s'";
+        self.query_in_transaction(begin, statement, params).await
+    }
+
+    /// A query that the server ends when it takes longer: so that nothing of ours waits for a lock, or works, beyond our
+    /// own time.
+    async fn query_within(
+        &self,
+        limit: std::time::Duration,
+        statement: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis().max(1));
+        self.query_in_transaction(&begin, statement, params).await
+    }
+
+    /// One round trip: all three are sent before the first is answered, so no transaction idles under a frozen worker.
+    async fn query_in_transaction(
+        &self,
+        begin: &str,
+        statement: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client().await?;
+        let (begun, rows, ended) = futures::join!(
+            client.batch_execute(begin),
+            client.query_typed(statement, params),
+            client.batch_execute("COMMIT")
+        );
+        begun?;
+        let rows = rows?;
+        ended?;
+        Ok(rows)
     }
 
     async fn query_opt(&self, statement: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {

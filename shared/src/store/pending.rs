@@ -50,7 +50,7 @@ impl Store {
         max_bytes: i64,
     ) -> Result<PendingSlice, StoreError> {
         let rows = self
-            .query(
+            .query_along_index(
                 "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
                      CASE WHEN s.fits THEN r.content END, s.fits
                  FROM (
@@ -60,8 +60,8 @@ impl Store {
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
                              SELECT * FROM cronvec.pending w
-                             WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
-                                 AND w.not_before <= clock_timestamp()
+                             WHERE w.line = ($1::bigint << 32) + $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                                 AND w.not_before <= statement_timestamp()
                                  AND (-w.priority, w.not_before, w.record_id) > ($5::int, $6, $7)
                              ORDER BY -w.priority, w.not_before, w.record_id
                              LIMIT $8
@@ -118,12 +118,12 @@ impl Store {
 
     /// How many records are due in the job's lane, counted up to a cap.
     pub async fn count_due(&self, job: &ClaimedJob, cap: i64) -> Result<u64, StoreError> {
-        let row = self
-            .query_one(
+        let rows = self
+            .query_along_index(
                 "SELECT count(*) FROM (
                      SELECT FROM cronvec.pending w
-                     WHERE w.space_id = $1 AND w.project_id = $2 AND ($3 = 1 OR w.bucket % $3 = $4)
-                         AND w.not_before <= clock_timestamp()
+                     WHERE w.line = ($1::bigint << 32) + $2 AND ($3 = 1 OR w.bucket % $3 = $4)
+                         AND w.not_before <= statement_timestamp()
                      LIMIT $5) AS due",
                 &[
                     (&job.space_id, Type::INT4),
@@ -134,22 +134,24 @@ impl Store {
                 ],
             )
             .await?;
-        u64::try_from(row.get::<_, i64>(0)).map_err(|error| StoreError::Unreadable(error.to_string()))
+        let due = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+        u64::try_from(due).map_err(|error| StoreError::Unreadable(error.to_string()))
     }
 
     /// Whether anything that these spaces could do is due, in one project or in all.
     pub async fn has_due_work(&self, spaces: &[i32], project_id: Option<i32>) -> Result<bool, StoreError> {
-        let row = self
-            .query_one(
+        let rows = self
+            .query_along_index(
                 "SELECT EXISTS (
                      SELECT FROM unnest($1) AS s (id)
                      JOIN LATERAL (
                          SELECT FROM cronvec.pending w
-                         WHERE w.space_id = s.id AND ($2 IS NULL OR w.project_id = $2) AND w.not_before <= clock_timestamp()
+                         WHERE w.line BETWEEN (s.id::bigint << 32) + coalesce($2, 0) AND (s.id::bigint << 32) + coalesce($2, 2147483647)
+                             AND w.not_before <= statement_timestamp()
                          LIMIT 1) AS w ON true)",
                 &[(&spaces, Type::INT4_ARRAY), (&project_id, Type::INT4)],
             )
             .await?;
-        Ok(row.get(0))
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 }

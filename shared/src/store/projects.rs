@@ -70,7 +70,7 @@ impl Store {
             .collect())
     }
 
-    /// Takes a project's jobs out of the line, or puts them back. What a worker holds it finishes.
+    /// Takes a project's jobs out of the line, or lets them stand in it anew. What a worker holds has its slice.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<(), StoreError> {
         let row = self
             .query_opt(
@@ -80,19 +80,25 @@ impl Store {
             .await?
             .ok_or_else(|| StoreError::NoProject(name.into()))?;
         let project_id: i32 = row.get(0);
+        let mut after = 0_i64;
         loop {
-            let moved = self
-                .execute(
+            // A held one with a turn would be found by none: a resumed one gets its place as one whose time has come.
+            let row = self
+                .query_one(
                     "WITH next AS MATERIALIZED (
                          SELECT id FROM cronvec.job_queue
-                         WHERE project_id = $1 AND status = 'PENDING' AND held <> $2
-                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE)
-                     UPDATE cronvec.job_queue j SET held = $2 FROM next WHERE j.id = next.id",
-                    &[(&project_id, Type::INT4), (&paused, Type::BOOL)],
+                         WHERE project_id = $1 AND status IN ('PENDING', 'PROCESSING') AND held <> $2 AND id > $3
+                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE
+                     ), moved AS (
+                         UPDATE cronvec.job_queue j SET held = $2, turn = NULL FROM next WHERE j.id = next.id
+                     )
+                     SELECT max(id) FROM next",
+                    &[(&project_id, Type::INT4), (&paused, Type::BOOL), (&after, Type::INT8)],
                 )
                 .await?;
-            if moved < 1000 {
-                return Ok(());
+            match row.get::<_, Option<i64>>(0) {
+                Some(last) => after = last,
+                None => return Ok(()),
             }
         }
     }
@@ -109,7 +115,7 @@ impl Store {
                       WHERE e.space_id = p.live_space AND e.project_id = p.id),
                      (SELECT count(*) FROM cronvec.pending w
                       JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id AND r.content IS NOT NULL
-                      WHERE w.space_id = p.live_space AND w.project_id = p.id),
+                      WHERE w.line = (p.live_space::bigint << 32) + p.id),
                      (SELECT count(*) FROM cronvec.quarantined_records q
                       WHERE q.space_id = p.live_space AND q.project_id = p.id)
                  FROM cronvec.projects p WHERE p.name = $1",

@@ -10,6 +10,10 @@ const PASS: i64 = 1000;
 /// What may go, and after how many days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiring {
+    /// What finished jobs still have staged; before the jobs themselves, so that these go in bounded steps, too.
+    Staged {
+        days: u32,
+    },
     FinishedJobs {
         days: u32,
     },
@@ -30,11 +34,26 @@ impl Store {
     pub async fn cleanup_pass(&self, what: Expiring) -> Result<(u64, bool), StoreError> {
         let days = |days: u32| f64::from(days);
         let deleted = match what {
+            Expiring::Staged { days: age } => {
+                self.execute(
+                    "WITH old AS MATERIALIZED (
+                         SELECT s.job_id, s.piece FROM cronvec.job_queue j JOIN cronvec.staged s ON s.job_id = j.id
+                         WHERE j.completed_at < now() - make_interval(secs => $1 * 86400)
+                         ORDER BY s.job_id, s.piece LIMIT $2)
+                     DELETE FROM cronvec.staged s USING old WHERE s.job_id = old.job_id AND s.piece = old.piece",
+                    &[(&days(age), Type::FLOAT8), (&PASS, Type::INT8)],
+                )
+                .await?
+            }
             Expiring::FinishedJobs { days: age } => {
                 self.execute(
                     "WITH old AS MATERIALIZED (
                          SELECT id FROM cronvec.job_queue
                          WHERE completed_at < now() - make_interval(secs => $1 * 86400)
+                             -- `retry` of a job that holds its lane must find it.
+                             AND NOT EXISTS (
+                                 SELECT FROM cronvec.lane_holds h
+                                 WHERE h.job_id = job_queue.id AND h.until > statement_timestamp())
                          ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
                      DELETE FROM cronvec.job_queue j USING old WHERE j.id = old.id",
                     &[(&days(age), Type::FLOAT8), (&PASS, Type::INT8)],
@@ -48,6 +67,8 @@ impl Store {
                     "WITH old AS MATERIALIZED (
                          SELECT r.project_id, r.id FROM cronvec.records r
                          WHERE r.content IS NULL
+                             -- A job may have its number and not be committed yet: nobody enqueues for so long.
+                             AND r.updated_at < now() - interval '10 minutes'
                              AND r.accepted < coalesce(
                                  (SELECT min(j.id) FROM cronvec.job_queue j
                                   WHERE j.job_type = 'INGEST_DATA' AND j.status <> 'COMPLETED'),

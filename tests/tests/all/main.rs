@@ -2,15 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounded;
+mod cleanup;
 mod cli;
 mod conditions;
 mod database;
+mod fenced;
+mod ingestion;
+mod killed;
 mod lambda;
 mod local;
 mod main_job;
+mod nobody_waits;
+mod order_of_acceptance;
 mod pgbouncer;
 mod pooler;
 mod process;
 mod provider;
 mod provider_failures;
+mod queue;
 mod runtime_api;
+mod schema;

@@ -66,7 +66,10 @@ async fn the_whole_way_of_a_record_passes_through_a_transaction_pooler() {
     }
     assert_eq!(system.vectorize().await.purged, 100);
     system
-        .run_sql("UPDATE cronvec.job_queue SET completed_at = now() - interval '8 days' WHERE completed_at IS NOT NULL")
+        .run_sql(
+            "UPDATE cronvec.job_queue SET completed_at = now() - interval '8 days' WHERE completed_at IS NOT NULL;
+             UPDATE cronvec.records SET updated_at = now() - interval '2 days' WHERE content IS NULL",
+        )
         .await;
     let cleaned = system.cleanup().run(CallOptions::default(), minute()).await.unwrap();
     assert_eq!(cleaned.deleted_count, 103, "three jobs and the tombstones");

@@ -23,9 +23,9 @@ async fn a_child_can_be_frozen_thawed_and_killed() {
     let url = format!("{}/embeddings", child.stdout().trim());
     assert!(answers(&url).await);
     child.freeze();
-    assert!(!answers(&url).await);
+    eventually("it is frozen", || async { !answers(&url).await }).await;
     child.thaw();
-    assert!(answers(&url).await);
+    eventually("it is thawed", || answers(&url)).await;
     assert!(child.ended().is_none());
     assert_eq!(child.kill().await.signal(), Some(9));
     assert!(!answers(&url).await);

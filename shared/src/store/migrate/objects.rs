@@ -1,0 +1,60 @@
+//! Owns the list of what the migrations made, kept with the schema, so that a change by hand is found. Refuses to judge
+//! what others added, and the partitions of spaces.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Transaction};
+
+use super::super::StoreError;
+
+/// Missing objects that a message names.
+const NAMED: i64 = 10;
+
+/// A line an object. By name, and what tells a changed one: a column's type, a function's text. PostgreSQL's own words
+/// for definitions change from version to version.
+const OBJECTS: &str = "
+    SELECT format('column %s.%s %s%s', c.relname, a.attname, t.typname, CASE WHEN a.attnotnull THEN ' not null' END) AS object
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid
+    WHERE c.relnamespace = 'cronvec'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+    UNION ALL
+    SELECT format('index %s', c.relname)
+    FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
+    WHERE c.relnamespace = 'cronvec'::regnamespace AND NOT c.relispartition AND i.indisvalid AND i.indisready
+    UNION ALL
+    SELECT format('constraint %s of %s', o.conname, c.relname)
+    FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid
+    WHERE c.relnamespace = 'cronvec'::regnamespace AND NOT c.relispartition
+        AND o.contype IN ('c', 'f', 'p', 'u') AND o.convalidated
+    UNION ALL
+    SELECT format('sequence %s', c.relname)
+    FROM pg_class c WHERE c.relnamespace = 'cronvec'::regnamespace AND c.relkind = 'S'
+    UNION ALL
+    SELECT format('function %s of %s arguments %s', p.proname, p.pronargs, md5(p.prosrc))
+    FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace";
+
+/// Notes what is there now.
+pub(super) async fn note(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction
+        .batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS cronvec.schema_objects (object text PRIMARY KEY);
+             DELETE FROM cronvec.schema_objects;
+             INSERT INTO cronvec.schema_objects {OBJECTS}"
+        ))
+        .await?;
+    Ok(())
+}
+
+/// What was noted and isn't there any more, or is another; the first ones.
+pub(super) async fn missing(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
+    let rows = client
+        .query_typed(
+            &format!(
+                "SELECT object FROM cronvec.schema_objects
+                 EXCEPT SELECT object FROM ({OBJECTS}) AS there ORDER BY object LIMIT $1"
+            ),
+            &[(&NAMED, Type::INT8)],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

@@ -1,0 +1,190 @@
+//! An invocation ends by itself before its deadline, and what it did is neither lost nor done twice.
+//!
+//! The full figures, twenty invocations of 10 s with requests of 2 s, all at once:
+//! `CRONVEC_FULL=1 cargo test -p cronvec-tests --test all bounded -- --nocapture`
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cronvec_tests::full_size;
+use cronvec_tests::provider::{Answer, Options, Provider};
+use cronvec_tests::system::{PROJECT, System, minute};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use shared::call::{self, CallOptions, Guard};
+use shared::secrets::Secrets;
+use vectorization::StoppedBecause;
+
+/// So many records, `text number 1` and so on.
+async fn with_records(provider: &Provider, records: u32) -> System {
+    let system = System::embedding_as(provider, 8, &[]).await;
+    system.put_many(PROJECT, records, "text number").await;
+    system
+}
+
+/// A provider that takes its time.
+async fn slow(latency: Duration) -> Provider {
+    Provider::with(Options {
+        latency,
+        ..Options::default()
+    })
+    .await
+}
+
+fn assert_nothing_was_asked_twice(provider: &Provider, records: usize) {
+    let log = provider.log();
+    assert_eq!((log.inputs(), log.counts.len()), (records, records));
+}
+
+/// That nobody paid for the end of an invocation: not the job, not a record, not the provider.
+async fn assert_nobody_was_charged(system: &System) {
+    for charged in [
+        "job_queue WHERE status <> 'PENDING' OR attempts > 0 OR crashes > 0",
+        "pending WHERE attempts > 0",
+        "quarantined_records",
+        "provider_pauses",
+    ] {
+        let count = system.count(&format!("SELECT count(*) FROM cronvec.{charged}")).await;
+        assert_eq!(count, 0, "{charged}");
+    }
+}
+
+/// One bounded invocation, then the rest without haste. How long the first took, and what it stored.
+async fn bounded(records: u32, latency: Duration, time: Duration) -> (Duration, u64) {
+    let provider = slow(latency).await;
+    let system = with_records(&provider, records).await;
+    let began = Instant::now();
+    let report = system.vectorize_with(CallOptions::default(), began + time).await;
+    let took = began.elapsed();
+    assert!(took < time, "{took:?} of {time:?}");
+    assert_eq!(report.stopped_because, StoppedBecause::Deadline);
+    assert!(report.remaining && report.records > 0, "{report:?}");
+    assert_eq!(
+        report.records,
+        provider.log().inputs() as u64,
+        "what was asked for is stored"
+    );
+    assert_nobody_was_charged(&system).await;
+
+    provider.set_latency(Duration::ZERO);
+    system.vectorize().await;
+    assert_nothing_was_asked_twice(&provider, records as usize);
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+    (took, report.records)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invocation_ends_by_itself_before_its_deadline_and_loses_and_repeats_nothing() {
+    let (times, latency, time) = if full_size() {
+        (20, Duration::from_secs(2), Duration::from_secs(10))
+    } else {
+        (4, Duration::from_millis(400), Duration::from_secs(3))
+    };
+    let all = join_all((0..times).map(|_| bounded(900, latency, time))).await;
+    for (took, records) in all {
+        println!("requests of {latency:?}, an invocation of {time:?}: ended after {took:?}, {records} records stored");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_falls_silent_keeps_no_invocation_beyond_its_deadline() {
+    let provider = slow(Duration::from_millis(50)).await;
+    let system = with_records(&provider, 300).await;
+    // The first requests are as fast as ever.
+    provider.answer_next(4, Answer::Right);
+    provider.answer_when(|_| true, Answer::Never);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let report = system.vectorize_with(CallOptions::default(), deadline).await;
+    assert!(Instant::now() < deadline);
+    assert_eq!(
+        (report.stopped_because, report.records),
+        (StoppedBecause::Deadline, 100)
+    );
+    assert_nobody_was_charged(&system).await;
+    provider.behave();
+    system.vectorize().await;
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+}
+
+#[tokio::test]
+async fn an_invocation_with_too_little_time_for_a_request_begins_nothing() {
+    let provider = Provider::start().await;
+    let system = with_records(&provider, 10).await;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let report = system.vectorize_with(CallOptions::default(), deadline).await;
+    assert!(Instant::now() < deadline);
+    assert_eq!(
+        (report.stopped_because, report.remaining),
+        (StoppedBecause::Deadline, true)
+    );
+    assert_eq!(provider.log().inputs(), 0);
+    assert_nobody_was_charged(&system).await;
+}
+
+#[tokio::test]
+async fn max_records_bounds_a_call_to_the_record() {
+    let provider = Provider::start().await;
+    let system = with_records(&provider, 700).await;
+    for (most, left) in [(100, 600), (333, 267)] {
+        let options = CallOptions {
+            max_records: Some(most),
+            ..CallOptions::default()
+        };
+        let report = system.vectorize_with(options, minute()).await;
+        assert_eq!((report.records, report.stopped_because), (most, StoppedBecause::Limit));
+        assert_eq!(system.count("SELECT count(*) FROM cronvec.pending").await, left);
+        assert_nobody_was_charged(&system).await;
+    }
+    system.vectorize().await;
+    assert_nothing_was_asked_twice(&provider, 700);
+}
+
+#[tokio::test]
+async fn max_seconds_bounds_a_call_and_its_answer_says_that_work_remains() {
+    let provider = slow(Duration::from_millis(200)).await;
+    let system = with_records(&provider, 2000).await;
+    let worker = system.vectorization();
+    let guard = Guard::new(&system.settings, Secrets::new());
+    let began = Instant::now();
+    let work = async |options, deadline| worker.run(options, deadline).await;
+    let event = json!({"maxSeconds": 2.8});
+    let answer = call::answer(event, call::Worker::Vectorization, &guard, minute(), work).await;
+    let answer = answer.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(2800));
+    assert_eq!(
+        (
+            &answer["success"],
+            &answer["processed"],
+            &answer["stoppedBecause"],
+            &answer["remaining"]
+        ),
+        (&json!(true), &json!(1), &json!("deadline"), &json!(true))
+    );
+    assert_ne!(answer["records"], Value::from(0));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_keeps_what_was_answered_and_the_next_goes_on() {
+    let provider = Provider::start().await;
+    let system = with_records(&provider, 500).await;
+    let gate = provider.hold();
+    let worker = Arc::new(system.vectorization());
+    let pass = tokio::spawn({
+        let worker = Arc::clone(&worker);
+        async move { worker.run(CallOptions::default(), minute()).await }
+    });
+    provider.wait_open(4).await;
+    worker.stop();
+    gate.release();
+    let report = pass.await.unwrap().unwrap();
+    assert_eq!(
+        (report.stopped_because, report.remaining),
+        (StoppedBecause::Terminated, true)
+    );
+    assert_eq!(report.records, 100, "four requests were open");
+    assert_nobody_was_charged(&system).await;
+
+    system.vectorize().await;
+    assert_nothing_was_asked_twice(&provider, 500);
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+}

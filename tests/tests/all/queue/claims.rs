@@ -1,0 +1,223 @@
+//! Leases: taken once, ended by time, only where there is something that may be worked on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cronvec_tests::system::{PROJECT, System};
+use serde_json::json;
+use shared::job::{End, JobType};
+use shared::store::claim::Servable;
+use shared::store::enqueue::EnqueueOptions;
+use shared::store::{self, Store, StoreError};
+
+use super::{claim, claim_ingest, claim_of, claim_vectorize, enqueue, enqueue_many, ensure, make_due, row};
+
+#[tokio::test]
+async fn claimers_that_race_get_each_job_exactly_once() {
+    let system = System::embedding_in_process().await;
+    let ids = enqueue_many(&system.store, PROJECT, 500, &EnqueueOptions::default()).await;
+    let url = system.database.url();
+    let pools = [(); 2].map(|()| Arc::new(Store::new(store::Database::at(url, 4).unwrap())));
+    let barrier = Arc::new(tokio::sync::Barrier::new(16));
+    let mut claimers = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let (store, barrier) = (Arc::clone(&pools[n % 2]), Arc::clone(&barrier));
+        claimers.spawn(async move {
+            barrier.wait().await;
+            let mut held = Vec::new();
+            // Others' locks may hide the last ones for a moment.
+            let mut empty = 0;
+            while empty < 5 {
+                let jobs = claim(&store, JobType::IngestData, 1 + n % 3).await;
+                empty = if jobs.is_empty() { empty + 1 } else { 0 };
+                held.extend(jobs);
+            }
+            held
+        });
+    }
+    let mut times: HashMap<i64, usize> = HashMap::new();
+    for job in claimers.join_all().await.into_iter().flatten() {
+        *times.entry(job.lease.job_id).or_default() += 1;
+    }
+    assert!(times.values().all(|&times| times == 1), "none twice");
+    assert_eq!(times.len(), ids.len(), "none forgotten");
+}
+
+#[tokio::test]
+async fn a_claimed_job_is_leased_and_nobody_else_gets_it() {
+    let system = System::embedding_in_process().await;
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let job = claim_ingest(&system).await.unwrap();
+    let row = row(&system, id).await;
+    assert_eq!((&row["status"], &row["turn"]), (&json!("PROCESSING"), &json!(null)));
+    assert_eq!(row["lease_token"], job.lease.token.to_string());
+    assert_ne!(row["started_at"], json!(null));
+    let seconds = "SELECT extract(epoch FROM lease_expires_at - clock_timestamp())::int FROM cronvec.job_queue";
+    assert!((50..=60).contains(&system.value(seconds).await.as_i64().unwrap()));
+    assert!(claim_ingest(&system).await.is_none());
+}
+
+#[tokio::test]
+async fn an_expired_lease_is_claimed_again_before_all_others_and_counts_as_a_crash() {
+    let system = System::embedding_in_process().await;
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let dead = claim_ingest(&system).await.unwrap();
+    let urgent = EnqueueOptions {
+        priority: 10,
+        ..EnqueueOptions::default()
+    };
+    enqueue(&system, PROJECT, urgent).await;
+    let started = row(&system, id).await["started_at"].clone();
+    for crashes in 1..=3 {
+        system.expire_leases().await;
+        let heir = claim_ingest(&system).await.unwrap();
+        assert_eq!((heir.lease.job_id, heir.crashes, heir.attempts), (id, crashes, 0));
+        assert_ne!(heir.lease.token, dead.lease.token);
+    }
+    assert_eq!(
+        row(&system, id).await["started_at"],
+        started,
+        "the first claim's time stays"
+    );
+
+    // The dead one wakes up.
+    let lost = |outcome: Result<(), StoreError>| matches!(outcome, Err(StoreError::LeaseLost));
+    assert!(lost(system.store.complete_job(&dead, json!({})).await.map(|_| ())));
+    assert!(lost(system.store.fail_job(&dead, "late").await.map(|_| ())));
+    assert!(lost(
+        system.store.renew_lease(dead.lease, Duration::from_secs(60)).await
+    ));
+    assert!(lost(
+        system.store.update_progress(dead.lease, &Default::default()).await
+    ));
+    assert_eq!(row(&system, id).await["status"], "PROCESSING");
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_lost_also_when_nobody_else_has_it() {
+    let system = System::embedding_in_process().await;
+    enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let job = claim_ingest(&system).await.unwrap();
+    system
+        .store
+        .renew_lease(job.lease, Duration::from_secs(5))
+        .await
+        .unwrap();
+    system.expire_leases().await;
+    let refused = system.store.renew_lease(job.lease, Duration::from_secs(60)).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)));
+    let refused = system.store.complete_job(&job, json!({})).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)));
+}
+
+#[tokio::test]
+async fn a_delayed_job_is_not_claimed_before_its_time() {
+    let system = System::embedding_in_process().await;
+    let later = EnqueueOptions {
+        delay: Duration::from_secs(3600),
+        priority: 100,
+        ..EnqueueOptions::default()
+    };
+    let id = enqueue(&system, PROJECT, later).await;
+    let now = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    assert_eq!(claim_ingest(&system).await.unwrap().lease.job_id, now);
+    assert!(claim_ingest(&system).await.is_none());
+    make_due(&system).await;
+    assert_eq!(claim_ingest(&system).await.unwrap().lease.job_id, id);
+}
+
+#[tokio::test]
+async fn jobs_whose_time_has_come_stand_in_line_like_all_others() {
+    let system = System::embedding_in_process().await;
+    system.create_project("other").await;
+    enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
+    let later = EnqueueOptions {
+        delay: Duration::from_secs(3600),
+        ..EnqueueOptions::default()
+    };
+    enqueue_many(&system.store, "other", 3, &later).await;
+    make_due(&system).await;
+    let mut order = Vec::new();
+    while let Some(job) = claim_ingest(&system).await {
+        order.push(if job.project == PROJECT { 'a' } else { 'o' });
+    }
+    assert_eq!(order.iter().collect::<String>(), "aaoaoo");
+}
+
+#[tokio::test]
+async fn a_snoozed_job_comes_back_at_its_time_and_is_charged_nothing() {
+    let system = System::embedding_in_process().await;
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let job = claim_ingest(&system).await.unwrap();
+    let delay = Duration::from_secs(600);
+    system.store.end_job(&job, End::Snoozed { delay }).await.unwrap();
+    assert!(claim_ingest(&system).await.is_none());
+    make_due(&system).await;
+    let job = claim_ingest(&system).await.unwrap();
+    assert_eq!((job.lease.job_id, job.attempts, job.crashes), (id, 0, 0));
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_resting_endpoint_wait_and_another_spaces_are_claimed() {
+    let system = System::embedding_in_process().await;
+    let mut other = system.settings.clone();
+    other.embedding.new_space.chunk_tokens /= 2;
+    let space = system.store.ensure_space(&other.embedding.new_space).await.unwrap();
+    system.store.ensure_project("other", space.id, 1).await.unwrap();
+    for project in [PROJECT, "other"] {
+        system.put(project, "a", "a text").await;
+    }
+    ensure(&system).await;
+    let rest = Duration::from_secs(600);
+    system
+        .store
+        .pause_endpoint("endpoint-1", rest, false, "too many requests")
+        .await
+        .unwrap();
+    let jobs = claim(&system.store, JobType::Vectorize, 10).await;
+    assert_eq!(
+        jobs.iter().map(|job| job.project.as_str()).collect::<Vec<_>>(),
+        ["other"]
+    );
+    assert_eq!(system.store.pauses(None).await.unwrap()[0].message, "too many requests");
+
+    system
+        .run_sql("UPDATE cronvec.provider_pauses SET until = now() - interval '1 second'")
+        .await;
+    assert_eq!(claim_vectorize(&system).await.unwrap().project, PROJECT);
+    assert!(system.store.pauses(None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_worker_claims_no_job_of_a_space_that_it_does_not_serve() {
+    let system = System::embedding_in_process().await;
+    system.put(PROJECT, "a", "a text").await;
+    ensure(&system).await;
+    let others = [Servable {
+        space_id: 77,
+        endpoint: "elsewhere".into(),
+    }];
+    assert!(claim_of(&system.store, JobType::Vectorize, 5, &others).await.is_empty());
+    assert!(claim_of(&system.store, JobType::Vectorize, 5, &[]).await.is_empty());
+    assert!(claim_vectorize(&system).await.is_some());
+}
+
+#[tokio::test]
+async fn a_claim_for_one_project_takes_no_others() {
+    let system = System::embedding_in_process().await;
+    system.create_project("other").await;
+    enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
+    enqueue_many(&system.store, "other", 3, &EnqueueOptions::default()).await;
+    let wish = shared::store::claim::ClaimWish {
+        job_type: JobType::IngestData,
+        spaces: &[],
+        limit: 10,
+        lease: Duration::from_secs(60),
+        worker: "a test",
+        project_id: Some(system.store.project("other").await.unwrap().id),
+    };
+    let jobs = system.store.claim_jobs(&wish).await.unwrap();
+    assert_eq!(jobs.len(), 3);
+    assert!(jobs.iter().all(|job| job.project == "other"));
+}
