@@ -475,8 +475,57 @@ async fn settings_with_problems_answer_every_call_with_an_error_and_are_told_in_
 }
 
 #[tokio::test]
+async fn search_that_is_turned_off_embeds_nothing_and_says_so() {
+    let mut deployment = Deployment::new().await;
+    deployment.put(2).await;
+    let mut function = deployment
+        .set("SEMANTIC_SEARCH_ENABLED", "false")
+        .function("vectorization")
+        .await;
+    has(
+        &function.call().await,
+        json!({"success": true, "processed": 0, "records": 0, "failed": 0, "remaining": false, "stoppedBecause": "disabled"}),
+    );
+    assert_eq!(
+        deployment.system.count("SELECT count(*) FROM cronvec.pending").await,
+        2,
+        "nothing is forgotten"
+    );
+    function.end().await;
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_told_with_the_command_that_mends_it() {
+    let mut deployment = Deployment::new().await;
+    let empty = Database::empty().await;
+    deployment.set("DATABASE_URL", empty.url());
+    for name in ["ingestion", "vectorization", "cleanup"] {
+        let mut function = deployment.function(name).await;
+        let (status, body) = function.http("POST", &format!("/api/workers/{name}"), &[]).await;
+        assert_eq!(status, 500);
+        assert!(body["error"].as_str().unwrap().contains("cronvec migrate up"), "{body}");
+        function.end().await;
+    }
+    let mut function = deployment.function("cleanup").await;
+    assert_eq!(function_error(function.invoke(direct(SECRET)).await).0, "Failed");
+    let mut client = empty.client().await;
+    shared::store::migrate::up(&mut client).await.unwrap();
+    has(&function.call().await, json!({"success": true}));
+    function.end().await;
+}
+
+#[tokio::test]
 async fn an_address_that_is_none_is_told_without_its_password() {
     let mut deployment = Deployment::new().await;
+    deployment.unset("DATABASE_URL");
+    let mut function = deployment.function("cleanup").await;
+    let (status, body) = function.http("POST", "/api/workers/cleanup", &[]).await;
+    assert_eq!(status, 500);
+    assert!(
+        body["error"].as_str().unwrap().contains("DATABASE_URL is not set"),
+        "{body}"
+    );
+    function.end().await;
     let (_, password) = server().await.credentials();
     deployment.set("DATABASE_URL", format!("postgresql://app:{password}@db:port/shop"));
     let mut function = deployment.function("cleanup").await;
