@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::batch::Packer;
 use super::prepare::prepare;
 use super::texts::{Announced, Asking, Waiting};
 use super::writer::{Item, write_all};
-use super::{Invocation, Served, send};
+use super::{Invocation, Served, Tally, send};
 use crate::job::{ClaimedJob, End, JobStatus};
 use crate::store::StoreError;
 use crate::store::pending::Place;
@@ -54,6 +54,9 @@ pub(super) struct Shared {
     pub failed: AtomicU64,
     /// Records that were charged in this run: once is enough, however many of their chunks failed.
     pub charged: std::sync::Mutex<HashSet<String>>,
+    /// One permit a request that asks for a place among those in flight. Were there more, a job with many batches would
+    /// keep others waiting behind all of them.
+    pub turns: Semaphore,
     /// Rejections in a row.
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
@@ -118,6 +121,7 @@ impl Run {
         };
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
         let shared = Arc::new(Shared {
+            turns: Semaphore::new(invocation.bounds.concurrent_requests),
             invocation,
             served,
             job,
@@ -280,11 +284,11 @@ impl Run {
         if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
-        // A text that was changed under us moves nothing, and a row that a user holds doesn't; asking for them again at
-        // once would pay for the same answers over and over. Not the job waits, which may get new records any moment:
-        // this invocation leaves it be. Said before the job's end, after which anyone may claim it.
         let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
         if !moved {
+            // Texts were changed under us, or users hold the rows: asking again at once would pay for the same answers
+            // over and over. It isn't the job that waits, which may get new records any moment; this invocation leaves
+            // it be. Said before the job's end, after which anyone may claim it.
             shared.invocation.note_idle(shared.job.lease.job_id);
         }
         let trouble = shared.trouble.get().cloned();
@@ -293,6 +297,9 @@ impl Run {
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
             Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released { progressed: moved }),
             None if !at_end => Some(End::Released { progressed: moved }),
+            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
+                Some(End::Released { progressed: false })
+            }
             None => Some(End::Completed {
                 result: shared.result(),
             }),
@@ -301,7 +308,10 @@ impl Run {
             None => None,
             Some(end) => match shared.invocation.store.end_job(&shared.job, end).await {
                 Ok(ended) => Some(ended.status),
-                Err(StoreError::LeaseLost) => None,
+                Err(StoreError::LeaseLost) => {
+                    Tally::add(&shared.invocation.tally.lost_leases, 1);
+                    None
+                }
                 Err(error) => return Err(error),
             },
         };
