@@ -115,7 +115,7 @@ impl Pass {
                 None
             }
         };
-        while let Some(job) = next.take() {
+        while let Some((job, mut limit)) = next.take() {
             let Some(served) = self.served.get(job.space_id).cloned() else {
                 break;
             };
@@ -124,6 +124,7 @@ impl Pass {
                 while let Some(ended) = finishing.join_next().await {
                     outcome = outcome.and(note(&seen, ended));
                 }
+                give_back(&left, limit);
                 let ended = self.work_alone(served, job, suspects, &left).await;
                 outcome = outcome.and(ended.and_then(|end| note(&seen, Ok(Ok(end)))));
                 if outcome.is_ok() {
@@ -144,10 +145,6 @@ impl Pass {
             };
             let mut trouble = None;
             loop {
-                let limit = take(&left, self.invocation.bounds.records_per_slice);
-                if limit == 0 {
-                    break;
-                }
                 match run.advance(limit).await {
                     Ok(read) => {
                         give_back(&left, limit - read.min(limit));
@@ -174,6 +171,10 @@ impl Pass {
                         outcome = outcome.and(Err(error));
                         break;
                     }
+                }
+                limit = take(&left, self.invocation.bounds.records_per_slice);
+                if limit == 0 {
+                    break;
                 }
             }
             finishing.spawn(async move {
@@ -241,10 +242,23 @@ impl Pass {
         end
     }
 
-    async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<ClaimedJob>, StoreError> {
+    /// A job, and how many of its records may be read. These are taken first: who can't read any mustn't take a turn.
+    async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<(ClaimedJob, usize)>, StoreError> {
         if self.must_end(seen, left) {
             return Ok(None);
         }
+        let limit = take(left, self.invocation.bounds.records_per_slice);
+        if limit == 0 {
+            return Ok(None);
+        }
+        let claimed = self.claim_one(seen).await;
+        if !matches!(claimed, Ok(Some(_))) {
+            give_back(left, limit);
+        }
+        Ok(claimed?.map(|job| (job, limit)))
+    }
+
+    async fn claim_one(&self, seen: &Seen) -> Result<Option<ClaimedJob>, StoreError> {
         let spaces = self.served.servable();
         let wish = ClaimWish {
             job_type: JobType::Vectorize,

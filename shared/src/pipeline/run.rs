@@ -15,7 +15,7 @@ use super::batch::Packer;
 use super::prepare::prepare;
 use super::texts::{Announced, Asking, Waiting};
 use super::writer::{Item, write_all};
-use super::{Invocation, Served, send};
+use super::{Invocation, Served, Tally, send};
 use crate::job::{ClaimedJob, End, JobStatus};
 use crate::store::StoreError;
 use crate::store::pending::Place;
@@ -54,12 +54,15 @@ pub(super) struct Shared {
     pub failed: AtomicU64,
     /// Records that were charged in this run: once is enough, however many of their chunks failed.
     pub charged: std::sync::Mutex<HashSet<String>>,
+    /// One permit a request that asks for a place among those in flight. Were there more, a job with many batches would
+    /// keep others waiting behind all of them.
+    pub turns: Semaphore,
     /// Rejections in a row.
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
     pub canary: Mutex<Option<Instant>>,
-    /// Of a job that is worked alone: one request in flight.
-    pub solo: Option<Semaphore>,
+    /// It lost its worker.
+    pub is_suspect: bool,
     lost: AtomicBool,
     trouble: OnceLock<Trouble>,
 }
@@ -115,19 +118,19 @@ pub struct RunEnd {
 
 impl Run {
     pub async fn start(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
-        Self::begin(invocation, served, job, None).await
+        Self::begin(invocation, served, job, false).await
     }
 
     /// One request in flight at a time, for a job that lost its worker.
     pub async fn start_alone(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
-        Self::begin(invocation, served, job, Some(Semaphore::new(1))).await
+        Self::begin(invocation, served, job, true).await
     }
 
     async fn begin(
         invocation: Arc<Invocation>,
         served: Served,
         job: ClaimedJob,
-        solo: Option<Semaphore>,
+        is_suspect: bool,
     ) -> Result<Self, StoreError> {
         let before = job.progress.clone().unwrap_or_default();
         let total = match &job.progress {
@@ -136,6 +139,11 @@ impl Run {
         };
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
         let shared = Arc::new(Shared {
+            turns: Semaphore::new(if is_suspect {
+                1
+            } else {
+                invocation.bounds.concurrent_requests
+            }),
             invocation,
             served,
             job,
@@ -147,7 +155,7 @@ impl Run {
             charged: std::sync::Mutex::default(),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
-            solo,
+            is_suspect,
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
         });
@@ -329,11 +337,11 @@ impl Run {
         if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
-        // A text that was changed under us moves nothing, and a row that a user holds doesn't; asking for them again at
-        // once would pay for the same answers over and over. Not the job waits, which may get new records any moment:
-        // this invocation leaves it be. Said before the job's end, after which anyone may claim it.
         let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
         if !moved {
+            // Texts were changed under us, or users hold the rows: asking again at once would pay for the same answers
+            // over and over. It isn't the job that waits, which may get new records any moment; this invocation leaves
+            // it be. Said before the job's end, after which anyone may claim it.
             shared.invocation.note_idle(shared.job.lease.job_id);
         }
         let trouble = shared.trouble.get().cloned();
@@ -342,10 +350,13 @@ impl Run {
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
             // A job that lost its worker is suspect until its slice is through.
             Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released {
-                progressed: moved && shared.solo.is_none(),
+                progressed: moved && !shared.is_suspect,
             }),
             None if cursor.is_some() && !at_end => Some(End::Released { progressed: true }),
             None if !at_end => Some(End::Released { progressed: moved }),
+            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
+                Some(End::Released { progressed: false })
+            }
             None => Some(End::Completed {
                 result: shared.result(),
             }),
@@ -360,7 +371,10 @@ impl Run {
             None => None,
             Some(end) => match shared.invocation.store.end_job(&shared.job, end).await {
                 Ok(ended) => Some(ended.status),
-                Err(StoreError::LeaseLost) => None,
+                Err(StoreError::LeaseLost) => {
+                    Tally::add(&shared.invocation.tally.lost_leases, 1);
+                    None
+                }
                 Err(error) => return Err(error),
             },
         };

@@ -87,12 +87,8 @@ async fn ask(run: &Shared, inputs: &[Asking]) -> Result<Answer, Failure> {
 
 async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     let invocation = &run.invocation;
-    let _solo = match &run.solo {
-        Some(solo) => solo.acquire().await.ok(),
-        None => None,
-    };
-    // The semaphore is never closed.
-    let Ok(_permit) = invocation.requests.acquire().await else {
+    // The semaphores are never closed.
+    let (Ok(_turn), Ok(_permit)) = (run.turns.acquire().await, invocation.requests.acquire().await) else {
         return Err(Failure::OutOfTime);
     };
     if run.has_ended() || invocation.is_stopped() {

@@ -78,7 +78,7 @@ async fn an_invocation_ends_by_itself_before_its_deadline_and_loses_and_repeats_
     let (times, latency, time) = if full_size() {
         (20, Duration::from_secs(2), Duration::from_secs(10))
     } else {
-        (4, Duration::from_millis(400), Duration::from_secs(3))
+        (4, Duration::from_millis(400), Duration::from_secs(4))
     };
     let all = join_all((0..times).map(|_| bounded(900, latency, time))).await;
     for (took, records) in all {
@@ -93,7 +93,7 @@ async fn a_provider_that_falls_silent_keeps_no_invocation_beyond_its_deadline() 
     // The first requests are as fast as ever.
     provider.answer_next(4, Answer::Right);
     provider.answer_when(|_| true, Answer::Never);
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(4);
     let report = system.vectorize_with(CallOptions::default(), deadline).await;
     assert!(Instant::now() < deadline);
     assert_eq!(
@@ -147,10 +147,10 @@ async fn max_seconds_bounds_a_call_and_its_answer_says_that_work_remains() {
     let guard = Guard::new(&system.settings, Secrets::new());
     let began = Instant::now();
     let work = async |options, deadline| worker.run(options, deadline).await;
-    let event = json!({"maxSeconds": 2.8});
+    let event = json!({"maxSeconds": 4});
     let answer = call::answer(event, call::Worker::Vectorization, &guard, minute(), work).await;
     let answer = answer.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(2800));
+    assert!(began.elapsed() < Duration::from_secs(4));
     assert_eq!(
         (
             &answer["success"],

@@ -1,5 +1,6 @@
 //! Who has lost the lease writes nothing, and a text that is no longer the record's is never stored as current.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cronvec_tests::between::Transaction;
@@ -51,15 +52,19 @@ impl Scene {
     /// The records `r0` and so on, each as new; then a pass over all of them, in requests of ten, that are held. The pass
     /// claims nothing after them: a lost job isn't taken up again by the worker that lost it.
     async fn ask_for(&self, records: u64) -> (Gate, JoinHandle<Report>) {
-        self.ask(records, Some(records)).await
+        self.ask_through(&self.worker(), records, Some(records)).await
     }
 
     /// The same with a pass that goes on for as long as there is something to do.
     async fn ask_and_go_on(&self, records: u64) -> (Gate, JoinHandle<Report>) {
-        self.ask(records, None).await
+        self.ask_through(&self.worker(), records, None).await
     }
 
-    async fn ask(&self, records: u64, most: Option<u64>) -> (Gate, JoinHandle<Report>) {
+    fn worker(&self) -> Arc<Worker> {
+        Arc::new(self.system.vectorization())
+    }
+
+    async fn ask_through(&self, worker: &Arc<Worker>, records: u64, most: Option<u64>) -> (Gate, JoinHandle<Report>) {
         self.system
             .run_sql(
                 "TRUNCATE cronvec.job_queue, cronvec.lane_holds, cronvec.records, cronvec.pending, cronvec.chunks,
@@ -70,7 +75,7 @@ impl Scene {
             self.system.put(PROJECT, &format!("r{n}"), &text(n)).await;
         }
         let gate = self.provider.hold();
-        let pass = start(self.system.vectorization(), most);
+        let pass = start(worker, most);
         let requests = usize::try_from(records.div_ceil(10)).unwrap();
         self.provider.wait_open(requests).await;
         (gate, pass)
@@ -87,7 +92,8 @@ fn text(n: u64) -> String {
     format!("text number {n}")
 }
 
-fn start(worker: Worker, max_records: Option<u64>) -> JoinHandle<Report> {
+fn start(worker: &Arc<Worker>, max_records: Option<u64>) -> JoinHandle<Report> {
+    let worker = Arc::clone(worker);
     let options = CallOptions {
         max_records,
         ..CallOptions::default()
@@ -119,7 +125,7 @@ async fn a_worker_that_comes_back_after_another_has_finished_its_job_changes_not
     let (gate, pass) = scene.ask_for(35).await;
     scene.system.expire_leases().await;
     let provider = Provider::start().await;
-    let other = start(scene.system.another_vectorization(&provider), None);
+    let other = start(&Arc::new(scene.system.another_vectorization(&provider)), None);
     let other = other.await.unwrap();
     assert_eq!((other.records, other.remaining), (35, false));
     let before = scene.system.written().await;
@@ -137,7 +143,7 @@ async fn a_worker_that_comes_back_while_another_works_neither_writes_nor_ends_th
     scene.system.expire_leases().await;
     let provider = Provider::start().await;
     let other_gate = provider.hold();
-    let other = start(scene.system.another_vectorization(&provider), Some(35));
+    let other = start(&Arc::new(scene.system.another_vectorization(&provider)), Some(35));
     provider.wait_open(1).await;
     let before = scene.system.written().await;
 
@@ -147,6 +153,20 @@ async fn a_worker_that_comes_back_while_another_works_neither_writes_nor_ends_th
     other_gate.release();
     assert_eq!(other.await.unwrap().records, 35);
     scene.system.assert_all_embedded_by_fake(PROJECT, 8).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_got_nothing_to_write_finds_out_at_its_jobs_end() {
+    let scene = Scene::new().await;
+    let worker = Arc::new(scene.system.vectorization());
+    let (gate, pass) = scene.ask_through(&worker, 5, None).await;
+    scene.system.expire_leases().await;
+    let before = scene.system.written().await;
+    // It waits for the answer no longer.
+    worker.stop();
+    assert_wrote_nothing(&pass.await.unwrap(), "stopped");
+    assert_eq!(scene.system.written().await, before);
+    drop(gate);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod cleanup;
 mod cli;
 mod conditions;
 mod database;
+mod fair;
 mod fenced;
 mod ingestion;
 mod killed;

@@ -138,7 +138,7 @@ async fn records_that_are_written_at_any_moment_of_a_jobs_end_are_embedded_by_th
     let system = System::embedding_with(&provider, 8).await;
     let other = system.another_vectorization(&provider);
     system.put_many(PROJECT, 20, "text").await;
-    for round in 0..if full_size() { 1000 } else { 60 } {
+    for round in 0..if full_size() { 1000 } else { 30 } {
         let writers = async {
             let (one, two) = (system.database.client().await, system.database.client().await);
             tokio::join!(write(one, round, 1), write(two, round, 2));
