@@ -133,8 +133,9 @@ async fn a_job_that_is_enqueued_at_the_moment_of_a_pause_or_a_resumption_is_like
             },
             async {
                 // Either it is through, or it waits for the enqueuing.
+                let is_so = format!("SELECT count(*) FROM cronvec.projects WHERE paused = {paused}");
                 eventually("the pause is asked for", || async {
-                    waiting(&system).await == 2 || system.store.project(PROJECT).await.unwrap().paused == paused
+                    waiting(&system).await == 2 || system.count(&is_so).await == 1
                 })
                 .await;
                 rival.rollback().await.unwrap();
