@@ -194,7 +194,7 @@ impl System {
                 let stored: Vec<f32> = vector
                     .trim_matches(['{', '}'])
                     .split(',')
-                    .map(|n| n.parse().unwrap())
+                    .map(|n| n.parse().expect("a number"))
                     .collect();
                 let expected = provider::vector(chunk, dimensions);
                 let distance: f32 = stored.iter().zip(&expected).map(|(a, b)| (a - b).abs()).sum();

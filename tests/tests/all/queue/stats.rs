@@ -77,7 +77,10 @@ async fn the_statistics_have_the_promised_fields() {
     assert!(stats.get("capped").is_none());
     let jobs = stats["recentJobs"].as_array().unwrap();
     assert_eq!(jobs.len(), 6);
-    let find = |id: i64| jobs.iter().find(|job| job["id"] == id.to_string()).unwrap();
+    let find = |id: i64| {
+        let id = id.to_string();
+        jobs.iter().find(|job| job["id"] == id.as_str()).unwrap()
+    };
     for job in jobs {
         for field in [
             "id",
