@@ -13,7 +13,7 @@ pub mod runtime_api;
 pub mod secrets_manager;
 pub mod system;
 
-/// Whether the sizes of the issues are asked for, `CRONVEC_FULL=1`, instead of those that fit an ordinary run.
+/// Whether the full sizes are asked for, `CRONVEC_FULL=1`, instead of those that fit an ordinary run.
 pub fn full_size() -> bool {
     std::env::var_os("CRONVEC_FULL").is_some_and(|value| value == "1")
 }

@@ -1,6 +1,6 @@
 //! A project with few records doesn't wait for one with many.
 //!
-//! With the 100,000: `CRONVEC_FULL=1 cargo test -p cronvec-tests --test all fair -- --nocapture`
+//! With 100,000: `CRONVEC_FULL=1 cargo test -p cronvec-tests --test all fair -- --nocapture`
 
 use std::time::{Duration, Instant};
 
