@@ -159,7 +159,7 @@ async fn a_worker_that_comes_back_while_another_works_neither_writes_nor_ends_th
 async fn a_worker_that_got_nothing_to_write_finds_out_at_its_jobs_end() {
     let scene = Scene::new().await;
     let worker = Arc::new(scene.system.vectorization());
-    let (gate, pass) = scene.ask_through(&worker, 5, None).await;
+    let (gate, pass) = scene.ask_through(&worker, 5, Some(5)).await;
     scene.system.expire_leases().await;
     let before = scene.system.written().await;
     // It waits for the answer no longer.
