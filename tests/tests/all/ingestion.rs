@@ -210,8 +210,22 @@ async fn what_the_database_alone_finds_wrong_with_a_record_sets_that_one_aside()
 }
 
 #[tokio::test]
-async fn max_records_bounds_a_call_and_the_next_one_goes_on() {
+async fn a_call_without_time_begins_nothing_and_max_records_bounds_it_for_the_next_to_go_on() {
     let system = System::embedding_in_process().await;
+    let records: Vec<_> = (0..100).map(|n| record(&format!("r{n}"), "a text")).collect();
+    let id = enqueue(&system, &records).await;
+    let report = system
+        .ingestion()
+        .run(CallOptions::default(), Instant::now() + Duration::from_millis(500))
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.processed, report.stopped_because),
+        (0, StoppedBecause::Deadline)
+    );
+    assert_eq!(job(&system, id).await["startedAt"], Value::Null);
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
     let records: Vec<_> = (0..1000).map(|n| record(&format!("r{n}"), "a text")).collect();
     let id = enqueue(&system, &records).await;
     let options = CallOptions {
@@ -230,23 +244,6 @@ async fn max_records_bounds_a_call_and_the_next_one_goes_on() {
     let report = system.ingest().await;
     assert_eq!((report.records, report.skipped), (700, 0));
     assert_eq!(job(&system, id).await["result"]["savedCount"], 1000);
-}
-
-#[tokio::test]
-async fn a_call_without_time_begins_nothing_and_one_whose_time_ends_goes_back_in_line() {
-    let system = System::embedding_in_process().await;
-    let records: Vec<_> = (0..100).map(|n| record(&format!("r{n}"), "a text")).collect();
-    let id = enqueue(&system, &records).await;
-    let report = system
-        .ingestion()
-        .run(CallOptions::default(), Instant::now() + Duration::from_millis(500))
-        .await
-        .unwrap();
-    assert_eq!(
-        (report.processed, report.stopped_because),
-        (0, StoppedBecause::Deadline)
-    );
-    assert_eq!(job(&system, id).await["startedAt"], Value::Null);
 }
 
 #[tokio::test]

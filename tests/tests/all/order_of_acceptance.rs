@@ -43,7 +43,7 @@ async fn delete(system: &System, id: &str) -> bool {
 }
 
 #[tokio::test]
-async fn of_two_jobs_the_one_accepted_later_wins_though_it_runs_first() {
+async fn of_two_jobs_the_one_accepted_later_wins_though_it_runs_first_also_when_it_changed_nothing() {
     let system = System::embedding_in_process().await;
     let first = enqueue(&system, "a", "of the first").await;
     let second = enqueue(&system, "a", "of the second").await;
@@ -55,23 +55,8 @@ async fn of_two_jobs_the_one_accepted_later_wins_though_it_runs_first() {
         .value("SELECT jsonb_build_array(accepted, position) FROM cronvec.records")
         .await;
     assert_eq!(row, json!([second, 1]));
-}
 
-#[tokio::test]
-async fn a_synchronous_write_wins_over_jobs_enqueued_before_it_and_loses_to_those_after() {
-    let system = System::embedding_in_process().await;
-    let before = enqueue(&system, "a", "of the job before").await;
-    system.put(PROJECT, "a", "of the user").await;
-    let after = enqueue(&system, "a", "of the job after").await;
-    assert_eq!(run_alone(&system, before).await.skipped, 1);
-    assert_eq!(records(&system).await, json!({"a": "of the user"}));
-    assert_eq!(run_alone(&system, after).await.records, 1);
-    assert_eq!(records(&system).await, json!({"a": "of the job after"}));
-}
-
-#[tokio::test]
-async fn an_unchanged_write_takes_the_number_too() {
-    let system = System::embedding_in_process().await;
+    system.run_sql("DELETE FROM cronvec.records").await;
     system.put(PROJECT, "a", "the text").await;
     system.put(PROJECT, "b", "the text").await;
     let old = enqueue(&system, "a", "an older wish").await;
@@ -87,8 +72,19 @@ async fn an_unchanged_write_takes_the_number_too() {
 }
 
 #[tokio::test]
-async fn a_delete_keeps_older_jobs_from_bringing_the_record_back_and_no_younger_one() {
+async fn a_write_or_a_delete_wins_over_jobs_enqueued_before_it_and_loses_to_those_after() {
     let system = System::embedding_in_process().await;
+    let before = enqueue(&system, "a", "of the job before").await;
+    system.put(PROJECT, "a", "of the user").await;
+    let after = enqueue(&system, "a", "of the job after").await;
+    assert_eq!(run_alone(&system, before).await.skipped, 1);
+    assert_eq!(records(&system).await, json!({"a": "of the user"}));
+    assert_eq!(run_alone(&system, after).await.records, 1);
+    assert_eq!(records(&system).await, json!({"a": "of the job after"}));
+
+    system
+        .run_sql("DELETE FROM cronvec.records; DELETE FROM cronvec.pending")
+        .await;
     system.put(PROJECT, "known", "the text").await;
     let mut older = Vec::new();
     for id in ["known", "unknown"] {

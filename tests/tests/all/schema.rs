@@ -264,9 +264,35 @@ async fn uninstall_takes_all_of_ours_and_nothing_of_the_users() {
 }
 
 #[tokio::test]
-async fn tables_and_views_have_the_columns_that_scripts_rely_on() {
-    let database = Database::fresh().await;
-    let client = database.client().await;
+async fn tables_and_views_have_the_columns_that_scripts_rely_on_and_show_what_is_meant() {
+    let system = System::embedding_in_process().await;
+    system.put(PROJECT, "good", "Water the tomatoes.").await;
+    system.put(PROJECT, "odd", "⟁⟁⟁").await;
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.quarantined), (1, 1));
+    let shown = system
+        .value(
+            "SELECT to_jsonb(e) - 'embedding' - 'embedded_at' || jsonb_build_object('width', vector_dims(embedding),
+                 'fresh', embedded_at > now() - interval '1 minute') FROM cronvec.embeddings e",
+        )
+        .await;
+    let spec = &system.settings.embedding.new_space;
+    assert_eq!(
+        shown,
+        json!({
+            "project": PROJECT, "record_id": "good", "ordinal": 0, "content": "Water the tomatoes.", "metadata": {},
+            "model": spec.model, "dimensions": spec.dimensions, "stale": false, "width": spec.dimensions, "fresh": true
+        })
+    );
+    let aside = system
+        .value("SELECT to_jsonb(q) - 'last_attempt_at' - 'message' FROM cronvec.quarantine q")
+        .await;
+    assert_eq!(
+        aside,
+        json!({"project": PROJECT, "record_id": "odd", "reason": "no_known_words", "attempts": 1})
+    );
+
+    let client = &system.sql;
     let promised = [
         (
             "job_queue",
@@ -323,35 +349,5 @@ async fn tables_and_views_have_the_columns_that_scripts_rely_on() {
     assert_eq!(
         types[0].get::<_, &str>(0),
         "metadata jsonb, embedding vector, stale boolean"
-    );
-}
-
-#[tokio::test]
-async fn the_view_of_quarantine_and_the_one_of_vectors_show_what_is_meant() {
-    let system = System::embedding_in_process().await;
-    system.put(PROJECT, "good", "Water the tomatoes.").await;
-    system.put(PROJECT, "odd", "⟁⟁⟁").await;
-    let report = system.vectorize().await;
-    assert_eq!((report.records, report.quarantined), (1, 1));
-    let shown = system
-        .value(
-            "SELECT to_jsonb(e) - 'embedding' - 'embedded_at' || jsonb_build_object('width', vector_dims(embedding),
-                 'fresh', embedded_at > now() - interval '1 minute') FROM cronvec.embeddings e",
-        )
-        .await;
-    let spec = &system.settings.embedding.new_space;
-    assert_eq!(
-        shown,
-        json!({
-            "project": PROJECT, "record_id": "good", "ordinal": 0, "content": "Water the tomatoes.", "metadata": {},
-            "model": spec.model, "dimensions": spec.dimensions, "stale": false, "width": spec.dimensions, "fresh": true
-        })
-    );
-    let aside = system
-        .value("SELECT to_jsonb(q) - 'last_attempt_at' - 'message' FROM cronvec.quarantine q")
-        .await;
-    assert_eq!(
-        aside,
-        json!({"project": PROJECT, "record_id": "odd", "reason": "no_known_words", "attempts": 1})
     );
 }

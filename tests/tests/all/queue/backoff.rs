@@ -79,13 +79,29 @@ async fn a_vectorize_job_at_fault_waits_10_s_then_20_s_and_is_failed_at_the_thir
 }
 
 #[tokio::test]
-async fn the_settings_give_attempts_and_base_of_vectorize_jobs() {
+async fn the_settings_give_attempts_and_base_and_no_backoff_is_longer_than_an_hour() {
     let system = System::with(&[("EMBEDDING_MAX_RETRIES", "2"), ("EMBEDDING_RETRY_BACKOFF_BASE", "4000")]).await;
     system.put(PROJECT, "a", "a text").await;
     ensure(&system).await;
     assert_waits(&system, JobType::Vectorize, 4.0).await;
     fail(&system, JobType::Vectorize).await;
     assert_eq!(row(&system, vectorize_job(&system).await).await["status"], "FAILED");
+
+    let slow = EnqueueOptions {
+        max_attempts: Some(100),
+        backoff_ms: Some(i32::MAX),
+        ..EnqueueOptions::default()
+    };
+    let id = enqueue(&system, PROJECT, slow).await;
+    for attempts in [0, 1, 98] {
+        system
+            .run_sql(&format!(
+                "UPDATE cronvec.job_queue SET attempts = {attempts} WHERE id = {id}"
+            ))
+            .await;
+        let (from_before, from_after) = fail(&system, JobType::IngestData).await;
+        assert!(from_before >= 3600.0 && from_after <= 3600.0);
+    }
 }
 
 #[tokio::test]
@@ -116,26 +132,6 @@ async fn a_jobs_own_attempts_and_base_go_before_its_projects_and_these_before_th
     assert_waits(&system, JobType::Vectorize, 7.0).await;
     fail(&system, JobType::Vectorize).await;
     assert_eq!(row(&system, vectorize_job(&system).await).await["status"], "FAILED");
-}
-
-#[tokio::test]
-async fn no_backoff_is_longer_than_an_hour() {
-    let system = System::embedding_in_process().await;
-    let slow = EnqueueOptions {
-        max_attempts: Some(100),
-        backoff_ms: Some(i32::MAX),
-        ..EnqueueOptions::default()
-    };
-    let id = enqueue(&system, PROJECT, slow).await;
-    for attempts in [0, 1, 98] {
-        system
-            .run_sql(&format!(
-                "UPDATE cronvec.job_queue SET attempts = {attempts} WHERE id = {id}"
-            ))
-            .await;
-        let (from_before, from_after) = fail(&system, JobType::IngestData).await;
-        assert!(from_before >= 3600.0 && from_after <= 3600.0);
-    }
 }
 
 #[tokio::test]

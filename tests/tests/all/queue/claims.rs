@@ -45,7 +45,7 @@ async fn claimers_that_race_get_each_job_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_claimed_job_is_leased_and_nobody_else_gets_it() {
+async fn a_lease_keeps_others_out_until_it_runs_out_and_is_lost_then_also_if_nobody_else_has_the_job() {
     let system = System::embedding_in_process().await;
     let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
     let job = claim_ingest(&system).await.unwrap();
@@ -56,6 +56,20 @@ async fn a_claimed_job_is_leased_and_nobody_else_gets_it() {
     let seconds = "SELECT extract(epoch FROM lease_expires_at - clock_timestamp())::int FROM cronvec.job_queue";
     assert!((50..=60).contains(&system.value(seconds).await.as_i64().unwrap()));
     assert!(claim_ingest(&system).await.is_none());
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let job = claim_ingest(&system).await.unwrap();
+    system
+        .store
+        .renew_lease(job.lease, Duration::from_secs(5))
+        .await
+        .unwrap();
+    system.expire_leases().await;
+    let refused = system.store.renew_lease(job.lease, Duration::from_secs(60)).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)));
+    let refused = system.store.complete_job(&job, json!({})).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)));
 }
 
 #[tokio::test]
@@ -95,24 +109,7 @@ async fn an_expired_lease_is_claimed_again_before_all_others_and_counts_as_a_cra
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_is_lost_also_when_nobody_else_has_it() {
-    let system = System::embedding_in_process().await;
-    enqueue(&system, PROJECT, EnqueueOptions::default()).await;
-    let job = claim_ingest(&system).await.unwrap();
-    system
-        .store
-        .renew_lease(job.lease, Duration::from_secs(5))
-        .await
-        .unwrap();
-    system.expire_leases().await;
-    let refused = system.store.renew_lease(job.lease, Duration::from_secs(60)).await;
-    assert!(matches!(refused, Err(StoreError::LeaseLost)));
-    let refused = system.store.complete_job(&job, json!({})).await;
-    assert!(matches!(refused, Err(StoreError::LeaseLost)));
-}
-
-#[tokio::test]
-async fn a_delayed_job_is_not_claimed_before_its_time() {
+async fn delayed_and_snoozed_jobs_are_claimed_at_their_time_and_stand_in_line_then_like_all_others() {
     let system = System::embedding_in_process().await;
     let later = EnqueueOptions {
         delay: Duration::from_secs(3600),
@@ -125,11 +122,18 @@ async fn a_delayed_job_is_not_claimed_before_its_time() {
     assert!(claim_ingest(&system).await.is_none());
     make_due(&system).await;
     assert_eq!(claim_ingest(&system).await.unwrap().lease.job_id, id);
-}
 
-#[tokio::test]
-async fn jobs_whose_time_has_come_stand_in_line_like_all_others() {
-    let system = System::embedding_in_process().await;
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    let job = claim_ingest(&system).await.unwrap();
+    let delay = Duration::from_secs(600);
+    system.store.end_job(&job, End::Snoozed { delay }).await.unwrap();
+    assert!(claim_ingest(&system).await.is_none());
+    make_due(&system).await;
+    let job = claim_ingest(&system).await.unwrap();
+    assert_eq!((job.lease.job_id, job.attempts, job.crashes), (id, 0, 0));
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
     system.create_project("other").await;
     enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
     let later = EnqueueOptions {
@@ -143,19 +147,6 @@ async fn jobs_whose_time_has_come_stand_in_line_like_all_others() {
         order.push(if job.project == PROJECT { 'a' } else { 'o' });
     }
     assert_eq!(order.iter().collect::<String>(), "aaoaoo");
-}
-
-#[tokio::test]
-async fn a_snoozed_job_comes_back_at_its_time_and_is_charged_nothing() {
-    let system = System::embedding_in_process().await;
-    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
-    let job = claim_ingest(&system).await.unwrap();
-    let delay = Duration::from_secs(600);
-    system.store.end_job(&job, End::Snoozed { delay }).await.unwrap();
-    assert!(claim_ingest(&system).await.is_none());
-    make_due(&system).await;
-    let job = claim_ingest(&system).await.unwrap();
-    assert_eq!((job.lease.job_id, job.attempts, job.crashes), (id, 0, 0));
 }
 
 #[tokio::test]
@@ -190,7 +181,7 @@ async fn the_jobs_of_a_resting_endpoint_wait_and_another_spaces_are_claimed() {
 }
 
 #[tokio::test]
-async fn a_worker_claims_no_job_of_a_space_that_it_does_not_serve() {
+async fn a_worker_claims_only_of_spaces_that_it_serves_and_of_the_project_that_it_was_called_for() {
     let system = System::embedding_in_process().await;
     system.put(PROJECT, "a", "a text").await;
     ensure(&system).await;
@@ -201,11 +192,8 @@ async fn a_worker_claims_no_job_of_a_space_that_it_does_not_serve() {
     assert!(claim_of(&system.store, JobType::Vectorize, 5, &others).await.is_empty());
     assert!(claim_of(&system.store, JobType::Vectorize, 5, &[]).await.is_empty());
     assert!(claim_vectorize(&system).await.is_some());
-}
 
-#[tokio::test]
-async fn a_claim_for_one_project_takes_no_others() {
-    let system = System::embedding_in_process().await;
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
     system.create_project("other").await;
     enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
     enqueue_many(&system.store, "other", 3, &EnqueueOptions::default()).await;

@@ -14,7 +14,7 @@ async fn violated(system: &System, columns: &str, values: &str) -> Option<String
 }
 
 #[tokio::test]
-async fn the_schema_refuses_jobs_that_cannot_be() {
+async fn the_schema_refuses_rows_that_cannot_be() {
     let system = System::embedding_in_process().await;
     let lease = "gen_random_uuid(), now()";
     let impossible = [
@@ -72,11 +72,7 @@ async fn the_schema_refuses_jobs_that_cannot_be() {
             "{columns}: {values}"
         );
     }
-}
 
-#[tokio::test]
-async fn a_lane_has_one_active_job_and_a_key_one_job() {
-    let system = System::embedding_in_process().await;
     let vectorize = ("job_type, space_id", "'VECTORIZE', 1");
     assert_eq!(violated(&system, vectorize.0, vectorize.1).await, None);
     let again = violated(&system, vectorize.0, vectorize.1).await;
@@ -90,11 +86,7 @@ async fn a_lane_has_one_active_job_and_a_key_one_job() {
     assert_eq!(violated(&system, keyed.0, keyed.1).await, None);
     let again = violated(&system, keyed.0, keyed.1).await;
     assert_eq!(again.as_deref(), Some("job_queue_idempotency"));
-}
 
-#[tokio::test]
-async fn the_schema_refuses_projects_records_and_chunks_that_cannot_be() {
-    let system = System::embedding_in_process().await;
     let chunk = |dimensions: usize| {
         format!(
             "INSERT INTO cronvec.chunks (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)

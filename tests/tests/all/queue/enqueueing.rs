@@ -85,7 +85,7 @@ async fn a_key_that_many_use_at_once_makes_one_job() {
 }
 
 #[tokio::test]
-async fn within_one_bulk_a_key_makes_one_job_and_another_body_refuses_all() {
+async fn a_bulk_with_two_bodies_for_a_key_is_refused_and_so_are_options_that_make_no_sense() {
     let system = System::embedding_in_process().await;
     let (one, two) = (record("a", "one").to_string(), record("a", "two").to_string());
     let (one, two) = ([one.as_bytes()], [two.as_bytes()]);
@@ -99,6 +99,27 @@ async fn within_one_bulk_a_key_makes_one_job_and_another_body_refuses_all() {
     assert_eq!(system.count("SELECT count(*) FROM cronvec.job_queue").await, 0);
     let sent = system.store.enqueue_many(&[job(&one), job(&one)]).await.unwrap();
     assert_eq!(sent[1], Enqueued::Same(sent[0].job_id()));
+
+    let nonsense = [
+        EnqueueOptions {
+            max_attempts: Some(0),
+            ..EnqueueOptions::default()
+        },
+        EnqueueOptions {
+            backoff_ms: Some(-1),
+            ..EnqueueOptions::default()
+        },
+        EnqueueOptions {
+            priority: i32::MIN,
+            ..EnqueueOptions::default()
+        },
+        keyed("a\0b"),
+        keyed(&"k".repeat(501)),
+    ];
+    for options in nonsense {
+        let refused = send(&system.store, PROJECT, "one", options).await;
+        assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -146,29 +167,4 @@ async fn thousands_of_jobs_of_many_projects_go_in_with_one_statement_or_not_at_a
         "{refused:?}"
     );
     assert_eq!(system.count("SELECT count(*) FROM cronvec.job_queue").await, 5000);
-}
-
-#[tokio::test]
-async fn options_that_make_no_sense_are_refused() {
-    let system = System::embedding_in_process().await;
-    let nonsense = [
-        EnqueueOptions {
-            max_attempts: Some(0),
-            ..EnqueueOptions::default()
-        },
-        EnqueueOptions {
-            backoff_ms: Some(-1),
-            ..EnqueueOptions::default()
-        },
-        EnqueueOptions {
-            priority: i32::MIN,
-            ..EnqueueOptions::default()
-        },
-        keyed("a\0b"),
-        keyed(&"k".repeat(501)),
-    ];
-    for options in nonsense {
-        let refused = send(&system.store, PROJECT, "one", options).await;
-        assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
-    }
 }

@@ -103,7 +103,7 @@ async fn a_hold_keeps_its_own_lane_and_no_other() {
 }
 
 #[tokio::test]
-async fn retrying_a_job_whose_lane_has_another_one_names_that() {
+async fn retrying_a_job_whose_lane_has_another_one_names_that_also_if_both_are_retried_at_once() {
     let (system, failed) = with_a_failed_lane().await;
     system
         .run_sql("UPDATE cronvec.lane_holds SET until = now() - interval '1 second'")
@@ -116,16 +116,8 @@ async fn retrying_a_job_whose_lane_has_another_one_names_that() {
         "{refused:?}"
     );
     assert_eq!(row(&system, failed).await["status"], "FAILED");
-}
 
-#[tokio::test]
-async fn of_two_retries_for_one_lane_at_once_one_is_refused() {
-    let (system, first) = with_a_failed_lane().await;
-    system
-        .run_sql("UPDATE cronvec.lane_holds SET until = now() - interval '1 second'")
-        .await;
-    ensure(&system).await;
-    let second = vectorize_job(&system).await;
+    let (first, second) = (failed, active);
     let job = claim_vectorize(&system).await.unwrap();
     system.store.fail_job(&job, "again").await.unwrap();
     // The first retry has been written and isn't committed yet when the second one looks.

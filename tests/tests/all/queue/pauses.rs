@@ -45,7 +45,7 @@ async fn records_of_a_paused_project_wait_without_a_job() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_held_when_its_project_is_paused_has_its_slice_and_no_other() {
+async fn no_job_goes_on_in_a_paused_project_be_it_held_dead_or_retried_when_the_pause_comes() {
     let system = System::embedding_in_process().await;
     enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
     let jobs = claim(&system.store, JobType::IngestData, 3).await;
@@ -64,6 +64,24 @@ async fn a_job_that_is_held_when_its_project_is_paused_has_its_slice_and_no_othe
     assert!(claim_ingest(&system).await.is_none());
     system.store.set_paused(PROJECT, false).await.unwrap();
     assert_eq!(claim(&system.store, JobType::IngestData, 10).await.len(), 3);
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    claim_ingest(&system).await.unwrap();
+    system.store.set_paused(PROJECT, true).await.unwrap();
+    system.expire_leases().await;
+    assert!(claim_ingest(&system).await.is_none());
+    system.store.set_paused(PROJECT, false).await.unwrap();
+    assert_eq!(claim_ingest(&system).await.unwrap().crashes, 1);
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    system.store.cancel_job(id).await.unwrap();
+    system.store.set_paused(PROJECT, true).await.unwrap();
+    system.store.retry_job(id).await.unwrap();
+    assert!(claim_ingest(&system).await.is_none());
+    system.store.set_paused(PROJECT, false).await.unwrap();
+    assert!(claim_ingest(&system).await.is_some());
 }
 
 #[tokio::test]
@@ -79,30 +97,6 @@ async fn a_vectorize_job_that_goes_on_is_out_of_the_line_of_a_paused_project() {
     assert!(claim_vectorize(&system).await.is_none());
     system.store.set_paused(PROJECT, false).await.unwrap();
     assert!(claim_vectorize(&system).await.is_some());
-}
-
-#[tokio::test]
-async fn a_dead_workers_job_of_a_paused_project_waits_too() {
-    let system = System::embedding_in_process().await;
-    enqueue(&system, PROJECT, EnqueueOptions::default()).await;
-    claim_ingest(&system).await.unwrap();
-    system.store.set_paused(PROJECT, true).await.unwrap();
-    system.expire_leases().await;
-    assert!(claim_ingest(&system).await.is_none());
-    system.store.set_paused(PROJECT, false).await.unwrap();
-    assert_eq!(claim_ingest(&system).await.unwrap().crashes, 1);
-}
-
-#[tokio::test]
-async fn a_retried_job_of_a_paused_project_waits_for_its_resumption() {
-    let system = System::embedding_in_process().await;
-    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
-    system.store.cancel_job(id).await.unwrap();
-    system.store.set_paused(PROJECT, true).await.unwrap();
-    system.store.retry_job(id).await.unwrap();
-    assert!(claim_ingest(&system).await.is_none());
-    system.store.set_paused(PROJECT, false).await.unwrap();
-    assert!(claim_ingest(&system).await.is_some());
 }
 
 /// A job that is being enqueued while its project is paused, or resumed, would stay as it saw the project.

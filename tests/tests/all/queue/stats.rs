@@ -20,7 +20,7 @@ fn is_time(value: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn an_empty_queue_has_zeros_and_no_oldest_job() {
+async fn the_oldest_job_is_one_that_could_be_claimed_and_the_fifty_newest_are_listed_newest_first() {
     let system = System::embedding_in_process().await;
     assert_eq!(
         stats(&system).await,
@@ -30,6 +30,23 @@ async fn an_empty_queue_has_zeros_and_no_oldest_job() {
             "oldestPendingJob": null,
         })
     );
+
+    system.create_project("paused").await;
+    enqueue(&system, "paused", EnqueueOptions::default()).await;
+    system.store.set_paused("paused", true).await.unwrap();
+    assert_eq!(stats(&system).await["oldestPendingJob"], json!(null));
+    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+    assert_eq!(stats(&system).await["oldestPendingJob"]["id"], id.to_string());
+
+    let ids = enqueue_many(&system.store, PROJECT, 60, &EnqueueOptions::default()).await;
+    let listed: Vec<String> = stats(&system).await["recentJobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| job["id"].as_str().unwrap().to_owned())
+        .collect();
+    let newest: Vec<String> = ids.iter().rev().take(50).map(i64::to_string).collect();
+    assert_eq!(listed, newest);
 }
 
 #[tokio::test]
@@ -131,31 +148,6 @@ async fn the_statistics_have_the_promised_fields() {
         1.5,
         "counted from when it could first be claimed"
     );
-}
-
-#[tokio::test]
-async fn the_oldest_pending_job_is_one_that_could_be_claimed() {
-    let system = System::embedding_in_process().await;
-    system.create_project("paused").await;
-    enqueue(&system, "paused", EnqueueOptions::default()).await;
-    system.store.set_paused("paused", true).await.unwrap();
-    assert_eq!(stats(&system).await["oldestPendingJob"], json!(null));
-    let id = enqueue(&system, PROJECT, EnqueueOptions::default()).await;
-    assert_eq!(stats(&system).await["oldestPendingJob"]["id"], id.to_string());
-}
-
-#[tokio::test]
-async fn the_fifty_newest_jobs_are_listed_newest_first() {
-    let system = System::embedding_in_process().await;
-    let ids = enqueue_many(&system.store, PROJECT, 60, &EnqueueOptions::default()).await;
-    let listed: Vec<String> = stats(&system).await["recentJobs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|job| job["id"].as_str().unwrap().to_owned())
-        .collect();
-    let newest: Vec<String> = ids.iter().rev().take(50).map(i64::to_string).collect();
-    assert_eq!(listed, newest);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn release(system: &System, job: &ClaimedJob) {
 }
 
 #[tokio::test]
-async fn higher_priorities_come_first() {
+async fn higher_priorities_come_first_and_a_claim_is_filled_with_lower_ones() {
     let system = System::embedding_in_process().await;
     for priority in [0, -10, 10, 7] {
         enqueue_many(&system.store, PROJECT, 2, &of_priority(priority)).await;
@@ -32,10 +32,15 @@ async fn higher_priorities_come_first() {
         order.push(job.priority);
     }
     assert_eq!(order, [10, 10, 7, 7, 0, 0, -10, -10]);
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    enqueue_many(&system.store, PROJECT, 5, &of_priority(10)).await;
+    enqueue_many(&system.store, PROJECT, 20, &of_priority(0)).await;
+    assert_eq!(claim(&system.store, JobType::IngestData, 10).await.len(), 10);
 }
 
 #[tokio::test]
-async fn projects_of_one_priority_take_turns() {
+async fn projects_of_one_priority_take_turns_and_so_do_the_jobs_of_each() {
     let system = System::embedding_in_process().await;
     enqueue_many(&system.store, PROJECT, 50, &of_priority(0)).await;
     for n in 0..5 {
@@ -50,6 +55,16 @@ async fn projects_of_one_priority_take_turns() {
     assert_eq!(order.len(), 60);
     let large = order[..13].iter().filter(|project| *project == PROJECT).count();
     assert_eq!(large, 3, "after three rounds the small ones are through: {order:?}");
+
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    enqueue_many(&system.store, PROJECT, 3, &of_priority(0)).await;
+    let mut order = Vec::new();
+    for _ in 0..9 {
+        let job = claim_ingest(&system).await.unwrap();
+        order.push(job.lease.job_id);
+        release(&system, &job).await;
+    }
+    assert_eq!((&order[..3], &order[..3]), (&order[3..6], &order[6..]));
 }
 
 #[tokio::test]
@@ -69,19 +84,6 @@ async fn a_job_that_goes_on_takes_turns_with_other_projects_however_many_jobs_th
     }
     let turns = order.iter().filter(|project| *project == "long").count();
     assert!((8..=12).contains(&turns), "{turns} of 20: {order:?}");
-}
-
-#[tokio::test]
-async fn a_projects_own_jobs_take_turns_too() {
-    let system = System::embedding_in_process().await;
-    enqueue_many(&system.store, PROJECT, 3, &of_priority(0)).await;
-    let mut order = Vec::new();
-    for _ in 0..9 {
-        let job = claim_ingest(&system).await.unwrap();
-        order.push(job.lease.job_id);
-        release(&system, &job).await;
-    }
-    assert_eq!((&order[..3], &order[..3]), (&order[3..6], &order[6..]));
 }
 
 #[tokio::test]
@@ -124,12 +126,11 @@ async fn lanes_give_a_project_no_more_turns_in_the_first_round_than_others_have(
 }
 
 /// 200 high, 20 low and 20 lower ones.
-async fn three_priorities() -> System {
-    let system = System::embedding_in_process().await;
+async fn three_priorities(system: &System) {
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
     for (priority, jobs) in [(10, 200), (0, 20), (-10, 20)] {
         enqueue_many(&system.store, PROJECT, jobs, &of_priority(priority)).await;
     }
-    system
 }
 
 fn count(jobs: &[ClaimedJob]) -> HashMap<i32, usize> {
@@ -141,8 +142,9 @@ fn count(jobs: &[ClaimedJob]) -> HashMap<i32, usize> {
 }
 
 #[tokio::test]
-async fn of_a_hundred_single_claims_ten_go_to_lower_priorities() {
-    let system = three_priorities().await;
+async fn of_a_hundred_single_claims_ten_go_to_lower_priorities_and_of_each_claim_of_ten_one() {
+    let system = System::embedding_in_process().await;
+    three_priorities(&system).await;
     let mut jobs = Vec::new();
     for _ in 0..100 {
         jobs.extend(claim_ingest(&system).await);
@@ -151,11 +153,8 @@ async fn of_a_hundred_single_claims_ten_go_to_lower_priorities() {
     for ten in jobs.chunks(10) {
         assert_eq!(ten.iter().filter(|job| job.priority < 10).count(), 1);
     }
-}
 
-#[tokio::test]
-async fn of_each_claim_of_ten_one_goes_to_a_lower_priority() {
-    let system = three_priorities().await;
+    three_priorities(&system).await;
     let mut all = Vec::new();
     for _ in 0..10 {
         let jobs = claim(&system.store, JobType::IngestData, 10).await;
@@ -164,14 +163,6 @@ async fn of_each_claim_of_ten_one_goes_to_a_lower_priority() {
         all.extend(jobs);
     }
     assert_eq!(count(&all), HashMap::from([(10, 90), (0, 9), (-10, 1)]));
-}
-
-#[tokio::test]
-async fn a_claim_is_filled_also_when_little_of_a_high_priority_is_left() {
-    let system = System::embedding_in_process().await;
-    enqueue_many(&system.store, PROJECT, 5, &of_priority(10)).await;
-    enqueue_many(&system.store, PROJECT, 20, &of_priority(0)).await;
-    assert_eq!(claim(&system.store, JobType::IngestData, 10).await.len(), 10);
 }
 
 /// The project `articles` in one space, `old` in another.
@@ -189,7 +180,7 @@ async fn two_spaces() -> System {
 }
 
 #[tokio::test]
-async fn spaces_that_one_worker_serves_take_turns() {
+async fn spaces_take_turns_and_a_project_that_fills_a_second_one_has_its_turns_in_both() {
     let system = two_spaces().await;
     // One line has been going on for long.
     system
@@ -203,6 +194,34 @@ async fn spaces_that_one_worker_serves_take_turns() {
     }
     let old = order.iter().filter(|project| *project == "old").count();
     assert_eq!(old, 10, "{order:?}");
+
+    // `articles` has got far in its own line; it comes new into the line of `old`.
+    system
+        .run_sql(
+            "UPDATE cronvec.job_queue SET turn = 5000 WHERE project = 'articles';
+             UPDATE cronvec.projects SET next_space = 2 WHERE name = 'articles';
+             SELECT cronvec.put_record('articles', 'b', 'another text')",
+        )
+        .await;
+    ensure(&system).await;
+    let second = [Servable {
+        space_id: 2,
+        endpoint: String::new(),
+    }];
+    let mut order = Vec::new();
+    for _ in 0..10 {
+        let job = claim_of(&system.store, JobType::Vectorize, 1, &second)
+            .await
+            .pop()
+            .unwrap();
+        order.push(job.project.clone());
+        release(&system, &job).await;
+    }
+    assert_eq!(
+        order.iter().filter(|project| *project == PROJECT).count(),
+        5,
+        "{order:?}"
+    );
 }
 
 #[tokio::test]
@@ -239,36 +258,4 @@ async fn a_vectorize_job_ranks_as_the_highest_of_its_due_records() {
     ensure(&system).await;
     let first = claim_vectorize(&system).await.unwrap();
     assert_eq!((first.project.as_str(), first.priority), ("other", 10));
-}
-
-#[tokio::test]
-async fn a_project_that_fills_a_second_space_has_its_turns_in_both_lines() {
-    let system = two_spaces().await;
-    // `articles` has got far in its own line; it comes new into the line of `old`.
-    system
-        .run_sql(
-            "UPDATE cronvec.job_queue SET turn = 5000 WHERE project = 'articles';
-             UPDATE cronvec.projects SET next_space = 2 WHERE name = 'articles';
-             SELECT cronvec.put_record('articles', 'b', 'another text')",
-        )
-        .await;
-    ensure(&system).await;
-    let second = [Servable {
-        space_id: 2,
-        endpoint: String::new(),
-    }];
-    let mut order = Vec::new();
-    for _ in 0..10 {
-        let job = claim_of(&system.store, JobType::Vectorize, 1, &second)
-            .await
-            .pop()
-            .unwrap();
-        order.push(job.project.clone());
-        release(&system, &job).await;
-    }
-    assert_eq!(
-        order.iter().filter(|project| *project == PROJECT).count(),
-        5,
-        "{order:?}"
-    );
 }
