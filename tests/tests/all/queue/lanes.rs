@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::json;
@@ -74,14 +75,22 @@ async fn two_workers_at_once_never_work_on_one_lane() {
     put_many(&system, PROJECT, 1000).await;
     let mut settings = system.settings.clone();
     settings.queue.records_per_slice = 30;
+    settings.queue.vectorize_jobs = 1;
     let worker = || {
         let store = Arc::new(Store::new(store::Database::at(system.database.url(), 2).unwrap()));
         vectorization::Worker::new(store, settings.clone(), Secrets::new())
     };
     let (one, two) = (worker(), worker());
-    let (one, two) = tokio::join!(
+    // While nothing is answered a worker reads ahead no further than its second lane.
+    let gate = provider.hold();
+    let (one, two, ()) = tokio::join!(
         one.run(CallOptions::default(), minute()),
-        two.run(CallOptions::default(), minute())
+        two.run(CallOptions::default(), minute()),
+        async {
+            let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'";
+            eventually("all lanes are held", || async { system.count(held).await == 4 }).await;
+            gate.release();
+        }
     );
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one.records + two.records, 1000);
