@@ -280,8 +280,9 @@ CREATE TABLE cronvec.performance_metrics (
 );
 CREATE INDEX performance_metrics_timestamp ON cronvec.performance_metrics (timestamp);
 
--- The next turn of a project: behind its own jobs, so that projects take turns, and one behind the head of all lines of
--- the type, so that newcomers and those that had a slice never keep the ones in line from theirs.
+-- The next turn of a project in a line: behind its own jobs, so that projects take turns, and one behind the head, so
+-- that newcomers never keep those in line from theirs. Also that of a job which had its slice: behind the whole line
+-- it would stand behind all jobs of a project that has many.
 CREATE FUNCTION cronvec.next_turn(the_type text, the_space int, the_project int, the_priority int) RETURNS bigint
 LANGUAGE sql STABLE
 RETURN greatest(
@@ -289,13 +290,10 @@ RETURN greatest(
      WHERE j.job_type = the_type AND j.project_id = the_project AND j.space_id = the_space AND j.priority = the_priority
          AND j.status = 'PENDING' AND j.turn IS NOT NULL
      ORDER BY j.turn DESC LIMIT 1),
-    (SELECT min(head.turn) + 1
-     FROM (SELECT 0 AS id WHERE the_type = 'INGEST_DATA' UNION ALL SELECT s.id FROM cronvec.spaces s WHERE the_type = 'VECTORIZE') AS s
-     CROSS JOIN LATERAL (
-         SELECT j.turn FROM cronvec.job_queue j
-         WHERE j.job_type = the_type AND j.space_id = s.id AND j.priority = the_priority
-             AND j.status = 'PENDING' AND j.turn IS NOT NULL AND NOT j.held
-         ORDER BY j.turn LIMIT 1) AS head),
+    (SELECT j.turn + 1 FROM cronvec.job_queue j
+     WHERE j.job_type = the_type AND j.space_id = the_space AND j.priority = the_priority
+         AND j.status = 'PENDING' AND j.turn IS NOT NULL
+     ORDER BY j.turn LIMIT 1),
     0);
 
 -- The oldest that could be claimed, and capped counts by status.
