@@ -127,6 +127,14 @@ async fn however_often_workers_are_killed_each_record_ends_with_the_vector_of_it
     let _ = changing.await;
 
     while system.vectorize().await.remaining {}
+    // Of what was filled a moment ago the planner knows nothing.
+    system.run_sql("ANALYZE").await;
+    let aside = "SELECT jsonb_agg(q) FROM cronvec.quarantined_records q";
+    assert_eq!(
+        system.value(aside).await,
+        serde_json::Value::Null,
+        "no record is blamed"
+    );
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
     assert_eq!(
         system.count("SELECT count(*) FROM cronvec.chunks").await,
