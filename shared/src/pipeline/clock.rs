@@ -77,11 +77,6 @@ impl Clock {
         self.remaining() > self.reserve()
     }
 
-    /// How long a write that begins now may take before it is given up.
-    pub fn time_to_write(&self) -> Duration {
-        self.remaining().saturating_sub(ENDING * 3 / 4)
-    }
-
     pub fn note_request(&self, took: Duration) {
         self.request.note(took);
     }

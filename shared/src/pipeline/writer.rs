@@ -139,7 +139,6 @@ fn holding(run: &Shared) -> Holding<'_> {
     Holding {
         job: &run.job,
         lease: run.invocation.clock.lease(),
-        time: run.invocation.clock.time_to_write(),
         progress: Progress {
             current,
             total: run.total.max(current),

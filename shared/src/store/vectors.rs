@@ -63,8 +63,6 @@ pub struct Charged {
 pub struct Holding<'a> {
     pub job: &'a ClaimedJob,
     pub lease: Duration,
-    /// The server ends a write that takes longer.
-    pub time: Duration,
     pub progress: Progress,
 }
 
@@ -177,9 +175,7 @@ impl Store {
         params.push((&vectors, vector_array));
         params.push((&lease, Type::FLOAT8));
         params.push((&progress, Type::JSONB));
-        let rows = self
-            .query_within(holding.time, &write_statement(job.space_id), &params)
-            .await?;
+        let rows = self.query(&write_statement(job.space_id), &params).await?;
         let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
@@ -197,8 +193,7 @@ impl Store {
         let job = holding.job;
         let space = job.space_id;
         let rows = self
-            .query_within(
-                holding.time,
+            .query(
                 &format!(
                     "WITH {FENCE}, gone AS MATERIALIZED (
                          SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)

@@ -331,7 +331,6 @@ async fn without_a_live_lease_no_statement_about_a_job_changes_anything() {
         let holding = Holding {
             job: &job,
             lease,
-            time: lease,
             progress: progress.clone(),
         };
         let charge = |permanent| Charge {

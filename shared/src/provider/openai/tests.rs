@@ -178,30 +178,3 @@ fn limits_are_the_providers_and_the_window_the_models() {
     assert_eq!(OpenAi.estimate_tokens("four"), 2);
     assert_eq!(OpenAi.estimate_tokens("漢字"), 2);
 }
-
-/// `cargo test --release -p shared -- --ignored --nocapture parse_speed`: 32,768 vectors of 1536 in answers of 256.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn parse_speed() {
-    let floats: Vec<u8> = (0..1536_u16)
-        .flat_map(|n| (f32::from(n) / 1536.0).to_le_bytes())
-        .collect();
-    let encoded = BASE64.encode(floats);
-    let items: Vec<String> = (0..256)
-        .map(|n| format!(r#"{{"object":"embedding","index":{n},"embedding":"{encoded}"}}"#))
-        .collect();
-    let body = format!(
-        r#"{{"object":"list","data":[{}],"usage":{{"prompt_tokens":1}}}}"#,
-        items.join(",")
-    );
-    let spec = spec("text-embedding-3-small", 1536);
-    let start = std::time::Instant::now();
-    for _ in 0..128 {
-        assert_eq!(OpenAi.parse(&spec, body.as_bytes(), 256).unwrap().vectors.len(), 256);
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "32,768 x 1536: {seconds:.2} s, {:.0} MB/s of body",
-        128.0 * body.len() as f64 / 1e6 / seconds
-    );
-}
