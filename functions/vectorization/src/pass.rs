@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shared::job::{ClaimedJob, JobStatus, JobType};
+use shared::job::{ClaimedJob, JobStatus, JobType, Lease};
 use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble};
 use shared::store::StoreError;
 use shared::store::claim::ClaimWish;
@@ -210,36 +210,58 @@ impl Pass {
         self.alone_wanted.store(true, Ordering::Relaxed);
         let alone = self.company.write().await;
         self.alone_wanted.store(false, Ordering::Relaxed);
-        let store = &self.invocation.store;
-        match store.save_cursor(job.lease, &Suspects::cursor(Some(suspects))).await {
-            Err(StoreError::LeaseLost) => return Ok(RunEnd::nothing()),
+        let lease = job.lease;
+        let mut run = Run::start_alone(Arc::clone(&self.invocation), served, job).await?;
+        let outcome = self.step_alone(&mut run, lease, suspects, left).await;
+        let end = run.finish(outcome.err()).await;
+        drop(alone);
+        end
+    }
+
+    /// Before anything is sent the job remembers what it is about: whoever finds it dead must know.
+    async fn step_alone(
+        &self,
+        run: &mut Run,
+        lease: Lease,
+        mut suspects: Suspects,
+        left: &AtomicU64,
+    ) -> Result<(), StoreError> {
+        if suspects.is_one() {
+            suspects = suspects.facing(run.first().await?);
+        }
+        let cursor = Suspects::cursor(Some(suspects.clone()));
+        match self.invocation.store.save_cursor(lease, &cursor).await {
+            Err(StoreError::LeaseLost) => {
+                run.lose();
+                return Ok(());
+            }
             saved => saved?,
         }
-        let mut run = Run::start_alone(Arc::clone(&self.invocation), served, job).await?;
-        let step = usize::try_from(suspects.step).unwrap_or(usize::MAX);
-        let outcome = if suspects.is_found() {
+        if let Some(culprit) = suspects.culprit() {
             run.condemn(
+                culprit,
                 "crashed_worker",
                 "each worker that embedded this record, with no other beside it, died",
             )
-            .await
+            .await?;
+            run.leave_cursor(Suspects::cursor(None));
+            return Ok(());
+        }
+        let limit = take(left, usize::try_from(suspects.step).unwrap_or(usize::MAX));
+        if limit == 0 {
+            // `maxRecords` was reached: the suspects wait for the next call.
+            return Ok(());
+        }
+        let read = run.advance(limit).await;
+        give_back(left, limit - read.as_ref().map_or(0, |read| *read.min(&limit)));
+        let read = read?;
+        let at_the_end = read < limit;
+        run.leave_cursor(Suspects::cursor(if at_the_end {
+            None
         } else {
-            let limit = take(left, step);
-            let read = run.advance(limit).await;
-            give_back(left, limit - read.as_ref().map_or(0, |read| *read.min(&limit)));
-            read
-        };
-        let trouble = match outcome {
-            Ok(read) => {
-                let is_through = suspects.is_found() || read < step;
-                run.leave_cursor(Suspects::cursor(if is_through { None } else { suspects.passed() }));
-                None
-            }
-            Err(error) => Some(error),
-        };
-        let end = run.finish(trouble).await;
-        drop(alone);
-        end
+            suspects.passed(read as u64)
+        }));
+        Ok(())
     }
 
     /// A job, and how many of its records may be read. These are taken first: who can't read any mustn't take a turn.

@@ -7,6 +7,7 @@
 
 mod batch;
 mod clock;
+mod named;
 mod prepare;
 mod rests;
 mod run;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use crate::store::Store;
 
 pub use clock::Clock;
+pub use named::Named;
 pub use run::{Run, RunEnd, Trouble};
 pub use served::{Served, ServedSpaces, Unserved, provider};
 pub use stop::Stop;

@@ -15,10 +15,10 @@ use super::batch::Packer;
 use super::prepare::prepare;
 use super::texts::{Announced, Asking, Waiting};
 use super::writer::{Item, write_all};
-use super::{Invocation, Served, Tally, send};
+use super::{Invocation, Named, Served, Tally, send};
 use crate::job::{ClaimedJob, End, JobStatus};
 use crate::store::StoreError;
-use crate::store::pending::Place;
+use crate::store::pending::{PendingSlice, Place};
 use crate::store::vectors::{Charge, NewChunk};
 
 /// Text that a slice reads at most, unless one record alone has more.
@@ -90,6 +90,8 @@ pub struct Run {
     shared: Arc<Shared>,
     packer: Packer,
     place: Option<Place>,
+    /// A slice that was looked at and not yet sent.
+    read_ahead: Option<PendingSlice>,
     at_end: bool,
     items: UnboundedSender<Item>,
     batches: JoinSet<()>,
@@ -165,6 +167,7 @@ impl Run {
             shared,
             packer,
             place: None,
+            read_ahead: None,
             at_end: false,
             items,
             batches: JoinSet::new(),
@@ -183,10 +186,15 @@ impl Run {
             self.shared.end(Trouble::Deadline);
             return Ok(0);
         }
-        let slice = invocation
-            .store
-            .read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE)
-            .await?;
+        let slice = match self.read_ahead.take() {
+            Some(slice) => slice,
+            None => {
+                let store = &invocation.store;
+                store
+                    .read_slice(&self.shared.job, self.place.as_ref(), limit, BYTES_PER_SLICE)
+                    .await?
+            }
+        };
         let read = slice.records.len();
         self.at_end = slice.next.is_none();
         self.place = slice.next;
@@ -212,27 +220,45 @@ impl Run {
         Ok(read)
     }
 
-    /// Sets the first record in line aside, unasked.
-    pub async fn condemn(&mut self, reason: &'static str, message: &str) -> Result<usize, StoreError> {
+    /// The first record in line, which the next slice begins with. None if it was deleted, or there is none.
+    pub async fn first(&mut self) -> Result<Option<Named>, StoreError> {
         let slice = self
             .shared
             .invocation
             .store
             .read_slice(&self.shared.job, None, 1, BYTES_PER_SLICE)
             .await?;
-        for record in &slice.records {
-            let Some(text) = &record.text else { continue };
-            let charge = Charge {
-                record_id: record.id.clone(),
-                record_hash: text.hash,
-                reason,
-                message: message.into(),
-                permanent: true,
-            };
-            // The writer is there as long as the run is.
-            let _ = self.items.send(Item::Fault(charge));
+        let first = slice.records.first().and_then(|record| {
+            let text = record.text.as_ref()?;
+            Some(Named::new(&record.id, text.hash))
+        });
+        self.read_ahead = Some(slice);
+        Ok(first)
+    }
+
+    /// Sets a record aside, unasked, after something harmless was asked for and came through.
+    pub async fn condemn(&mut self, named: &Named, reason: &'static str, message: &str) -> Result<(), StoreError> {
+        if !send::is_well_without(&self.shared).await {
+            return Ok(());
         }
-        Ok(slice.records.len())
+        let charge = Charge {
+            record_id: named.id.clone(),
+            record_hash: named
+                .hash()
+                .ok_or_else(|| StoreError::Unreadable("a suspect's hash".into()))?,
+            reason,
+            message: message.into(),
+            permanent: true,
+        };
+        // The writer is there as long as the run is.
+        let _ = self.items.send(Item::Fault(charge));
+        Ok(())
+    }
+
+    /// The lease is found lost: nothing is done any more.
+    pub fn lose(&self) {
+        Tally::add(&self.shared.invocation.tally.lost_leases, 1);
+        self.shared.end(Trouble::LeaseLost);
     }
 
     /// What the job is to remember, if this run comes through.

@@ -144,6 +144,18 @@ fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts
     }
 }
 
+/// Whether a worker lives that asks for nothing suspicious, as often as the suspect was tried. If the provider fails, the
+/// run ends as with any of its failures.
+pub(super) async fn is_well_without(run: &Shared) -> bool {
+    for _ in 0..3 {
+        if let Err(failure) = canary(run, Instant::now()).await {
+            end(run, after_canary(failure)).await;
+            return false;
+        }
+    }
+    true
+}
+
 /// Asks for what is known to be good. One that began after the suspicion and succeeded clears all earlier ones.
 async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
     let mut last = run.canary.lock().await;

@@ -6,6 +6,7 @@ mod bounded;
 mod cleanup;
 mod cli;
 mod conditions;
+mod crashes;
 mod database;
 mod fair;
 mod fenced;

@@ -1,0 +1,123 @@
+//! Records that kill their worker, and records that are only beside when it is killed.
+
+use cronvec_tests::process::Process;
+use cronvec_tests::provider::{Answer, Provider};
+use cronvec_tests::system::{PROJECT, System};
+use serde_json::json;
+
+const POISON: &str = "the text that kills";
+
+async fn tick(system: &System, provider: &Provider) -> Process {
+    let url = provider.url();
+    let environment = [
+        ("DATABASE_URL", system.database.url()),
+        ("EMBEDDING_PROVIDER", "openai"),
+        ("OPENAI_BASE_URL", &url),
+        ("OPENAI_API_KEY", "sk-test-of-the-harness"),
+        ("EMBEDDING_DIMENSIONS", "8"),
+    ];
+    Process::spawn("cronvec", &["tick", "vectorization"], &environment).await
+}
+
+async fn system(provider: &Provider, records: u32) -> System {
+    let system = System::embedding_with(provider, 8).await;
+    system.put_many(PROJECT, records, "text number").await;
+    system
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_kills_each_worker_is_found_in_at_most_12_crashes_and_the_others_are_embedded() {
+    let provider = Provider::start().await;
+    let system = system(&provider, 400).await;
+    system.put(PROJECT, "poison", POISON).await;
+    // A worker that asks for it gets no answer, and is killed while it waits.
+    provider.answer_containing(POISON, Answer::Never);
+
+    let mut crashes = 0;
+    loop {
+        let asked_before = provider.log().count(POISON);
+        let mut worker = tick(&system, &provider).await;
+        while worker.ended().is_none() && provider.log().count(POISON) == asked_before {
+            tokio::task::yield_now().await;
+        }
+        if worker.ended().is_some() {
+            break;
+        }
+        worker.kill().await;
+        crashes += 1;
+        assert!(crashes <= 12, "it is found by now");
+        system.expire_leases().await;
+    }
+    while system.vectorize().await.remaining {}
+
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(jsonb_build_array(record_id, reason)) FROM cronvec.quarantine")
+            .await,
+        json!([["poison", "crashed_worker"]])
+    );
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.embeddings").await, 400);
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.pending").await, 0);
+    println!("found after {crashes} crashes");
+}
+
+/// A job that somebody has just died over, with what its cursor remembers.
+async fn after_a_crash(system: &System, cursor: &serde_json::Value) {
+    system.store.ensure_vectorize_jobs(3, 10_000).await.expect("a job");
+    system
+        .run_sql(&format!(
+            "UPDATE cronvec.job_queue SET status = 'PROCESSING', turn = NULL, lease_token = gen_random_uuid(),
+                 lease_expires_at = now() - interval '1 second', claimed_at = now(), crashes = 11, cursor = '{cursor}'"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_record_that_came_to_the_head_of_the_line_since_is_not_blamed_for_the_one_before_it() {
+    let provider = Provider::start().await;
+    let system = system(&provider, 3).await;
+    let another = json!({"id": "another", "hash": "0".repeat(32)});
+    let suspects = json!({"size": 1, "step": 1, "alone": 2, "seen": 11, "culprit": another, "is_checked": false});
+    after_a_crash(&system, &json!({ "suspects": suspects })).await;
+
+    while system.vectorize().await.remaining {}
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+}
+
+#[tokio::test]
+async fn a_record_is_not_blamed_when_its_worker_died_without_it_as_well() {
+    let provider = Provider::start().await;
+    let system = system(&provider, 3).await;
+    let first = system
+        .value(
+            "SELECT jsonb_build_object('id', w.record_id, 'hash', encode(r.content_hash, 'hex'))
+             FROM cronvec.pending w JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id
+             ORDER BY w.not_before, w.record_id LIMIT 1",
+        )
+        .await;
+    // The crash that is counted now came while something harmless was asked for.
+    let suspects = json!({"size": 1, "step": 1, "alone": 3, "seen": 11, "culprit": first, "is_checked": true});
+    after_a_crash(&system, &json!({ "suspects": suspects })).await;
+
+    while system.vectorize().await.remaining {}
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+
+    // The same without that crash: it is blamed.
+    system.put(PROJECT, first["id"].as_str().unwrap(), "a new text").await;
+    let hash = system
+        .value(
+            "SELECT encode(r.content_hash, 'hex') FROM cronvec.records r JOIN cronvec.pending w ON w.record_id = r.id",
+        )
+        .await;
+    let suspects = json!({"size": 1, "step": 1, "alone": 2, "seen": 11,
+        "culprit": {"id": first["id"], "hash": hash}, "is_checked": false});
+    system.run_sql("DELETE FROM cronvec.job_queue").await;
+    after_a_crash(&system, &json!({ "suspects": suspects })).await;
+    while system.vectorize().await.remaining {}
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(record_id) FROM cronvec.quarantine")
+            .await,
+        json!([first["id"]])
+    );
+}
