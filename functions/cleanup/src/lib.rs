@@ -8,9 +8,8 @@ use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::Stop;
 use shared::secrets::Secrets;
-use shared::store::connect::DEFAULT_CONNECTIONS;
 use shared::store::retention::Expiring;
-use shared::store::{Database, Store, StoreError};
+use shared::store::{Store, StoreError};
 
 /// The name under which its status is kept.
 pub const NAME: &str = "cleanup";
@@ -40,10 +39,7 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(
-            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        ));
-        store.check_schema().await?;
+        let store = Store::open(settings, secrets).await?;
         Ok(Self::new(store, settings.clone()))
     }
 
@@ -63,9 +59,10 @@ impl Worker {
 
     /// Goes through all that expires, until the deadline at most.
     pub async fn run(&self, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        let began = Instant::now();
-        self.store.database().check().await?;
-        self.store.worker_started(NAME).await?;
+        self.store.run_as(NAME, deadline, Box::pin(self.pass(deadline))).await
+    }
+
+    async fn pass(&self, deadline: Instant) -> Result<Report, StoreError> {
         let retention = &self.settings.retention;
         let mut report = Report {
             processed: 0,
@@ -106,9 +103,6 @@ impl Worker {
                 }
             }
         }
-        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let told = serde_json::to_value(&report).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        self.store.worker_finished(NAME, duration_ms, &told).await?;
         Ok(report)
     }
 }

@@ -7,13 +7,11 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::{Clock, Stop};
 use shared::secrets::Secrets;
-use shared::store::connect::DEFAULT_CONNECTIONS;
-use shared::store::{Database, Store, StoreError};
+use shared::store::{Store, StoreError};
 
 pub use report::{Report, StoppedBecause};
 
@@ -32,10 +30,7 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(
-            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        ));
-        store.check_schema().await?;
+        let store = Store::open(settings, secrets).await?;
         Ok(Self::new(store, settings.clone()))
     }
 
@@ -55,34 +50,23 @@ impl Worker {
 
     /// One pass, until the deadline at most. A failing job doesn't fail it.
     pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        let began = Instant::now();
-        self.store.database().check().await?;
-        self.store.worker_started(NAME).await?;
-        let project_id = match &options.project {
-            Some(name) => Some(self.store.project(name).await?.id),
-            None => None,
+        let pass = async {
+            let project_id = match &options.project {
+                Some(name) => Some(self.store.project(name).await?.id),
+                None => None,
+            };
+            let pass = pass::Pass {
+                store: Arc::clone(&self.store),
+                clock: Clock::until(deadline),
+                stop: self.stop.clone(),
+                project_id,
+                slots: self.settings.queue.ingest_jobs,
+                batch_size: self.settings.queue.ingest_batch_size,
+                max_content_bytes: self.settings.max_content_bytes,
+                max_records: options.max_records,
+            };
+            pass.run().await
         };
-        let pass = pass::Pass {
-            store: Arc::clone(&self.store),
-            clock: Clock::until(deadline),
-            stop: self.stop.clone(),
-            project_id,
-            slots: self.settings.queue.ingest_jobs,
-            batch_size: self.settings.queue.ingest_batch_size,
-            max_content_bytes: self.settings.max_content_bytes,
-            max_records: options.max_records,
-        };
-        let outcome = pass.run().await;
-        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let told = match &outcome {
-            Ok(report) => json!(report),
-            Err(error) => json!({ "error": error.to_string() }),
-        };
-        match tokio::time::timeout_at(deadline.into(), self.store.worker_finished(NAME, duration_ms, &told)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %error, "the worker's status could not be written"),
-            Err(_) => tracing::warn!("no time was left for the worker's status"),
-        }
-        outcome
+        self.store.run_as(NAME, deadline, Box::pin(pass)).await
     }
 }

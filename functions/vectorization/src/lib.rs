@@ -7,16 +7,14 @@ mod suspects;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop};
 use shared::secrets::Secrets;
-use shared::store::connect::DEFAULT_CONNECTIONS;
-use shared::store::workers::Metric;
-use shared::store::{Database, Store, StoreError};
+use shared::store::workers::{Metric, tell_until};
+use shared::store::{Store, StoreError};
 
 pub use report::{Report, StoppedBecause};
 
@@ -36,10 +34,7 @@ pub struct Worker {
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::new(
-            Database::open(settings, secrets, DEFAULT_CONNECTIONS).await?,
-        ));
-        store.check_schema().await?;
+        let store = Store::open(settings, secrets).await?;
         Ok(Self::new(store, settings.clone(), secrets.clone()))
     }
 
@@ -60,33 +55,16 @@ impl Worker {
 
     /// One pass, until the deadline at most. A failing job doesn't fail it.
     pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        let began = Instant::now();
-        self.store.database().check().await?;
-        self.store.worker_started(NAME).await?;
-        let outcome = self.pass(&options, deadline).await;
-        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.leave(&outcome, duration_ms, deadline).await;
-        outcome
-    }
-
-    /// Its status and its numbers. What can't be told in time is no reason to fail a pass that is done.
-    async fn leave(&self, outcome: &Result<Report, StoreError>, duration_ms: i64, deadline: Instant) {
-        let told = match outcome {
-            Ok(report) => json!(report),
-            Err(error) => json!({ "error": error.to_string() }),
-        };
-        let telling = async {
-            self.store.worker_finished(NAME, duration_ms, &told).await?;
-            match outcome {
-                Ok(report) if report.processed > 0 => self.store.record_metrics(&metrics(report, duration_ms)).await,
-                _ => Ok(()),
+        let pass = async {
+            let began = Instant::now();
+            let report = self.pass(&options, deadline).await?;
+            if report.processed > 0 {
+                let numbers = metrics(&report, began.elapsed());
+                tell_until(deadline, self.store.record_metrics(&numbers)).await;
             }
+            Ok(report)
         };
-        match tokio::time::timeout_at(deadline.into(), telling).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %error, "the worker's status could not be written"),
-            Err(_) => tracing::warn!("no time was left for the worker's status"),
-        }
+        self.store.run_as(NAME, deadline, Box::pin(pass)).await
     }
 
     async fn pass(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
@@ -126,7 +104,7 @@ impl Worker {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
-fn metrics(report: &Report, duration_ms: i64) -> [Metric<'static>; 6] {
+fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 6] {
     let metric = |metric, value: u64| Metric {
         metric,
         value: value as f64,
@@ -140,7 +118,7 @@ fn metrics(report: &Report, duration_ms: i64) -> [Metric<'static>; 6] {
         metric("lost_leases", report.lost_leases),
         Metric {
             metric: "vectorization_ms",
-            value: duration_ms as f64,
+            value: took.as_secs_f64() * 1000.0,
             project: None,
         },
     ]

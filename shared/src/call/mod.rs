@@ -4,6 +4,7 @@ mod deadline;
 mod error;
 mod event;
 mod guard;
+mod instance;
 
 use std::future::Future;
 use std::time::Instant;
@@ -15,6 +16,7 @@ pub use deadline::from_epoch_ms;
 pub use error::CallError;
 pub use event::{CallOptions, Shape, Worker, WorkerCall};
 pub use guard::{Authorised, Guard};
+pub use instance::Instance;
 
 /// Answers one call of the worker `kind`: reads the event, checks the bearer, lets `work` do its pass until the earlier
 /// of `deadline` and the call's own `maxSeconds`, and shapes its report. Over HTTP every outcome is an answer; when the

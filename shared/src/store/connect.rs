@@ -123,7 +123,9 @@ impl Database {
 
     async fn try_get(&self) -> Result<Object, ConnectError> {
         let current = self.current();
-        current.pool.get().await.map_err(|error| match error {
+        // On the heap: each statement's future would carry the connecting along, some 20 kB of it.
+        let got = Box::pin(current.pool.get()).await;
+        got.map_err(|error| match error {
             PoolError::Backend(error) => ConnectError::explain(&current.label, error),
             PoolError::Timeout(TimeoutType::Wait) => ConnectError::PoolExhausted,
             PoolError::Timeout(_) => ConnectError::TimedOut {
@@ -150,7 +152,7 @@ impl Database {
         let Some((source, secrets)) = &self.inner.origin else {
             return false;
         };
-        let secret = match secrets.reread(source).await {
+        let secret = match Box::pin(secrets.reread(source)).await {
             Ok(secret) if secret != self.current().secret => secret,
             Ok(_) => return false,
             Err(error) => {

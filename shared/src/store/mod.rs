@@ -21,12 +21,17 @@ pub mod staged;
 pub mod vectors;
 pub mod workers;
 
+use std::sync::Arc;
+
 use deadpool_postgres::Object;
 use tokio::sync::OnceCell;
 use tokio_postgres::types::{Kind, ToSql, Type};
 use tokio_postgres::{Row, error::SqlState};
 
 pub use connect::{ConnectError, Database};
+
+use crate::config::Settings;
+use crate::secrets::Secrets;
 
 /// A parameter with its type, so that the statement needs no round trip to be prepared.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -134,6 +139,14 @@ impl Store {
             database,
             vector_types: OnceCell::new(),
         }
+    }
+
+    /// On the database that the settings name, whose schema must be this program's.
+    pub async fn open(settings: &Settings, secrets: &Secrets) -> Result<Arc<Self>, StoreError> {
+        let database = Database::open(settings, secrets, connect::DEFAULT_CONNECTIONS).await?;
+        let store = Arc::new(Self::new(database));
+        store.check_schema().await?;
+        Ok(store)
     }
 
     pub fn database(&self) -> &Database {

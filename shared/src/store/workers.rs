@@ -1,6 +1,10 @@
 //! Owns what workers leave about themselves: their status, metrics, the audit log. Refuses to fail what it describes.
 
-use serde_json::Value;
+use std::future::Future;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
 
@@ -27,7 +31,28 @@ pub struct Metric<'a> {
 }
 
 impl Store {
-    pub async fn worker_started(&self, name: &str) -> Result<(), StoreError> {
+    /// A worker's pass, with its status before and after. What can't be told in time, or at all, is no reason to fail a
+    /// pass that is done.
+    pub async fn run_as<R: Serialize>(
+        &self,
+        worker: &str,
+        deadline: Instant,
+        pass: impl Future<Output = Result<R, StoreError>>,
+    ) -> Result<R, StoreError> {
+        let began = Instant::now();
+        self.database().check().await?;
+        self.worker_started(worker).await?;
+        let outcome = pass.await;
+        let told = match &outcome {
+            Ok(report) => json!(report),
+            Err(error) => json!({ "error": error.to_string() }),
+        };
+        let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        tell_until(deadline, self.worker_finished(worker, duration_ms, &told)).await;
+        outcome
+    }
+
+    async fn worker_started(&self, name: &str) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO cronvec.worker_status (name, is_running) VALUES ($1, true)
              ON CONFLICT (name) DO UPDATE SET is_running = true, last_seen_at = now()",
@@ -37,7 +62,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn worker_finished(&self, name: &str, duration_ms: i64, result: &Value) -> Result<(), StoreError> {
+    async fn worker_finished(&self, name: &str, duration_ms: i64, result: &Value) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO cronvec.worker_status (name, last_duration_ms, last_result) VALUES ($1, $2, $3)
              ON CONFLICT (name) DO UPDATE SET is_running = false, last_seen_at = now(),
@@ -103,5 +128,14 @@ impl Store {
         if let Err(error) = written {
             tracing::error!(error = %error, audit.message = message, "an audit entry could not be written");
         }
+    }
+}
+
+/// Writes down something about a worker, for as long as there is time.
+pub async fn tell_until(deadline: Instant, telling: impl Future<Output = Result<(), StoreError>>) {
+    match tokio::time::timeout_at(deadline.into(), telling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = %error, "a worker's status or numbers could not be written"),
+        Err(_) => tracing::warn!("no time was left for a worker's status or numbers"),
     }
 }

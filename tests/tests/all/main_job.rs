@@ -1,7 +1,8 @@
 //! The way of a record, end to end.
 
 use cronvec_tests::provider::Provider;
-use cronvec_tests::system::{PROJECT, System, record};
+use cronvec_tests::system::{PROJECT, System, minute, record};
+use shared::call::CallOptions;
 use shared::store::enqueue::EnqueueOptions;
 use vectorization::StoppedBecause;
 
@@ -123,5 +124,24 @@ async fn the_static_model_needs_no_network_and_finds_what_is_meant() {
             .value("SELECT reason FROM cronvec.quarantine WHERE record_id = 'nonsense'")
             .await,
         "no_known_words"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_whose_pass_failed_is_not_said_to_run() {
+    let system = System::embedding_in_process().await;
+    let unknown = CallOptions {
+        project: Some("nobody's".into()),
+        ..CallOptions::default()
+    };
+    assert!(system.ingestion().run(unknown.clone(), minute()).await.is_err());
+    assert!(system.vectorization().run(unknown, minute()).await.is_err());
+    system.run_sql("DROP TABLE cronvec.provider_pauses").await;
+    assert!(system.cleanup().run(CallOptions::default(), minute()).await.is_err());
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(is_running OR last_result->>'error' IS NULL) FROM cronvec.worker_status")
+            .await,
+        serde_json::json!([false, false, false])
     );
 }

@@ -1,0 +1,64 @@
+//! Owns what one instance of a worker's function makes once and borrows for each call. Refuses to know which worker.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::{CallError, CallOptions, Guard, Worker, answer, refuse};
+use crate::config::Settings;
+use crate::secrets::Secrets;
+use crate::startup;
+
+/// A function's instance around its worker `W`, which the first call makes that may work: starting waits for nobody.
+pub struct Instance<W>(Option<Made<W>>);
+
+struct Made<W> {
+    settings: Settings,
+    secrets: Secrets,
+    guard: Guard,
+    worker: OnceCell<W>,
+}
+
+impl<W> Instance<W> {
+    /// Starts the log, reads the settings. With problems in these every call is refused.
+    pub fn begin() -> Self {
+        Self(startup::begin().map(|settings| {
+            let secrets = Secrets::new();
+            let guard = Guard::new(&settings, secrets.clone());
+            Made {
+                settings,
+                secrets,
+                guard,
+                worker: OnceCell::new(),
+            }
+        }))
+    }
+
+    /// Answers one call of the worker `kind`.
+    pub async fn answer<R, E>(
+        &self,
+        event: Value,
+        kind: Worker,
+        deadline: Instant,
+        connect: impl AsyncFn(&Settings, &Secrets) -> Result<W, E>,
+        run: impl AsyncFn(&W, CallOptions, Instant) -> Result<R, E>,
+    ) -> Result<Value, CallError>
+    where
+        R: Serialize,
+        E: std::error::Error + 'static,
+    {
+        let Some(made) = &self.0 else {
+            return refuse(&event, CallError::unread_settings());
+        };
+        let work = async |options, deadline| {
+            let worker = made
+                .worker
+                .get_or_try_init(|| connect(&made.settings, &made.secrets))
+                .await?;
+            run(worker, options, deadline).await
+        };
+        answer(event, kind, &made.guard, deadline, work).await
+    }
+}
