@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pgvector::Vector;
 use rand::Rng;
 
 use super::Tally;
@@ -185,7 +184,7 @@ fn deliver(run: &Shared, inputs: Vec<Asking>, answer: Answer) {
     }
     for (input, vector) in inputs.into_iter().zip(answer.vectors) {
         match vector {
-            Ok(vector) => input.answered(Vector::from(vector)),
+            Ok(vector) => input.answered(vector),
             Err(reason) => fault(input, &reason),
         }
     }

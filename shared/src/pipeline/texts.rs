@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pgvector::Vector;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,8 +36,9 @@ impl Asking {
     }
 
     /// The provider answered: to the writers with it.
-    pub fn answered(mut self, vector: Vector) {
-        self.resolve(State::Answered(vector.clone()), Some(vector));
+    pub fn answered(mut self, vector: Vec<f32>) {
+        let vector = Arc::new(vector);
+        self.resolve(State::Answered(Arc::clone(&vector)), Some(vector));
     }
 
     /// The space holds it already.
@@ -53,7 +53,7 @@ impl Asking {
         all
     }
 
-    fn resolve(&mut self, state: State, vector: Option<Vector>) {
+    fn resolve(&mut self, state: State, vector: Option<Arc<Vec<f32>>>) {
         let Some(waiting) = self.waiting.take() else { return };
         let before = self.texts.lock().insert(self.key, state);
         for other in others(before) {
@@ -75,7 +75,7 @@ enum State {
     /// Asked for: these want the answer, too.
     Asked(Vec<Waiting>),
     /// Answered, and not yet written.
-    Answered(Vector),
+    Answered(Arc<Vec<f32>>),
     /// The space holds it; it is copied from there.
     Stored,
 }
@@ -141,7 +141,7 @@ fn others(state: Option<State>) -> Vec<Waiting> {
     }
 }
 
-fn pass_on(waiting: Waiting, vector: Option<Vector>, owns_text: bool) {
+fn pass_on(waiting: Waiting, vector: Option<Arc<Vec<f32>>>, owns_text: bool) {
     let Waiting {
         mut chunk,
         writer,

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
@@ -13,10 +15,14 @@ use super::Tally;
 use super::run::{Shared, Trouble};
 use crate::job::Progress;
 use crate::store::StoreError;
-use crate::store::vectors::{Charge, Holding, NewChunk};
+use crate::store::vectors::{Charge, Connection, Holding, NewChunk};
 
 /// Chunks that one write carries at most.
-const CHUNKS_PER_WRITE: usize = 400;
+const CHUNKS_PER_WRITE: usize = 300;
+/// A write is sent ahead of the one before it only with so many: small ones cost more than they save.
+const CHUNKS_AHEAD: usize = 200;
+/// Writes that follow one another on a connection before others may have it.
+const WRITES_IN_A_ROW: usize = 10;
 /// A lease that no write renewed for so long is renewed by itself.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
 
@@ -37,12 +43,48 @@ pub(super) struct Ready {
 
 /// Writes until all senders are gone.
 pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Item>) {
-    let mut batch = Vec::with_capacity(CHUNKS_PER_WRITE);
+    let mut batch = Vec::new();
     loop {
-        match timeout(RENEW_AFTER, items.recv_many(&mut batch, CHUNKS_PER_WRITE)).await {
-            Ok(0) => return,
-            Ok(_) => write(&run, std::mem::take(&mut batch)).await,
-            Err(_) => renew(&run).await,
+        if batch.is_empty() {
+            match timeout(RENEW_AFTER, items.recv_many(&mut batch, CHUNKS_PER_WRITE)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => {
+                    renew(&run).await;
+                    continue;
+                }
+            }
+        }
+        write_in_a_row(&run, &mut batch, &mut items).await;
+    }
+}
+
+/// A write is made and sent while the one before it is under way: the server goes from one to the next, and no two of
+/// them at once, so that each sees what the last has done. What is left in `batch` was received and isn't written.
+async fn write_in_a_row(run: &Shared, batch: &mut Vec<Item>, items: &mut UnboundedReceiver<Item>) {
+    let connection = match run.invocation.store.connection().await {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            trouble(run, error);
+            None
+        }
+    };
+    let mut under_way = FuturesOrdered::new();
+    let mut left = WRITES_IN_A_ROW;
+    under_way.push_back(write(run, connection.as_ref(), std::mem::take(batch)));
+    while !under_way.is_empty() {
+        let room = CHUNKS_PER_WRITE.saturating_sub(batch.len());
+        tokio::select! {
+            _ = under_way.next() => {}
+            received = items.recv_many(batch, room), if left > 0 && room > 0 => {
+                if received == 0 {
+                    left = 0;
+                }
+            }
+        }
+        if under_way.len() == 1 && left > 0 && batch.len() >= CHUNKS_AHEAD {
+            under_way.push_back(write(run, connection.as_ref(), std::mem::take(batch)));
+            left -= 1;
         }
     }
 }
@@ -57,7 +99,7 @@ async fn renew(run: &Shared) {
     }
 }
 
-async fn write(run: &Shared, items: Vec<Item>) {
+async fn write(run: &Shared, connection: Option<&Connection>, items: Vec<Item>) {
     let (mut ready, mut charges, mut gone, mut room) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for item in items {
         match item {
@@ -83,7 +125,8 @@ async fn write(run: &Shared, items: Vec<Item>) {
         room.push(_room);
     }
     if !run.is_lost()
-        && let Err(error) = write_parts(run, &chunks, charges, &gone).await
+        && let Some(connection) = connection
+        && let Err(error) = write_parts(run, connection, &chunks, charges, &gone).await
     {
         trouble(run, error);
     }
@@ -95,6 +138,7 @@ async fn write(run: &Shared, items: Vec<Item>) {
 
 async fn write_parts(
     run: &Shared,
+    connection: &Connection,
     chunks: &[NewChunk],
     mut charges: Vec<Charge>,
     gone: &[String],
@@ -102,7 +146,7 @@ async fn write_parts(
     let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
     if !chunks.is_empty() {
         let began = Instant::now();
-        let written = store.write_chunks(&holding(run), chunks).await?;
+        let written = store.write_chunks(connection, &holding(run), chunks).await?;
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);

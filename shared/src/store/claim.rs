@@ -46,6 +46,14 @@ pub struct ClaimWish<'a> {
     pub project_id: Option<i32>,
 }
 
+/// What a first look at the queue says.
+struct Waiting {
+    /// No job of this type could be claimed, whatever its project.
+    nobody: bool,
+    /// There are jobs whose time has come and that have no place in the line yet.
+    due: bool,
+}
+
 impl Store {
     /// Leases the jobs whose turn it is: those of dead workers first, then by priority, projects taking turns, each
     /// tenth pick a lower priority's.
@@ -63,7 +71,11 @@ impl Store {
                 .map(|space| (space.space_id, space.endpoint.as_str()))
                 .unzip(),
         };
-        self.promote_due_jobs().await?;
+        match self.who_waits(wish, &spaces, left).await? {
+            Waiting { nobody: true, .. } => return Ok(Vec::new()),
+            Waiting { due: true, .. } => self.promote_due_jobs().await?,
+            Waiting { .. } => {}
+        }
         let (job_type, limit) = (wish.job_type.as_str(), i64::try_from(wish.limit).unwrap_or(i64::MAX));
         let lease = wish.lease.as_secs_f64();
         let mut params: Vec<Param<'_>> = vec![
@@ -81,6 +93,39 @@ impl Store {
         let statement = statement(wish.job_type, wish.project_id.is_some(), !left.is_empty());
         let rows = self.query_along_index(&statement, &params).await?;
         rows.iter().map(|row| claimed(row, wish.job_type)).collect()
+    }
+
+    /// Asked after each slice, and mostly answered with nobody: planning the claim takes longer than all the rest of it.
+    async fn who_waits(&self, wish: &ClaimWish<'_>, spaces: &[i32], left: &[i64]) -> Result<Waiting, StoreError> {
+        let rows = self
+            .query_along_index(
+                "SELECT EXISTS (
+                     SELECT FROM unnest($2) AS s (id) CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.job_queue j
+                         WHERE j.job_type = $1 AND j.space_id = s.id AND j.status = 'PENDING' AND j.turn IS NOT NULL
+                             AND j.id <> ALL ($3)
+                         LIMIT 1) AS j
+                 ) OR EXISTS (
+                     SELECT FROM cronvec.job_queue j
+                     WHERE j.status = 'PROCESSING' AND j.lease_expires_at <= clock_timestamp() AND j.job_type || '' = $1
+                 ), EXISTS (
+                     SELECT FROM cronvec.job_queue j
+                     WHERE j.status = 'PENDING' AND j.turn IS NULL AND NOT j.held AND j.scheduled_for <= statement_timestamp())",
+                &[
+                    (&wish.job_type.as_str(), Type::TEXT),
+                    (&spaces, Type::INT4_ARRAY),
+                    (&left, Type::INT8_ARRAY),
+                ],
+            )
+            .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))?;
+        let (claimable, due): (bool, bool) = (row.get(0), row.get(1));
+        Ok(Waiting {
+            nobody: !claimable && !due,
+            due,
+        })
     }
 
     /// Puts jobs whose time has come into the line. A bounded number: the next claim goes on.

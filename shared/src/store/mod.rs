@@ -18,6 +18,7 @@ pub mod retention;
 pub mod search;
 pub mod spaces;
 pub mod staged;
+mod vector_array;
 pub mod vectors;
 pub mod workers;
 

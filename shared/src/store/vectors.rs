@@ -1,13 +1,15 @@
 //! Owns the fenced writes of a slice: chunks with their vectors, purges, charges, quarantine. Refuses to embed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use pgvector::Vector;
+use deadpool_postgres::Object;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
 use super::ends::{FENCE, backoff};
+use super::vector_array::VectorArray;
 use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
 use crate::record::ContentHash;
@@ -26,7 +28,7 @@ pub struct NewChunk {
     pub content: String,
     pub hash: ContentHash,
     /// `None`: the space holds this text already; its vector is copied.
-    pub vector: Option<Vector>,
+    pub vector: Option<Arc<Vec<f32>>>,
 }
 
 /// What a write did.
@@ -66,7 +68,14 @@ pub struct Holding<'a> {
     pub progress: Progress,
 }
 
+/// A connection that a job's writes are sent along, one behind the other.
+pub struct Connection(Object);
+
 impl Store {
+    pub async fn connection(&self) -> Result<Connection, StoreError> {
+        Ok(Connection(self.client().await?))
+    }
+
     /// Which of these texts the space has vectors for.
     pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
         let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
@@ -142,7 +151,14 @@ impl Store {
 
     /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
     /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`, renews.
-    pub async fn write_chunks(&self, holding: &Holding<'_>, chunks: &[NewChunk]) -> Result<Written, StoreError> {
+    /// Of one job never two at once, or neither of two would see that a record is complete: the next one goes behind it
+    /// on the same connection, and may be sent before it has ended.
+    pub async fn write_chunks(
+        &self,
+        connection: &Connection,
+        holding: &Holding<'_>,
+        chunks: &[NewChunk],
+    ) -> Result<Written, StoreError> {
         let vector_array = self.vector_types().await?.array.clone();
         let mut seen = HashSet::new();
         let records: Vec<&NewChunk> = chunks
@@ -156,7 +172,7 @@ impl Store {
         let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
         let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
         let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
-        let vectors: Vec<Option<&Vector>> = chunks.iter().map(|chunk| chunk.vector.as_ref()).collect();
+        let vectors = VectorArray(chunks.iter().map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice())).collect());
         let job = holding.job;
         let progress = json!(holding.progress);
         let lease = holding.lease.as_secs_f64();
@@ -175,17 +191,70 @@ impl Store {
         params.push((&vectors, vector_array));
         params.push((&lease, Type::FLOAT8));
         params.push((&progress, Type::JSONB));
-        let rows = self.query(&write_statement(job.space_id), &params).await?;
+        let rows = connection
+            .0
+            .query_typed(&write_statement(job.space_id), &params)
+            .await?;
         let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
         }
         let locked = count(row.get(3))?;
+        let passed_over = (record_ids.len() as u64).saturating_sub(locked);
+        if passed_over > 0 {
+            self.defer_held(job, &record_ids, &record_hashes).await?;
+        }
         Ok(Written {
             stored: count(row.get(1))?,
             complete: count(row.get(2))?,
-            passed_over: (record_ids.len() as u64).saturating_sub(locked),
+            passed_over,
         })
+    }
+
+    /// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
+    /// where that somebody has marked them anew (`idle` looks at the row as it is, `held` at the snapshot): a new text is
+    /// due at once.
+    async fn defer_held(&self, job: &ClaimedJob, ids: &[&str], hashes: &[&[u8]]) -> Result<(), StoreError> {
+        let space = job.space_id;
+        self.execute(
+            &format!(
+                "WITH {FENCE}, free AS MATERIALIZED (
+                     SELECT i.id
+                     FROM job CROSS JOIN unnest($4::text[]) AS i (id)
+                     CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id
+                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
+                 ), held AS MATERIALIZED (
+                     SELECT i.id, w.not_before
+                     FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
+                     CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.records r
+                         WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash LIMIT 1) AS r
+                     CROSS JOIN LATERAL (
+                         SELECT w.not_before FROM cronvec.pending w
+                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id LIMIT 1) AS w
+                     WHERE NOT EXISTS (SELECT FROM free f WHERE f.id = i.id)
+                 ), idle AS MATERIALIZED (
+                     SELECT w.record_id FROM held
+                     CROSS JOIN LATERAL (
+                         SELECT w.record_id FROM cronvec.pending w
+                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = held.id
+                             AND w.not_before = held.not_before
+                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS w
+                 )
+                 UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
+                 WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))"
+            ),
+            &[
+                (&job.lease.job_id, Type::INT8),
+                (&job.lease.token, Type::UUID),
+                (&job.project_id, Type::INT4),
+                (&ids, Type::TEXT_ARRAY),
+                (&hashes, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
     }
 
     /// Takes away what is left of deleted records, a bounded number of them. Returns how many are done with.
@@ -316,10 +385,6 @@ impl Store {
 /// A table that was filled a moment ago has no statistics yet, and a join over it may be planned as if it had one row.
 /// So nothing here is left to the planner: rows are found by `LATERAL … LIMIT 1` or by `= ANY (array)`, which can only
 /// go along the primary key (a slice of 300 out of 16,000 took 650 ms as a join, under 1 ms so).
-///
-/// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
-/// where that somebody has marked them anew (`idle` looks at the row as it is, `busy` at the snapshot): a new text is
-/// due at once.
 fn write_statement(space: i32) -> String {
     format!(
         "WITH {FENCE}, locked AS MATERIALIZED (
@@ -329,37 +394,21 @@ fn write_statement(space: i32) -> String {
                  SELECT FROM cronvec.records r
                  WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
                  LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
-         ), busy AS MATERIALIZED (
-             SELECT i.id, w.not_before
-             FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
-             CROSS JOIN LATERAL (
-                 SELECT FROM cronvec.records r
-                 WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash LIMIT 1) AS r
-             CROSS JOIN LATERAL (
-                 SELECT w.not_before FROM cronvec.pending w
-                 WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id LIMIT 1) AS w
-             WHERE (SELECT count(*) FROM locked) < cardinality($4::text[])
-                 AND NOT EXISTS (SELECT FROM locked l WHERE l.id = i.id)
-         ), idle AS MATERIALIZED (
-             SELECT w.record_id FROM busy
-             CROSS JOIN LATERAL (
-                 SELECT w.record_id FROM cronvec.pending w
-                 WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = busy.id
-                     AND w.not_before = busy.not_before
-                 LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS w
-         ), deferred AS (
-             UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))
          ), stored AS (
              INSERT INTO cronvec.chunks_{space}
                  (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
              SELECT {space}, $3, l.id, l.hash, c.ordinal, c.content, c.chunk_hash, coalesce(c.embedding, twin.embedding)
-             FROM unnest($7::text[], $8::int[], $9::text[], $10::bytea[], $11)
-                 AS c (id, ordinal, content, chunk_hash, embedding)
+             FROM (
+                 -- Not in FROM, where all vectors would be copied into a table first.
+                 SELECT unnest($7::text[]) AS id, unnest($8::int[]) AS ordinal, unnest($9::text[]) AS content,
+                     unnest($10::bytea[]) AS chunk_hash, unnest($11) AS embedding
+             ) AS c
              JOIN locked l ON l.id = c.id
              LEFT JOIN LATERAL (
-                 SELECT t.embedding FROM cronvec.chunks_{space} t WHERE t.chunk_hash = c.chunk_hash LIMIT 1
-             ) AS twin ON c.embedding IS NULL
+                 -- Not as the join's condition: that is asked after the look-up.
+                 SELECT t.embedding FROM cronvec.chunks_{space} t
+                 WHERE c.embedding IS NULL AND t.chunk_hash = c.chunk_hash LIMIT 1
+             ) AS twin ON true
              WHERE c.embedding IS NOT NULL OR twin.embedding IS NOT NULL
              ON CONFLICT DO NOTHING
              RETURNING record_id
@@ -390,8 +439,9 @@ fn write_statement(space: i32) -> String {
          ), renewed AS (
              UPDATE cronvec.job_queue j
              SET lease_expires_at = clock_timestamp() + make_interval(secs => $12),
-                 progress = jsonb_set($13, '{{current}}',
-                     to_jsonb(($13->>'current')::bigint + (SELECT count(*) FROM complete)))
+                 -- What the write before this one has settled the worker may not know yet.
+                 progress = jsonb_set($13, '{{current}}', to_jsonb(greatest((job.progress->>'current')::bigint,
+                     ($13->>'current')::bigint) + (SELECT count(*) FROM complete)))
              FROM job WHERE j.id = job.id
          )
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
