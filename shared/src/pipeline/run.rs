@@ -88,7 +88,7 @@ impl Shared {
 /// A job that is being worked on.
 pub struct Run {
     shared: Arc<Shared>,
-    packer: Packer,
+    packer: Packer<Asking>,
     place: Option<Place>,
     /// A slice that was looked at and not yet sent.
     read_ahead: Option<PendingSlice>,
@@ -316,8 +316,8 @@ impl Run {
             if known.contains(&asking.hash()) {
                 asking.found();
             } else {
-                let tokens = self.shared.served.provider.estimate_tokens(asking.content());
-                if let Some(batch) = self.packer.push(asking, tokens) {
+                let size = self.shared.served.provider.size_in_request(asking.content());
+                if let Some(batch) = self.packer.push(asking, size) {
                     self.spawn(batch);
                 }
             }

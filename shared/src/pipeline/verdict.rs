@@ -28,6 +28,7 @@ pub(super) enum Verdict {
 
 /// Quarantine's reasons, beside those that a provider gives for one input.
 pub(super) const REJECTED: &str = "rejected";
+pub(super) const TOO_LONG: &str = "too_long";
 pub(super) const PROVIDER_ERROR: &str = "provider_error";
 pub(super) const UNUSABLE_ANSWER: &str = "unusable_answer";
 
@@ -42,6 +43,10 @@ pub(super) fn verdict(failure: Failure) -> Verdict {
         Failure::Rejected { message } => Verdict::Suspect {
             message,
             reason: REJECTED,
+        },
+        Failure::TooLong { message } => Verdict::Suspect {
+            message,
+            reason: TOO_LONG,
         },
         Failure::Unavailable { message } => Verdict::RetryOnce {
             message,
@@ -60,7 +65,7 @@ pub(super) fn after_canary(failure: Failure) -> Verdict {
     match failure {
         Failure::RateLimited { .. } | Failure::Misconfigured { .. } | Failure::OutOfTime => verdict(failure),
         // It rejects what nobody can object to: the request itself is wrong.
-        Failure::Rejected { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
+        Failure::Rejected { message } | Failure::TooLong { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
         Failure::Unavailable { message } | Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
     }
 }
