@@ -10,9 +10,10 @@ use rand::Rng;
 use super::Tally;
 use super::run::{Shared, Trouble};
 use super::texts::{Asking, Waiting};
-use super::verdict::{Verdict, after_canary, is_permanent, verdict};
+use super::verdict::{TOO_LONG, Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
 use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
+use crate::store::cuts::Recut;
 use crate::store::vectors::Charge;
 
 /// A text that no provider can object to.
@@ -22,6 +23,8 @@ const SUSPICIOUS: u32 = 3;
 /// A request that takes longer has failed, however much time we have.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGE_CHARS: usize = 500;
+/// What has no more estimated tokens than this isn't cut again: no model's window is so narrow.
+const LEAST_CUT: usize = 16;
 
 /// Inputs that are asked for together, and what happened to them before.
 struct Part {
@@ -58,19 +61,20 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
             Verdict::RetryOnce { message, reason } => {
                 // Not mended by a retry: the provider's fault or the input's?
                 match canary(&run, suspected_at).await {
-                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
                     Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
             Verdict::Suspect { message, reason } => {
                 let in_a_row = run.rejections.fetch_add(1, Ordering::Relaxed) + 1;
-                let checked = if part.inputs.len() == 1 || in_a_row == SUSPICIOUS {
+                let is_cut_smaller = reason == TOO_LONG && !is_least(&run, &part.inputs);
+                let checked = if (part.inputs.len() == 1 && !is_cut_smaller) || in_a_row == SUSPICIOUS {
                     canary(&run, suspected_at).await
                 } else {
                     Ok(())
                 };
                 match checked {
-                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
                     Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
@@ -122,8 +126,8 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     answer
 }
 
-/// Halves what is suspected; what stands alone is charged.
-fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
+/// Halves what is suspected; what stands alone is charged, or, where it is too long, cut smaller.
+fn suspect(run: &Shared, mut inputs: Vec<Asking>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
     if inputs.len() > 1 {
         let second = inputs.split_off(inputs.len() / 2);
         parts.push(Part {
@@ -134,6 +138,10 @@ fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts
         return;
     }
     for input in inputs {
+        if reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input)) {
+            recut(run, input);
+            continue;
+        }
         fault(
             input,
             &InputFault {
@@ -203,6 +211,27 @@ fn fault(input: Asking, fault: &InputFault) {
         };
         // A writer that is gone has lost its lease; its records stay pending.
         let _ = writer.send(Item::Fault(charge));
+    }
+}
+
+/// Whether none of them can be cut again.
+fn is_least(run: &Shared, inputs: &[Asking]) -> bool {
+    let tokens = |input: &Asking| run.served.provider.count_tokens(input.content());
+    inputs.iter().all(|input| tokens(input) <= LEAST_CUT)
+}
+
+/// The records that wanted it are cut again, into chunks of half its size at most; nobody is charged.
+fn recut(run: &Shared, input: Asking) {
+    let tokens = run.served.provider.count_tokens(input.content()) / 2;
+    let tokens = i32::try_from(tokens).unwrap_or(i32::MAX);
+    for Waiting { chunk, writer, room: _ } in input.given_up() {
+        // A writer that is gone has lost its lease; its records stay pending.
+        let _ = writer.send(Item::Recut(Recut {
+            record_id: chunk.record_id,
+            record_hash: chunk.record_hash,
+            of: chunk.of,
+            tokens,
+        }));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod errors;
+mod lengths;
 mod pauses;
 mod rejections;
 
