@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 use pgvector::Vector;
 use rand::Rng;
 
-use super::Tally;
 use super::run::{Shared, Trouble};
 use super::texts::{Asking, Waiting};
 use super::verdict::{TOO_LONG, Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
+use super::{Tally, canary};
 use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
 use crate::store::cuts::Recut;
 use crate::store::vectors::Charge;
 
-/// A text that no provider can object to.
-const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
 /// So many equal rejections in a row, with no success between them, look like the provider's fault.
 const SUSPICIOUS: u32 = 3;
 /// A request that takes longer has failed, however much time we have.
@@ -60,7 +58,7 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
             }
             Verdict::RetryOnce { message, reason } => {
                 // Not mended by a retry: the provider's fault or the input's?
-                match canary(&run, suspected_at).await {
+                match ask_canary(&run, suspected_at).await {
                     Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
                     Err(failure) => end(&run, after_canary(failure)).await,
                 }
@@ -69,7 +67,7 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
                 let in_a_row = run.rejections.fetch_add(1, Ordering::Relaxed) + 1;
                 let is_cut_smaller = reason == TOO_LONG && !is_least(&run, &part.inputs);
                 let checked = if (part.inputs.len() == 1 && !is_cut_smaller) || in_a_row == SUSPICIOUS {
-                    canary(&run, suspected_at).await
+                    ask_canary(&run, suspected_at).await
                 } else {
                     Ok(())
                 };
@@ -156,7 +154,7 @@ fn suspect(run: &Shared, mut inputs: Vec<Asking>, reason: &'static str, message:
 /// run ends as with any of its failures.
 pub(super) async fn is_well_without(run: &Shared) -> bool {
     for _ in 0..3 {
-        if let Err(failure) = canary(run, Instant::now()).await {
+        if let Err(failure) = ask_canary(run, Instant::now()).await {
             end(run, after_canary(failure)).await;
             return false;
         }
@@ -165,24 +163,13 @@ pub(super) async fn is_well_without(run: &Shared) -> bool {
 }
 
 /// Asks for what is known to be good. One that began after the suspicion and succeeded clears all earlier ones.
-async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
+async fn ask_canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
     let mut last = run.canary.lock().await;
     if last.is_some_and(|succeeded| succeeded > suspected_at) {
         return Ok(());
     }
     let began = Instant::now();
-    request(run, &[CANARY])
-        .await?
-        .vectors
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| {
-            Err(InputFault {
-                reason: "unusable_answer",
-                message: "no vector for the canary".into(),
-            })
-        })
-        .map_err(|fault| Failure::BadAnswer { message: fault.message })?;
+    canary::judge(request(run, &[canary::TEXT]).await?)?;
     *last = Some(began);
     Ok(())
 }

@@ -101,6 +101,10 @@ impl ServedSpaces {
         self.0.iter().find(|served| served.space.id == space_id)
     }
 
+    pub fn all(&self) -> &[Served] {
+        &self.0
+    }
+
     /// As a claim wants to know them.
     pub fn servable(&self) -> Vec<Servable> {
         self.0

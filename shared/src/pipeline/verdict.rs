@@ -8,8 +8,8 @@ use crate::provider::Failure;
 const REST: Duration = Duration::from_secs(20);
 /// A provider that is down is asked again after this.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// What only a person can mend is tried again after this.
-const CIRCUIT: Duration = Duration::from_secs(3600);
+/// What only a person can mend is tried again after this, by one canary.
+pub(super) const CIRCUIT: Duration = Duration::from_secs(3600);
 
 /// What follows from a failure.
 #[derive(Debug, PartialEq, Eq)]

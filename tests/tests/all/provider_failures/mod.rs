@@ -1,6 +1,7 @@
 //! What a provider can do wrong, who is charged for it, and what happens next: a test a row of the table.
 
 mod answers;
+mod circuits;
 mod errors;
 mod lengths;
 mod pauses;
