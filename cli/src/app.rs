@@ -230,6 +230,7 @@ impl App {
         Ok(Status {
             queue: self.store.queue_stats().await?,
             workers: self.store.worker_statuses().await?,
+            pauses: self.store.pauses(None).await?,
         })
     }
 

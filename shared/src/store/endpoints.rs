@@ -8,6 +8,7 @@ use super::{Store, StoreError};
 
 /// Why and for how long an endpoint isn't asked.
 #[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Pause {
     pub endpoint: String,
     pub seconds_left: f64,

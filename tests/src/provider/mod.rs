@@ -1,6 +1,7 @@
-//! Owns a provider in OpenAI's shape, over real HTTP on loopback, that misbehaves when told to.
+//! Owns a provider of OpenAI's, Ollama's or Gemini's shape, as it is asked, over real HTTP on loopback, that misbehaves when told to.
 
 mod answer;
+mod dialect;
 mod log;
 mod routes;
 mod vectors;
@@ -115,6 +116,11 @@ impl Provider {
     /// The base URL, as in `https://api.openai.com/v1`.
     pub fn url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    /// The base URL of the shapes whose paths begin at the root, as in `http://localhost:11434`.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// How long each request takes from now on.

@@ -76,6 +76,12 @@ async fn a_spent_quota_opens_the_circuit_and_provider_test_lets_work_go_on_at_th
     system.vectorize().await;
     assert_eq!(pause(&system).await["circuit"], true);
 
+    let status = cli(&system, &provider, &["status"]).await;
+    assert!(
+        status.stdout.contains("is shut off: HTTP 429: you exceeded"),
+        "{status:?}"
+    );
+
     let failed = cli(&system, &provider, &["provider", "test", "--json"]).await;
     assert_eq!(failed.code(), Some(1), "{failed:?}");
     let said: Value = serde_json::from_str(&failed.stdout).unwrap();

@@ -3,9 +3,11 @@
 mod answers;
 mod circuits;
 mod errors;
+mod kinds;
 mod lengths;
 mod pauses;
 mod rejections;
+mod table;
 
 use cronvec_tests::provider::{Log, Provider};
 use cronvec_tests::system::{PROJECT, System};
