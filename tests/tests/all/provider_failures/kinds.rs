@@ -51,6 +51,19 @@ async fn records_are_embedded_with_every_provider_in_batches_that_it_takes() {
 }
 
 #[tokio::test]
+async fn a_request_has_no_more_estimated_tokens_than_the_model_takes() {
+    let kind = ("openai", "OPENAI_BASE_URL", "mistral-embed", 16, 128);
+    let (provider, system) = of_kind(kind).await;
+    // 499 to 501 estimated tokens each, of 16,000 that a request may have.
+    let padding = "x".repeat(1_494);
+    system.put_many(PROJECT, 99, &padding).await;
+    assert_eq!(system.vectorize().await.records, 99);
+    let sizes: Vec<usize> = provider.log().requests.iter().map(Vec::len).collect();
+    assert_eq!(sizes.iter().max(), Some(&32), "{sizes:?}");
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+}
+
+#[tokio::test]
 async fn every_provider_sets_aside_cuts_smaller_and_rests_alike() {
     for kind in KINDS {
         let (provider, system) = of_kind(kind).await;
