@@ -6,7 +6,7 @@ use crate::provider::Failure;
 
 /// A 429 that doesn't say for how long.
 const REST: Duration = Duration::from_secs(20);
-/// A provider that is down is asked again after this.
+/// A provider that is down, and doesn't say for how long, is asked again after this.
 const OUTAGE: Duration = Duration::from_secs(30);
 /// What only a person can mend is tried again after this, by one canary.
 pub(super) const CIRCUIT: Duration = Duration::from_secs(3600);
@@ -48,7 +48,7 @@ pub(super) fn verdict(failure: Failure) -> Verdict {
             message,
             reason: TOO_LONG,
         },
-        Failure::Unavailable { message } => Verdict::RetryOnce {
+        Failure::Unavailable { message, .. } => Verdict::RetryOnce {
             message,
             reason: PROVIDER_ERROR,
         },
@@ -66,7 +66,11 @@ pub(super) fn after_canary(failure: Failure) -> Verdict {
         Failure::RateLimited { .. } | Failure::Misconfigured { .. } | Failure::OutOfTime => verdict(failure),
         // It rejects what nobody can object to: the request itself is wrong.
         Failure::Rejected { message } | Failure::TooLong { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
-        Failure::Unavailable { message } | Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
+        Failure::Unavailable { retry_after, message } => Verdict::Pause {
+            rest: retry_after.unwrap_or(OUTAGE),
+            message,
+        },
+        Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
     }
 }
 

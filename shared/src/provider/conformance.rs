@@ -35,11 +35,13 @@ enum Outcome {
     TooLong,
     Misconfigured,
     Unavailable,
+    /// The same, and it says when it is back.
+    BackIn(u64),
     /// After so many seconds, if it says so.
     RateLimited(Option<u64>),
 }
 
-use Outcome::{BadAnswer, Both, Misconfigured, RateLimited, Rejected, Second, TooLong, Unavailable};
+use Outcome::{BackIn, BadAnswer, Both, Misconfigured, RateLimited, Rejected, Second, TooLong, Unavailable};
 
 /// What each provider says in a way of its own.
 const ANSWERS: [(&str, Outcome); 23] = [
@@ -203,11 +205,14 @@ fn check(case: &str, outcome: Outcome, result: Result<Answer, Failure>) {
         (Err(Failure::RateLimited { retry_after, .. }), RateLimited(seconds)) => {
             *retry_after == seconds.map(Duration::from_secs)
         }
+        (Err(Failure::Unavailable { retry_after, .. }), BackIn(seconds)) => {
+            *retry_after == Some(Duration::from_secs(seconds))
+        }
+        (Err(Failure::Unavailable { retry_after, .. }), Unavailable) => retry_after.is_none(),
         (Err(Failure::BadAnswer { .. }), BadAnswer)
         | (Err(Failure::Rejected { .. }), Rejected)
         | (Err(Failure::TooLong { .. }), TooLong)
-        | (Err(Failure::Misconfigured { .. }), Misconfigured)
-        | (Err(Failure::Unavailable { .. }), Unavailable) => true,
+        | (Err(Failure::Misconfigured { .. }), Misconfigured) => true,
         _ => false,
     };
     assert!(holds, "{case}: {outcome:?} expected, not {result:?}");
@@ -292,6 +297,11 @@ async fn what_goes_wrong_on_the_way_means_the_same_of_every_provider() {
                 "a page with 502",
                 whole(502, "", "<html>Bad gateway</html>"),
                 Unavailable,
+            ),
+            (
+                "back in a while",
+                said("overloaded").with("retry-after", "7").raw(),
+                BackIn(7),
             ),
             ("a time-out of its own", whole(408, "", ""), Unavailable),
             ("no balance", whole(402, "", ""), Misconfigured),

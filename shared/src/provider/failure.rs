@@ -13,7 +13,11 @@ pub enum Failure {
     },
     /// 5xx, 408, a refused or broken connection, a time-out of the request's own.
     #[error("unavailable: {message}")]
-    Unavailable { message: String },
+    Unavailable {
+        /// Where it says when to come back.
+        retry_after: Option<Duration>,
+        message: String,
+    },
     /// 400, 413 or 422: something in the batch isn't taken.
     #[error("rejected: {message}")]
     Rejected { message: String },
@@ -49,7 +53,7 @@ impl Failure {
     pub fn message(&self) -> &str {
         match self {
             Self::RateLimited { message, .. }
-            | Self::Unavailable { message }
+            | Self::Unavailable { message, .. }
             | Self::Rejected { message }
             | Self::TooLong { message }
             | Self::Misconfigured { message }
@@ -84,7 +88,8 @@ impl Failure {
                 retry_after,
                 message: change(message),
             },
-            Self::Unavailable { message } => Self::Unavailable {
+            Self::Unavailable { retry_after, message } => Self::Unavailable {
+                retry_after,
                 message: change(message),
             },
             Self::Rejected { message } => Self::Rejected {

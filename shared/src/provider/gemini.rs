@@ -40,6 +40,7 @@ struct Part<'a> {
     output_dimensionality: u16,
 }
 
+/// One a text: of several parts of a content `gemini-embedding-2` makes one vector (python-genai#2523).
 #[derive(Serialize)]
 struct Content<'a> {
     parts: [Text<'a>; 1],

@@ -90,7 +90,7 @@ impl Wire for Ollama {
         let complaint = Complaint::read(body);
         match rejection::failure(status, headers, &complaint) {
             // A chat model, with 500 or 501.
-            Failure::Unavailable { message } if message.contains("does not support embeddings") => {
+            Failure::Unavailable { message, .. } if message.contains("does not support embeddings") => {
                 Failure::Misconfigured { message }
             }
             failure => failure,

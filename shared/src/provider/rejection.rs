@@ -87,7 +87,11 @@ pub fn failure(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failu
         },
         400 | 413 | 422 | 500 if complaint.is_too_long() => Failure::TooLong { message },
         400 | 413 | 422 => Failure::Rejected { message },
-        408 | 409 | 425 | 500.. => Failure::Unavailable { message },
+        408 | 409 | 425 | 500.. => Failure::Unavailable {
+            // Its budgets aren't meant here: they stand in every answer of some.
+            retry_after: stated(headers),
+            message,
+        },
         // Redirects are never followed: the key would go to whoever the answer names.
         300..400 => Failure::Misconfigured {
             message: format!("{message} (redirects are not followed)"),
@@ -96,24 +100,11 @@ pub fn failure(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failu
     }
 }
 
-/// How long a 429 wants us to wait: `retry-after-ms`, `Retry-After` in seconds or as a date, `RateLimit-Reset`, or else the longest
-/// `x-ratelimit-reset-*` among the budgets that are spent, or among all if none says that it is.
-/// Zero and less is no answer (Azure sends -1 and 0 there).
+/// How long a 429 wants us to wait: what is [`stated`], or else the longest `x-ratelimit-reset-*` among the budgets that
+/// are spent, or among all if none says that it is.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let stated = text(&HeaderName::from_static("retry-after-ms"))
-        .and_then(|ms| seconds(ms).map(|s| s / 1000.0))
-        .or_else(|| text(&RETRY_AFTER).and_then(|value| seconds(value).or_else(|| until(value, text(&DATE)))))
-        .and_then(positive);
-    if stated.is_some() {
-        return stated;
-    }
-    // The IETF's draft: `RateLimit-Reset: 7`.
-    if let Some(wait) = text(&HeaderName::from_static("ratelimit-reset"))
-        .and_then(seconds)
-        .and_then(positive)
-    {
-        return Some(wait);
+    if let Some(stated) = stated(headers) {
+        return Some(stated);
     }
     let resets: Vec<(bool, Duration)> = headers
         .iter()
@@ -126,6 +117,21 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .collect();
     let spent = resets.iter().filter(|(spent, _)| *spent).map(|(_, wait)| *wait).max();
     spent.or_else(|| resets.iter().map(|(_, wait)| *wait).max())
+}
+
+/// `retry-after-ms`, `Retry-After` in seconds or as a date, or `RateLimit-Reset` of the IETF's draft.
+/// Zero and less is no answer (Azure sends -1 and 0 there).
+fn stated(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    text(&HeaderName::from_static("retry-after-ms"))
+        .and_then(|ms| seconds(ms).map(|s| s / 1000.0))
+        .or_else(|| text(&RETRY_AFTER).and_then(|value| seconds(value).or_else(|| until(value, text(&DATE)))))
+        .and_then(positive)
+        .or_else(|| {
+            text(&HeaderName::from_static("ratelimit-reset"))
+                .and_then(seconds)
+                .and_then(positive)
+        })
 }
 
 fn seconds(text: &str) -> Option<f64> {

@@ -209,6 +209,7 @@ impl Provider {
         let parsed = worked.unwrap_or_else(|_| match timeout.ours {
             true => Err(Failure::OutOfTime),
             false => Err(Failure::Unavailable {
+                retry_after: None,
                 message: format!("no answer within {:?}", timeout.limit),
             }),
         })?;

@@ -20,8 +20,8 @@ pub struct Recut {
 
 impl Store {
     /// Lets records be cut smaller when they are read next. Fenced, and only where the text is still the one that was
-    /// sent. They stay pending and are charged nothing; chunks of the former cut are of no use to anyone and go when the
-    /// record is read. Returns how many were told.
+    /// sent. They stay pending and due, behind those that are due now, and are charged nothing; chunks of the former cut are
+    /// of no use to anyone and go when the record is read. Returns how many were told.
     pub async fn cut_smaller(&self, job: &ClaimedJob, records: &[Recut]) -> Result<u64, StoreError> {
         let ids: Vec<&str> = records.iter().map(|record| record.record_id.as_str()).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|record| record.record_hash.as_bytes()).collect();
@@ -43,7 +43,7 @@ impl Store {
                              LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
                      ), told AS (
                          UPDATE cronvec.pending w
-                         SET cut_hash = l.hash,
+                         SET not_before = clock_timestamp(), cut_hash = l.hash,
                              cut_tokens = CASE WHEN w.cut_hash = l.hash THEN least(w.cut_tokens, l.tokens) ELSE l.tokens END
                          FROM locked l
                          WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = l.id
