@@ -57,7 +57,7 @@ struct State {
     dimensions: usize,
     latency: Mutex<Duration>,
     rules: Mutex<Vec<Rule>>,
-    gate: Mutex<Option<Arc<Semaphore>>>,
+    gate: Mutex<Option<(Predicate, Arc<Semaphore>)>>,
     log: Mutex<Log>,
     open: watch::Sender<usize>,
     prepared: Option<vectors::Prepared>,
@@ -151,8 +151,13 @@ impl Provider {
 
     /// Holds every request that arrives from now on.
     pub fn hold(&self) -> Gate {
+        self.hold_when(|_| true)
+    }
+
+    /// Holds those whose inputs satisfy the predicate; they go on in the order in which they came.
+    pub fn hold_when(&self, applies: impl Fn(&[String]) -> bool + Send + 'static) -> Gate {
         let semaphore = Arc::new(Semaphore::new(0));
-        *self.state.gate.lock().expect("gate") = Some(semaphore.clone());
+        *self.state.gate.lock().expect("gate") = Some((Box::new(applies), semaphore.clone()));
         Gate {
             semaphore,
             state: self.state.clone(),
@@ -213,7 +218,7 @@ impl Drop for Gate {
         let mut gate = self.state.gate.lock().expect("gate");
         if gate
             .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.semaphore))
+            .is_some_and(|(_, current)| Arc::ptr_eq(current, &self.semaphore))
         {
             *gate = None;
         }

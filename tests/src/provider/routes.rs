@@ -86,7 +86,10 @@ async fn embeddings(state: Arc<State>, headers: &HeaderMap, body: Bytes, dialect
     state.log.lock().expect("log").note(&inputs, key.map(str::to_owned));
     let answer = choose(&state, &inputs);
     let _open = Open::new(&state);
-    let gate = state.gate.lock().expect("gate").clone();
+    let gate = match &*state.gate.lock().expect("gate") {
+        Some((applies, semaphore)) if applies(&inputs) => Some(semaphore.clone()),
+        _ => None,
+    };
     if let Some(gate) = gate
         && let Ok(permit) = gate.acquire().await
     {

@@ -1,5 +1,7 @@
 //! What only a person can mend: one canary an hour, and `provider test`.
 
+use std::time::Duration;
+
 use cronvec_tests::process::{Outcome, Process};
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, minute};
@@ -64,6 +66,31 @@ async fn an_open_circuit_lets_one_canary_an_hour_through_and_nothing_else() {
     assert_eq!(provider.log().requests[asked + 3], [CANARY], "the canary goes first");
     assert_eq!(system.count("SELECT count(*) FROM cronvec.provider_pauses").await, 0);
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
+}
+
+#[tokio::test]
+async fn of_two_workers_that_see_the_hour_over_at_once_one_sends_the_canary() {
+    let (_, system) = with_records(0).await;
+    let (store, hour) = (&system.store, Duration::from_secs(3600));
+    store
+        .pause_endpoint("endpoint", hour, true, "no such key")
+        .await
+        .unwrap();
+    assert!(
+        !store.take_canary("endpoint", hour).await.unwrap(),
+        "the hour isn't over"
+    );
+    end_pauses(&system).await;
+    let (one, two) = tokio::join!(store.take_canary("endpoint", hour), store.take_canary("endpoint", hour));
+    assert_ne!(one.unwrap(), two.unwrap());
+    // A rest that is over needs none.
+    store.resume_endpoint("endpoint").await.unwrap();
+    store
+        .pause_endpoint("endpoint", hour, false, "slow down")
+        .await
+        .unwrap();
+    end_pauses(&system).await;
+    assert!(!store.take_canary("endpoint", hour).await.unwrap());
 }
 
 #[tokio::test]

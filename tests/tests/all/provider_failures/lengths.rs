@@ -1,7 +1,10 @@
 //! Texts that are longer for the model than they looked.
 
+use std::time::Duration;
+
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::process::Process;
-use cronvec_tests::provider::{Answer, Provider};
+use cronvec_tests::provider::{Answer, Options, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
 
@@ -78,6 +81,49 @@ async fn a_provider_to_which_everything_is_too_long_opens_the_circuit() {
     assert_eq!((report.records, report.failed, report.quarantined), (0, 0, 0));
     assert_eq!(super::pause(&system).await["circuit"], true);
     assert_nobody_is_charged(&system, 10).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_the_former_cut_that_comes_late_is_not_stored_among_the_next() {
+    let provider = Provider::with(Options {
+        latency: Duration::from_millis(10),
+        ..Options::default()
+    })
+    .await;
+    let one_by_one = [("EMBEDDING_BATCH_SIZE", "1"), ("VECTORIZE_RECORDS_PER_SLICE", "1")];
+    let system = System::embedding_as(&provider, WIDTH, &one_by_one).await;
+    // Two chunks: one that is too long, and one whose answer waits. In the next cut the second place is another's.
+    let words = |word: &str, count: usize| -> String { (0..count).map(|n| format!("{word}-{n} ")).collect() };
+    let mixed = format!("{}\n\n{}", words("dense", 150), words("late", 140));
+    system.put(PROJECT, "mixed", &mixed).await;
+    for n in 0..40 {
+        system.put(PROJECT, &id(n), &text(n)).await;
+    }
+    let has = |inputs: &[String], word: &str, is_long: bool| {
+        inputs
+            .iter()
+            .any(|input| input.contains(word) && (input.len() > 800) == is_long)
+    };
+    provider.answer_when(move |inputs| has(inputs, "dense", true), too_long());
+    let gate = provider.hold_when(move |inputs| has(inputs, "late", true) || has(inputs, "dense", false));
+    let pass = system.vectorize();
+    let test = async {
+        eventually("it is cut anew while the answer waits", || async {
+            let pieces = provider.log().requests;
+            pieces.iter().filter(|inputs| has(inputs, "dense", false)).count() == 2
+        })
+        .await;
+        provider.wait_open(3).await;
+        gate.pass(1);
+        eventually("the late answer is given", || async {
+            *provider.open_requests().borrow() == 2
+        })
+        .await;
+        gate.release();
+    };
+    let (report, ()) = tokio::join!(pass, test);
+    assert_eq!((report.records, report.failed, report.remaining), (41, 0, false));
+    system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
