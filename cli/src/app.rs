@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use shared::call::CallOptions;
 use shared::config::{SecretSource, Settings};
-use shared::pipeline;
-use shared::provider::{Purpose, Timeout};
+use shared::pipeline::{self, Unserved};
+use shared::provider::{Provider, Purpose, Timeout};
 use shared::secrets::Secrets;
-use shared::space::Space;
+use shared::space::{Space, SpaceSpec};
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
 use shared::store::jobs::JobView;
@@ -197,10 +197,40 @@ impl App {
         Ok(self.store.search(project, &vector.into(), limit, filter).await?)
     }
 
+    /// How the settings and the projects embed, each way once.
+    pub async fn ways_to_embed(&self) -> Result<Vec<SpaceSpec>> {
+        let spaces = self.store.spaces().await?;
+        let mut ways = vec![self.settings.embedding.new_space.clone()];
+        for project in self.store.projects().await? {
+            let ids = [Some(project.live_space), project.next_space];
+            for space in spaces.iter().filter(|space| ids.contains(&Some(space.id))) {
+                let asks_alike = |way: &SpaceSpec| {
+                    let asked = |spec: &SpaceSpec| (spec.provider, spec.model.clone(), spec.dimensions);
+                    asked(way) == asked(&space.spec)
+                };
+                if !ways.iter().any(asks_alike) {
+                    ways.push(space.spec.clone());
+                }
+            }
+        }
+        Ok(ways)
+    }
+
+    /// The provider of a space, as the settings reach it.
+    pub async fn provider(&self, spec: &SpaceSpec) -> Result<Provider, Unserved> {
+        pipeline::provider(spec, &self.settings.embedding, &self.secrets).await
+    }
+
+    /// Ends an endpoint's pause and closes its circuit.
+    pub async fn resume_endpoint(&self, endpoint: &str) -> Result<()> {
+        Ok(self.store.resume_endpoint(endpoint).await?)
+    }
+
     pub async fn status(&self) -> Result<Status> {
         Ok(Status {
             queue: self.store.queue_stats().await?,
             workers: self.store.worker_statuses().await?,
+            pauses: self.store.pauses(None).await?,
         })
     }
 

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    completions, config, coverage, demo, ingest, job, migrate, projects, search, status, tick, uninstall,
+    completions, config, coverage, demo, ingest, job, migrate, projects, provider, search, status, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -47,6 +47,9 @@ pub(crate) enum Verb {
     /// List, create, pause and resume projects
     #[command(subcommand)]
     Projects(projects::Action),
+    /// Ask the providers for a short text, and let work go on that answers
+    #[command(subcommand)]
+    Provider(provider::Action),
     /// What the settings say, with every problem in them
     #[command(subcommand)]
     Config(config::Action),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::store::endpoints::Pause;
 use shared::store::jobs::QueueStats;
 use shared::store::workers::WorkerStatus;
 
@@ -13,6 +14,8 @@ pub struct Status {
     #[serde(flatten)]
     pub queue: QueueStats,
     pub workers: Vec<WorkerStatus>,
+    /// Endpoints that nobody asks now.
+    pub pauses: Vec<Pause>,
 }
 
 /// What an invocation of a worker answers.

@@ -20,6 +20,17 @@ pub struct ChunkRules {
     pub overlap: usize,
 }
 
+impl ChunkRules {
+    /// The same for smaller chunks: they repeat as large a part of each other.
+    pub fn at_most(self, tokens: usize) -> Self {
+        let tokens = tokens.clamp(1, self.tokens.max(1));
+        Self {
+            tokens,
+            overlap: self.overlap.saturating_mul(tokens) / self.tokens.max(1),
+        }
+    }
+}
+
 /// Cuts `text` into chunks of at most `rules.tokens`, at the best boundaries that are near: paragraphs, lines,
 /// sentences, words, characters.
 ///

@@ -13,15 +13,21 @@ pub enum ProviderKind {
     Static,
     /// Any server of OpenAI's shape.
     OpenAi,
+    /// A server of Ollama's own API.
+    Ollama,
+    /// Google's Gemini API.
+    Gemini,
 }
 
 impl ProviderKind {
-    pub const ALL: [Self; 2] = [Self::Static, Self::OpenAi];
+    pub const ALL: [Self; 4] = [Self::Static, Self::OpenAi, Self::Ollama, Self::Gemini];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Static => "static",
             Self::OpenAi => "openai",
+            Self::Ollama => "ollama",
+            Self::Gemini => "gemini",
         }
     }
 }

@@ -4,8 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 const SYLLABLES: [&str; 24] = [
-    "ta", "ri", "mo", "lek", "sun", "par", "vi", "don", "el", "ka", "bri", "no", "fal", "tem", "qu", "ish", "or", "gan",
-    "pel", "zu", "wer", "cho", "lin", "ab",
+    "ta", "ri", "mo", "lek", "sun", "par", "vi", "don", "el", "ka", "bri", "no", "fal", "tem", "qu", "ish", "or",
+    "gan", "pel", "zu", "wer", "cho", "lin", "ab",
 ];
 
 /// Texts of 60 to 2,500 characters, half of them below 220.
@@ -14,7 +14,9 @@ pub fn texts(count: usize, seed: u64) -> Vec<String> {
     let words: Vec<String> = (0..4_000)
         .map(|_| {
             let syllables = random.random_range(1..=4);
-            (0..syllables).map(|_| SYLLABLES[random.random_range(0..SYLLABLES.len())]).collect()
+            (0..syllables)
+                .map(|_| SYLLABLES[random.random_range(0..SYLLABLES.len())])
+                .collect()
         })
         .collect();
     (0..count)

@@ -27,6 +27,10 @@ pub fn compare(what: &str, ours: &[f64], ceiling_name: &str, ceiling: &[f64]) {
         median(ceiling.to_vec()),
         list(ceiling),
         median(ratios.clone()),
-        ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(", "),
+        ratios
+            .iter()
+            .map(|ratio| format!("{ratio:.2}"))
+            .collect::<Vec<_>>()
+            .join(", "),
     );
 }

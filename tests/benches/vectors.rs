@@ -48,7 +48,12 @@ pub async fn kept_waiting(sizes: Sizes) {
             rates.push(rate(count_chunks(&system, &texts).await, took.wall));
         }
         let ceiling = vec![allowed; rates.len()];
-        compare(&format!("{in_flight} in flight"), &rates, "the provider allows", &ceiling);
+        compare(
+            &format!("{in_flight} in flight"),
+            &rates,
+            "the provider allows",
+            &ceiling,
+        );
     }
 }
 
@@ -78,7 +83,10 @@ async fn alone(provider: &Provider) -> String {
         answer.bytes().await.expect("a body");
         vectors += 25;
     }
-    format!("provider alone, one request at a time: {:.0} vectors/s", rate(vectors, began.elapsed()))
+    format!(
+        "provider alone, one request at a time: {:.0} vectors/s",
+        rate(vectors, began.elapsed())
+    )
 }
 
 async fn filled(provider: &Provider, texts: &[String]) -> System {
@@ -125,7 +133,11 @@ fn tell(round: usize, took: &Took) {
 
 async fn count_chunks(system: &System, texts: &[String]) -> usize {
     let embedded = system.count("SELECT count(*) FROM cronvec.embedded").await;
-    assert_eq!(usize::try_from(embedded).ok(), Some(texts.len()), "all are embedded in one tick");
+    assert_eq!(
+        usize::try_from(embedded).ok(),
+        Some(texts.len()),
+        "all are embedded in one tick"
+    );
     usize::try_from(system.count("SELECT count(*) FROM cronvec.chunks").await).expect("a count")
 }
 
@@ -150,7 +162,9 @@ async fn copy(system: &System) -> Duration {
         pieces.push(piece.freeze());
     }
     system
-        .run_sql(&format!("CREATE TABLE copied (LIKE cronvec.chunks_{space} INCLUDING ALL); CHECKPOINT"))
+        .run_sql(&format!(
+            "CREATE TABLE copied (LIKE cronvec.chunks_{space} INCLUDING ALL); CHECKPOINT"
+        ))
         .await;
     let began = Instant::now();
     send(&system.sql, pieces).await;
@@ -158,7 +172,10 @@ async fn copy(system: &System) -> Duration {
 }
 
 async fn send(sql: &Client, pieces: Vec<bytes::Bytes>) {
-    let into = sql.copy_in("COPY copied FROM STDIN (FORMAT binary)").await.expect("a COPY");
+    let into = sql
+        .copy_in("COPY copied FROM STDIN (FORMAT binary)")
+        .await
+        .expect("a COPY");
     pin_mut!(into);
     for piece in pieces {
         into.send(piece).await.expect("rows");

@@ -66,7 +66,9 @@ async fn backends(sql: &Client, database: &Database) -> Vec<u32> {
         )
         .await
         .expect("the backends");
-    rows.iter().filter_map(|row| u32::try_from(row.get::<_, i32>(0)).ok()).collect()
+    rows.iter()
+        .filter_map(|row| u32::try_from(row.get::<_, i32>(0)).ok())
+        .collect()
 }
 
 /// Seconds of processors that a process took so far.
@@ -75,7 +77,10 @@ pub fn cpu(process: u32) -> Option<f64> {
     // a hundredth of a second.
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<f64>().ok()).sum();
+    let ticks: f64 = [11, 12]
+        .iter()
+        .filter_map(|field| fields.get(*field)?.parse::<f64>().ok())
+        .sum();
     Some(ticks / 100.0)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod ingest;
 pub(crate) mod job;
 pub(crate) mod migrate;
 pub(crate) mod projects;
+pub(crate) mod provider;
 pub(crate) mod search;
 pub(crate) mod status;
 pub(crate) mod tick;
@@ -34,6 +35,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Retry(args) => job::retry(args, context).await,
         Verb::Cancel(args) => job::cancel(args, context).await,
         Verb::Projects(action) => projects::run(action, context).await,
+        Verb::Provider(action) => provider::run(action, context).await,
         Verb::Config(action) => config::run(action, context),
         Verb::Uninstall(args) => uninstall::run(args, context).await,
         Verb::Completions(args) => completions::run(args, context),

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use shared::job::Progress;
+use shared::store::endpoints::Pause;
 use shared::store::jobs::JobView;
 
 use super::ready;
@@ -55,7 +56,23 @@ fn in_words(status: &Status) -> String {
         workers.row([worker.name.clone(), seen, took]);
     }
     text.push_str(&workers.render());
+    for pause in &status.pauses {
+        text.push_str(&format!("\n{}\n", rests(pause)));
+    }
     text
+}
+
+fn rests(pause: &Pause) -> String {
+    let Pause {
+        endpoint,
+        seconds_left,
+        circuit,
+        message,
+    } = pause;
+    match circuit {
+        true => format!("{endpoint} is shut off: {message}\n  mend it, then run: cronvec provider test"),
+        false => format!("{endpoint} rests for {seconds_left:.0} s: {message}"),
+    }
 }
 
 fn jobs(jobs: &[JobView]) -> Table {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::job::{ClaimedJob, JobStatus, JobType, Lease};
-use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble};
+use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble, canary};
 use shared::store::StoreError;
 use shared::store::claim::ClaimWish;
 use tokio::sync::RwLock;
@@ -67,6 +67,7 @@ impl Pass {
     /// another. A record that is written while its job ends found an active job and is seen by none: who ended jobs
     /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        canary::try_circuits(&self.invocation, &self.served).await?;
         self.ensure_jobs().await?;
         loop {
             seen.continuing.store(0, Ordering::Relaxed);

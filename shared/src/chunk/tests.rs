@@ -206,3 +206,20 @@ fn a_text_is_known_by_its_sha256() {
         "no normalisation: another text is another text"
     );
 }
+
+#[test]
+fn smaller_chunks_repeat_as_large_a_part_of_each_other() {
+    let rules = ChunkRules {
+        tokens: 512,
+        overlap: 128,
+    };
+    assert_eq!(
+        rules.at_most(100),
+        ChunkRules {
+            tokens: 100,
+            overlap: 25
+        }
+    );
+    assert_eq!(rules.at_most(9_000), rules);
+    assert_eq!(rules.at_most(0).tokens, 1);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model::{Catalogue, Model};
 use super::reader::Reader;
-use super::{AppEnv, OpenAi};
+use super::{AppEnv, Gemini, Ollama, OpenAi};
 use crate::space::{ProviderKind, SpaceSpec};
 
 /// No chunk is larger unless it is asked for: search finds a passage better than a whole document.
@@ -21,6 +21,8 @@ pub struct Embedding {
     /// the space of new projects.
     pub new_space: SpaceSpec,
     pub openai: OpenAi,
+    pub ollama: Ollama,
+    pub gemini: Gemini,
     /// `EMBEDDING_QUEUE_ENABLED`
     pub queue_enabled: bool,
     /// `SEMANTIC_SEARCH_ENABLED`
@@ -41,6 +43,8 @@ impl Embedding {
         Self {
             new_space: read_space(reader, provider),
             openai: OpenAi::read(reader, provider == ProviderKind::OpenAi),
+            ollama: Ollama::read(reader),
+            gemini: Gemini::read(reader, provider == ProviderKind::Gemini),
             queue_enabled: reader.flag("EMBEDDING_QUEUE_ENABLED", true),
             search_enabled: reader.flag("SEMANTIC_SEARCH_ENABLED", true),
             batch_size: reader.number("EMBEDDING_BATCH_SIZE", 25, 1..=2_048),
@@ -62,6 +66,8 @@ impl Embedding {
             ("EMBEDDING_CHUNK_OVERLAP", space.chunk_overlap.to_string()),
         ]);
         self.openai.describe(rows);
+        self.ollama.describe(rows);
+        self.gemini.describe(rows);
         rows.extend([
             ("EMBEDDING_QUEUE_ENABLED", self.queue_enabled.to_string()),
             ("SEMANTIC_SEARCH_ENABLED", self.search_enabled.to_string()),

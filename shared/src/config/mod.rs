@@ -13,7 +13,7 @@ mod secret;
 
 pub use embedding::Embedding;
 pub use problems::{Problem, Problems};
-pub use providers::OpenAi;
+pub use providers::{Gemini, Ollama, OpenAi};
 pub use queue::Queue;
 pub use retention::Retention;
 pub use secret::{Secret, SecretSource};

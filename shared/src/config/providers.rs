@@ -44,3 +44,60 @@ impl OpenAi {
         rows.push(("OPENAI_BASE_URL", self.base_url.clone()));
     }
 }
+
+const OLLAMA_LOCAL: &str = "http://localhost:11434";
+
+/// How to reach a server of Ollama's.
+#[derive(Clone, Debug)]
+pub struct Ollama {
+    /// `OLLAMA_BASE_URL`, without a slash at its end.
+    pub base_url: String,
+    /// It was set, so that spaces of it are served here though new ones are another provider's.
+    pub is_set: bool,
+}
+
+impl Ollama {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            is_set: reader.text("OLLAMA_BASE_URL").is_some(),
+            base_url: reader.base_url("OLLAMA_BASE_URL", OLLAMA_LOCAL),
+        }
+    }
+
+    pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
+        rows.push(("OLLAMA_BASE_URL", self.base_url.clone()));
+    }
+}
+
+const GEMINI_PUBLIC: &str = "https://generativelanguage.googleapis.com";
+
+/// How to reach the Gemini API.
+#[derive(Clone, Debug)]
+pub struct Gemini {
+    /// `GEMINI_API_KEY`
+    pub api_key: Option<SecretSource>,
+    /// `GEMINI_BASE_URL`, without a slash at its end.
+    pub base_url: String,
+}
+
+impl Gemini {
+    pub(super) fn read(reader: &mut Reader<'_>, is_chosen: bool) -> Self {
+        let gemini = Self {
+            api_key: reader.secret("GEMINI_API_KEY"),
+            base_url: reader.base_url("GEMINI_BASE_URL", GEMINI_PUBLIC),
+        };
+        if is_chosen && gemini.api_key.is_none() && gemini.base_url == GEMINI_PUBLIC {
+            reader.problem("GEMINI_API_KEY", "is not set; the provider gemini needs it");
+        }
+        gemini
+    }
+
+    pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
+        rows.push(secret::row(
+            "GEMINI_API_KEY",
+            "GEMINI_API_KEY_ARN",
+            self.api_key.as_ref(),
+        ));
+        rows.push(("GEMINI_BASE_URL", self.base_url.clone()));
+    }
+}

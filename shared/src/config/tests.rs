@@ -153,6 +153,84 @@ fn each_provider_has_its_own_model_and_width() {
 }
 
 #[test]
+fn ollama_needs_nothing_and_gemini_a_key() {
+    let ollama = read(&[("EMBEDDING_PROVIDER", "ollama")]).unwrap().embedding;
+    assert_eq!(ollama.ollama.base_url, "http://localhost:11434");
+    let space = ollama.new_space;
+    assert_eq!(
+        (space.model.as_str(), space.dimensions, space.document_prefix.as_str()),
+        ("nomic-embed-text", 768, "search_document: ")
+    );
+    assert_eq!(problem(&[("EMBEDDING_PROVIDER", "gemini")]).variable, "GEMINI_API_KEY");
+    let gemini = read(&[("EMBEDDING_PROVIDER", "gemini"), ("GEMINI_API_KEY", "k")]).unwrap();
+    let space = gemini.embedding.new_space;
+    assert_eq!(
+        (space.model.as_str(), space.dimensions, space.document_prefix.as_str()),
+        ("gemini-embedding-001", 3072, "")
+    );
+}
+
+#[test]
+fn each_model_has_the_width_and_the_prefixes_of_its_card() {
+    const PASSAGES: &str = "Represent this sentence for searching relevant passages: ";
+    const INSTRUCT: &str =
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:";
+    const GEMMA: (&str, &str) = ("title: none | text: ", "task: search result | query: ");
+    for (provider, model, width, document, query) in [
+        (
+            "ollama",
+            "nomic-embed-text:latest",
+            768,
+            "search_document: ",
+            "search_query: ",
+        ),
+        (
+            "ollama",
+            "nomic-embed-text:v1.5",
+            768,
+            "search_document: ",
+            "search_query: ",
+        ),
+        ("ollama", "mxbai-embed-large", 1024, "", PASSAGES),
+        ("ollama", "bge-m3:567m", 1024, "", ""),
+        ("ollama", "snowflake-arctic-embed:22m", 384, "", PASSAGES),
+        ("ollama", "snowflake-arctic-embed", 1024, "", PASSAGES),
+        ("ollama", "snowflake-arctic-embed2", 1024, "", "query: "),
+        ("ollama", "embeddinggemma", 768, GEMMA.0, GEMMA.1),
+        ("ollama", "qwen3-embedding:0.6b", 1024, "", INSTRUCT),
+        ("ollama", "qwen3-embedding", 4096, "", INSTRUCT),
+        ("ollama", "all-minilm:22m", 384, "", ""),
+        ("openai", "BAAI/bge-base-en-v1.5", 768, "", PASSAGES),
+        ("openai", "intfloat/e5-large-v2", 1024, "passage: ", "query: "),
+        ("openai", "Snowflake/snowflake-arctic-embed-l-v2.0", 1024, "", "query: "),
+        ("openai", "Snowflake/snowflake-arctic-embed-m-v1.5", 768, "", PASSAGES),
+        ("openai", "Qwen/Qwen3-Embedding-8B", 4096, "", INSTRUCT),
+        ("openai", "google/embeddinggemma-300m", 768, GEMMA.0, GEMMA.1),
+        ("gemini", "models/gemini-embedding-001", 3072, "", ""),
+        ("gemini", "gemini-embedding-2-preview", 3072, GEMMA.0, GEMMA.1),
+    ] {
+        let space = read(&[
+            ("EMBEDDING_PROVIDER", provider),
+            ("EMBEDDING_MODEL", model),
+            ("OPENAI_API_KEY", "sk"),
+            ("GEMINI_API_KEY", "k"),
+        ])
+        .unwrap()
+        .embedding
+        .new_space;
+        assert_eq!(
+            (
+                space.dimensions,
+                space.document_prefix.as_str(),
+                space.query_prefix.as_str()
+            ),
+            (width, document, query),
+            "{model}"
+        );
+    }
+}
+
+#[test]
 fn a_models_own_prefixes_hold_until_others_are_set() {
     let base = [
         ("EMBEDDING_PROVIDER", "openai"),

@@ -6,6 +6,7 @@
 //! ```
 
 mod batch;
+pub mod canary;
 mod clock;
 mod named;
 mod prepare;

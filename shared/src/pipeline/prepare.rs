@@ -41,7 +41,8 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
     if stored.is_empty() {
         return Ok(prepared);
     }
-    // What an earlier version of this program cut otherwise can't be completed by this one.
+    // What an earlier version of this program cut otherwise can't be completed by this one, nor what was stored before
+    // one of its neighbours proved too long.
     let mut odd: HashMap<&str, ContentHash> = HashMap::new();
     let mut fitting: HashMap<&str, usize> = HashMap::new();
     for chunk in &prepared.chunks {
@@ -81,10 +82,16 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
     let count = |text: &str| run.served.provider.count_tokens(text);
     let mut prepared = Prepared::default();
     for PendingRecord { id, text, attempts: _ } in records {
-        let Some(PendingText { content, hash }) = text else {
+        let Some(PendingText {
+            content,
+            hash,
+            cut_tokens,
+        }) = text
+        else {
             prepared.gone.push(id);
             continue;
         };
+        let rules = cut_tokens.map_or(rules, |tokens| rules.at_most(tokens));
         let chunks = chunk::split(&content, rules, &count);
         let Ok(of) = i32::try_from(chunks.len()) else { continue };
         if of == 0 {

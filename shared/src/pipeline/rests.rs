@@ -34,10 +34,11 @@ impl Rests {
             _ => {}
         }
         let until = match store.pauses(Some(&[endpoint])).await {
-            Ok(pauses) => pauses
-                .first()
-                .and_then(|pause| Duration::try_from_secs_f64(pause.seconds_left).ok())
-                .and_then(|left| now.checked_add(left)),
+            Ok(pauses) => pauses.first().and_then(|pause| {
+                let left = Duration::try_from_secs_f64(pause.seconds_left).ok()?;
+                // A circuit whose time is over waits for its canary.
+                now.checked_add(if pause.circuit { left.max(LOOK_EVERY) } else { left })
+            }),
             // The writer meets the same trouble, and says so.
             Err(_) => None,
         };

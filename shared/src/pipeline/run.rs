@@ -17,6 +17,7 @@ use super::texts::{Announced, Asking, Waiting};
 use super::writer::{Item, write_all};
 use super::{Invocation, Named, Served, Tally, send};
 use crate::job::{ClaimedJob, End, JobStatus};
+use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::pending::{PendingSlice, Place};
 use crate::store::vectors::{Charge, NewChunk};
@@ -54,6 +55,10 @@ pub(super) struct Shared {
     pub failed: AtomicU64,
     /// Records that were charged in this run: once is enough, however many of their chunks failed.
     pub charged: std::sync::Mutex<HashSet<String>>,
+    /// Records that are cut smaller next time, each with its hash and how many chunks it was cut into.
+    pub former_cuts: std::sync::Mutex<HashSet<(String, ContentHash, i32)>>,
+    /// So many were told so.
+    pub recut: AtomicU64,
     /// One permit a request that asks for a place among those in flight. Were there more, a job with many batches would
     /// keep others waiting behind all of them.
     pub turns: Semaphore,
@@ -88,7 +93,7 @@ impl Shared {
 /// A job that is being worked on.
 pub struct Run {
     shared: Arc<Shared>,
-    packer: Packer,
+    packer: Packer<Asking>,
     place: Option<Place>,
     /// A slice that was looked at and not yet sent.
     read_ahead: Option<PendingSlice>,
@@ -155,6 +160,8 @@ impl Run {
             stored: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             charged: std::sync::Mutex::default(),
+            former_cuts: std::sync::Mutex::default(),
+            recut: AtomicU64::new(0),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
             is_suspect,
@@ -316,8 +323,8 @@ impl Run {
             if known.contains(&asking.hash()) {
                 asking.found();
             } else {
-                let tokens = self.shared.served.provider.estimate_tokens(asking.content());
-                if let Some(batch) = self.packer.push(asking, tokens) {
+                let size = self.shared.served.provider.size_in_request(asking.content());
+                if let Some(batch) = self.packer.push(asking, size) {
                     self.spawn(batch);
                 }
             }
@@ -363,7 +370,8 @@ impl Run {
         if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
-        let moved = shared.settled.load(Ordering::Relaxed) + shared.stored.load(Ordering::Relaxed) > 0;
+        let steps = [&shared.settled, &shared.stored, &shared.recut];
+        let moved = steps.iter().any(|steps| steps.load(Ordering::Relaxed) > 0);
         if !moved {
             // Texts were changed under us, or users hold the rows: asking again at once would pay for the same answers
             // over and over. It isn't the job that waits, which may get new records any moment; this invocation leaves

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::Tally;
 use super::run::{Shared, Trouble};
 use super::texts::{Asking, Waiting};
-use super::verdict::{Verdict, after_canary, is_permanent, verdict};
+use super::verdict::{TOO_LONG, Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
+use super::{Tally, canary};
 use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
+use crate::store::cuts::Recut;
 use crate::store::vectors::Charge;
 
-/// A text that no provider can object to.
-const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
 /// So many equal rejections in a row, with no success between them, look like the provider's fault.
 const SUSPICIOUS: u32 = 3;
 /// A request that takes longer has failed, however much time we have.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGE_CHARS: usize = 500;
+/// What has no more estimated tokens than this isn't cut again: no model's window is so narrow.
+const LEAST_CUT: usize = 16;
 
 /// Inputs that are asked for together, and what happened to them before.
 struct Part {
@@ -56,20 +57,21 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
             }
             Verdict::RetryOnce { message, reason } => {
                 // Not mended by a retry: the provider's fault or the input's?
-                match canary(&run, suspected_at).await {
-                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                match ask_canary(&run, suspected_at).await {
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
                     Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
             Verdict::Suspect { message, reason } => {
                 let in_a_row = run.rejections.fetch_add(1, Ordering::Relaxed) + 1;
-                let checked = if part.inputs.len() == 1 || in_a_row == SUSPICIOUS {
-                    canary(&run, suspected_at).await
+                let is_cut_smaller = reason == TOO_LONG && !is_least(&run, &part.inputs);
+                let checked = if (part.inputs.len() == 1 && !is_cut_smaller) || in_a_row == SUSPICIOUS {
+                    ask_canary(&run, suspected_at).await
                 } else {
                     Ok(())
                 };
                 match checked {
-                    Ok(()) => suspect(part.inputs, reason, message, &mut parts),
+                    Ok(()) => suspect(&run, part.inputs, reason, message, &mut parts),
                     Err(failure) => end(&run, after_canary(failure)).await,
                 }
             }
@@ -121,8 +123,8 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     answer
 }
 
-/// Halves what is suspected; what stands alone is charged.
-fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
+/// Halves what is suspected; what stands alone is charged, or, where it is too long, cut smaller.
+fn suspect(run: &Shared, mut inputs: Vec<Asking>, reason: &'static str, message: String, parts: &mut Vec<Part>) {
     if inputs.len() > 1 {
         let second = inputs.split_off(inputs.len() / 2);
         parts.push(Part {
@@ -133,6 +135,10 @@ fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts
         return;
     }
     for input in inputs {
+        if reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input)) {
+            recut(run, input);
+            continue;
+        }
         fault(
             input,
             &InputFault {
@@ -147,7 +153,7 @@ fn suspect(mut inputs: Vec<Asking>, reason: &'static str, message: String, parts
 /// run ends as with any of its failures.
 pub(super) async fn is_well_without(run: &Shared) -> bool {
     for _ in 0..3 {
-        if let Err(failure) = canary(run, Instant::now()).await {
+        if let Err(failure) = ask_canary(run, Instant::now()).await {
             end(run, after_canary(failure)).await;
             return false;
         }
@@ -156,24 +162,13 @@ pub(super) async fn is_well_without(run: &Shared) -> bool {
 }
 
 /// Asks for what is known to be good. One that began after the suspicion and succeeded clears all earlier ones.
-async fn canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
+async fn ask_canary(run: &Shared, suspected_at: Instant) -> Result<(), Failure> {
     let mut last = run.canary.lock().await;
     if last.is_some_and(|succeeded| succeeded > suspected_at) {
         return Ok(());
     }
     let began = Instant::now();
-    request(run, &[CANARY])
-        .await?
-        .vectors
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| {
-            Err(InputFault {
-                reason: "unusable_answer",
-                message: "no vector for the canary".into(),
-            })
-        })
-        .map_err(|fault| Failure::BadAnswer { message: fault.message })?;
+    canary::judge(request(run, &[canary::TEXT]).await?)?;
     *last = Some(began);
     Ok(())
 }
@@ -202,6 +197,27 @@ fn fault(input: Asking, fault: &InputFault) {
         };
         // A writer that is gone has lost its lease; its records stay pending.
         let _ = writer.send(Item::Fault(charge));
+    }
+}
+
+/// Whether none of them can be cut again.
+fn is_least(run: &Shared, inputs: &[Asking]) -> bool {
+    let tokens = |input: &Asking| run.served.provider.count_tokens(input.content());
+    inputs.iter().all(|input| tokens(input) <= LEAST_CUT)
+}
+
+/// The records that wanted it are cut again, into chunks of half its size at most; nobody is charged.
+fn recut(run: &Shared, input: Asking) {
+    let tokens = run.served.provider.count_tokens(input.content()) / 2;
+    let tokens = i32::try_from(tokens).unwrap_or(i32::MAX);
+    for Waiting { chunk, writer, room: _ } in input.given_up() {
+        // A writer that is gone has lost its lease; its records stay pending.
+        let _ = writer.send(Item::Recut(Recut {
+            record_id: chunk.record_id,
+            record_hash: chunk.record_hash,
+            of: chunk.of,
+            tokens,
+        }));
     }
 }
 

@@ -23,17 +23,36 @@ pub enum Unserved {
 
 /// The provider of a space, as this program's settings reach it.
 pub async fn provider(spec: &SpaceSpec, settings: &Embedding, secrets: &Secrets) -> Result<Provider, Unserved> {
+    let is_chosen = settings.new_space.provider == spec.provider;
     let connection = match spec.provider {
         ProviderKind::Static => Connection::Static,
         ProviderKind::OpenAi => {
             let openai = &settings.openai;
-            let is_chosen = settings.new_space.provider == ProviderKind::OpenAi;
             if !is_chosen && openai.api_key.is_none() {
                 return Err(Unserved::NotConfigured(spec.provider));
             }
             Connection::Http {
                 base_url: openai.base_url.clone(),
                 api_key: key(openai.api_key.as_ref(), secrets).await?,
+            }
+        }
+        ProviderKind::Ollama => {
+            if !is_chosen && !settings.ollama.is_set {
+                return Err(Unserved::NotConfigured(spec.provider));
+            }
+            Connection::Http {
+                base_url: settings.ollama.base_url.clone(),
+                api_key: None,
+            }
+        }
+        ProviderKind::Gemini => {
+            let gemini = &settings.gemini;
+            if !is_chosen && gemini.api_key.is_none() {
+                return Err(Unserved::NotConfigured(spec.provider));
+            }
+            Connection::Http {
+                base_url: gemini.base_url.clone(),
+                api_key: key(gemini.api_key.as_ref(), secrets).await?,
             }
         }
     };
@@ -80,6 +99,10 @@ impl ServedSpaces {
 
     pub fn get(&self, space_id: i32) -> Option<&Served> {
         self.0.iter().find(|served| served.space.id == space_id)
+    }
+
+    pub fn all(&self) -> &[Served] {
+        &self.0
     }
 
     /// As a claim wants to know them.

@@ -6,10 +6,10 @@ use crate::provider::Failure;
 
 /// A 429 that doesn't say for how long.
 const REST: Duration = Duration::from_secs(20);
-/// A provider that is down is asked again after this.
+/// A provider that is down, and doesn't say for how long, is asked again after this.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// What only a person can mend is tried again after this.
-const CIRCUIT: Duration = Duration::from_secs(3600);
+/// What only a person can mend is tried again after this, by one canary.
+pub(super) const CIRCUIT: Duration = Duration::from_secs(3600);
 
 /// What follows from a failure.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub(super) enum Verdict {
 
 /// Quarantine's reasons, beside those that a provider gives for one input.
 pub(super) const REJECTED: &str = "rejected";
+pub(super) const TOO_LONG: &str = "too_long";
 pub(super) const PROVIDER_ERROR: &str = "provider_error";
 pub(super) const UNUSABLE_ANSWER: &str = "unusable_answer";
 
@@ -43,7 +44,11 @@ pub(super) fn verdict(failure: Failure) -> Verdict {
             message,
             reason: REJECTED,
         },
-        Failure::Unavailable { message } => Verdict::RetryOnce {
+        Failure::TooLong { message } => Verdict::Suspect {
+            message,
+            reason: TOO_LONG,
+        },
+        Failure::Unavailable { message, .. } => Verdict::RetryOnce {
             message,
             reason: PROVIDER_ERROR,
         },
@@ -60,8 +65,12 @@ pub(super) fn after_canary(failure: Failure) -> Verdict {
     match failure {
         Failure::RateLimited { .. } | Failure::Misconfigured { .. } | Failure::OutOfTime => verdict(failure),
         // It rejects what nobody can object to: the request itself is wrong.
-        Failure::Rejected { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
-        Failure::Unavailable { message } | Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
+        Failure::Rejected { message } | Failure::TooLong { message } => Verdict::OpenCircuit { rest: CIRCUIT, message },
+        Failure::Unavailable { retry_after, message } => Verdict::Pause {
+            rest: retry_after.unwrap_or(OUTAGE),
+            message,
+        },
+        Failure::BadAnswer { message } => Verdict::Pause { rest: OUTAGE, message },
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use super::Tally;
 use super::run::{Shared, Trouble};
 use crate::job::Progress;
+use crate::record::ContentHash;
 use crate::store::StoreError;
+use crate::store::cuts::Recut;
 use crate::store::vectors::{Charge, Connection, Holding, NewChunk};
 
 /// Chunks that one write carries at most.
@@ -30,6 +32,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(20);
 pub(super) enum Item {
     Chunk(Ready),
     Fault(Charge),
+    /// One of its chunks is too long.
+    Recut(Recut),
     /// The record was deleted; what is left of it goes.
     Gone(String, OwnedSemaphorePermit),
 }
@@ -99,19 +103,48 @@ async fn renew(run: &Shared) {
     }
 }
 
+/// What one write is about.
+#[derive(Default)]
+struct Parts {
+    chunks: Vec<NewChunk>,
+    /// Texts that are announced in these chunks' names.
+    owned: Vec<ContentHash>,
+    charges: Vec<Charge>,
+    recuts: Vec<Recut>,
+    gone: Vec<String>,
+    room: Vec<OwnedSemaphorePermit>,
+}
+
 async fn write(run: &Shared, connection: Option<&Connection>, items: Vec<Item>) {
-    let (mut ready, mut charges, mut gone, mut room) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut parts = sort(run, items);
+    if !run.is_lost()
+        && let Some(connection) = connection
+        && let Err(error) = write_parts(run, connection, &mut parts).await
+    {
+        trouble(run, error);
+    }
+    for hash in parts.owned {
+        run.invocation.texts.settled(run.job.space_id, hash);
+    }
+}
+
+fn sort(run: &Shared, items: Vec<Item>) -> Parts {
+    let mut parts = Parts::default();
+    let mut ready = Vec::new();
     for item in items {
         match item {
             Item::Chunk(chunk) => ready.push(chunk),
-            Item::Fault(charge) => charges.push(charge),
+            Item::Fault(charge) => parts.charges.push(charge),
+            Item::Recut(recut) => parts.recuts.push(recut),
             Item::Gone(id, permit) => {
-                gone.push(id);
-                room.push(permit);
+                parts.gone.push(id);
+                parts.room.push(permit);
             }
         }
     }
-    let (mut chunks, mut owned) = (Vec::new(), Vec::new());
+    let mut former = run.former_cuts.lock().unwrap_or_else(PoisonError::into_inner);
+    let recuts = parts.recuts.iter();
+    former.extend(recuts.map(|recut| (recut.record_id.clone(), recut.record_hash, recut.of)));
     for Ready {
         chunk,
         owns_text,
@@ -119,34 +152,29 @@ async fn write(run: &Shared, connection: Option<&Connection>, items: Vec<Item>) 
     } in ready
     {
         if owns_text {
-            owned.push(chunk.hash);
+            parts.owned.push(chunk.hash);
         }
-        chunks.push(chunk);
-        room.push(_room);
+        parts.room.push(_room);
+        // Stored now, a chunk of a former cut would stand among those of the next.
+        if former.is_empty() || !former.contains(&(chunk.record_id.clone(), chunk.record_hash, chunk.of)) {
+            parts.chunks.push(chunk);
+        }
     }
-    if !run.is_lost()
-        && let Some(connection) = connection
-        && let Err(error) = write_parts(run, connection, &chunks, charges, &gone).await
-    {
-        trouble(run, error);
-    }
-    for hash in owned {
-        run.invocation.texts.settled(run.job.space_id, hash);
-    }
-    drop(room);
+    parts
 }
 
-async fn write_parts(
-    run: &Shared,
-    connection: &Connection,
-    chunks: &[NewChunk],
-    mut charges: Vec<Charge>,
-    gone: &[String],
-) -> Result<(), StoreError> {
+async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -> Result<(), StoreError> {
+    let Parts {
+        chunks,
+        charges,
+        recuts,
+        gone,
+        ..
+    } = parts;
     let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
     if !chunks.is_empty() {
         let began = Instant::now();
-        let written = store.write_chunks(connection, &holding(run), chunks).await?;
+        let written = store.write_chunks(connection, &holding(run), &*chunks).await?;
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
@@ -161,13 +189,17 @@ async fn write_parts(
             let mut seen = run.charged.lock().unwrap_or_else(PoisonError::into_inner);
             charges.retain(|charge| seen.insert(charge.record_id.clone()));
         }
-        let charged = store.charge_records(&run.job, &charges).await?;
+        let charged = store.charge_records(&run.job, charges).await?;
         run.settled
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
         run.failed
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
         Tally::add(&tally.failed, charged.quarantined + charged.to_retry);
         Tally::add(&tally.quarantined, charged.quarantined);
+    }
+    if !recuts.is_empty() {
+        let told = store.cut_smaller(&run.job, recuts).await?;
+        run.recut.fetch_add(told, Ordering::Relaxed);
     }
     if !gone.is_empty() {
         let ids: Vec<&str> = gone.iter().map(String::as_str).collect();

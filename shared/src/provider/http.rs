@@ -56,6 +56,7 @@ pub async fn post(
         result => result,
     };
     let mut response = response.map_err(|error| Failure::Unavailable {
+        retry_after: None,
         message: describe(&error),
     })?;
 
@@ -80,6 +81,7 @@ pub async fn post(
             Ok(None) => break,
             Err(error) if status.is_success() => {
                 return Err(Failure::Unavailable {
+                    retry_after: None,
                     message: describe(&error),
                 });
             }

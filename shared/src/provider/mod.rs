@@ -1,7 +1,13 @@
 //! Owns the way to a provider: wire formats, one sender, the checks of what comes back. Refuses to know the database.
 
 mod check;
+#[cfg(test)]
+mod conformance;
+mod failure;
+mod gemini;
 mod http;
+mod ollama;
+mod open_models;
 pub mod openai;
 pub mod rejection;
 mod sender;
@@ -11,8 +17,7 @@ pub mod wire;
 #[cfg(feature = "static-model")]
 mod word_pieces;
 
-use std::time::Duration;
-
+pub use failure::{Failure, InputFault};
 pub use sender::{Connection, Provider, Timeout};
 
 use crate::space::ProviderKind;
@@ -22,6 +27,8 @@ pub fn wire(kind: ProviderKind) -> Option<&'static dyn wire::Wire> {
     match kind {
         ProviderKind::Static => None,
         ProviderKind::OpenAi => Some(&openai::OpenAi),
+        ProviderKind::Ollama => Some(&ollama::Ollama),
+        ProviderKind::Gemini => Some(&gemini::Gemini),
     }
 }
 
@@ -43,40 +50,6 @@ pub struct Limits {
     pub bytes: usize,
     /// Tokens in one input: the model's window.
     pub window: usize,
-}
-
-/// Why a whole request brought nothing. Who is charged follows from it, see `pipeline`.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Failure {
-    /// 429: this endpoint wants a rest.
-    #[error("rate limited: {message}")]
-    RateLimited {
-        retry_after: Option<Duration>,
-        message: String,
-    },
-    /// 5xx, 408, a refused or broken connection, a time-out of the request's own.
-    #[error("unavailable: {message}")]
-    Unavailable { message: String },
-    /// 400, 413 or 422: something in the batch isn't taken.
-    #[error("rejected: {message}")]
-    Rejected { message: String },
-    /// 401, 402, 403, 404, spent quota, vectors of another width: only a person can mend it.
-    #[error("misconfigured: {message}")]
-    Misconfigured { message: String },
-    /// The answer breaks the contract: count, order, encoding.
-    #[error("unusable answer: {message}")]
-    BadAnswer { message: String },
-    /// Cut short for our own deadline; says nothing about the provider.
-    #[error("out of time")]
-    OutOfTime,
-}
-
-/// Why one input of an otherwise good answer has no vector. `reason` is what quarantine shows.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}")]
-pub struct InputFault {
-    pub reason: &'static str,
-    pub message: String,
 }
 
 /// A good answer: one entry for each input, in their order.

@@ -9,8 +9,9 @@ use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::open_models;
 use super::rejection::{self, Complaint};
-use super::wire::{Call, Parsed, Wire};
+use super::wire::{Call, Parsed, Wire, bad, unreadable};
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
 
@@ -23,6 +24,10 @@ const INPUTS: usize = 2_048;
 /// OpenAI's API reference: the inputs of a request have at most 300,000 tokens; beyond, it answers 400 with
 /// `max_tokens_per_request`. It counts by an estimate of a token for 4 bytes, which ours never falls below.
 const TOKENS: usize = 300_000;
+/// Mistral's models, of OpenAI's shape: inputs and tokens of a request as clients keep to them; Mistral states neither.
+const MISTRAL: (usize, usize) = (128, 16_000);
+/// Voyage's: 1,000 inputs, and 120,000 tokens for the models that take least.
+const VOYAGE: (usize, usize) = (1_000, 120_000);
 /// Ours, for memory: more than 300,000 estimated tokens have.
 const BYTES: usize = 1 << 20;
 /// OpenAI's embedding guide: 8,192 tokens for each of its models.
@@ -82,13 +87,19 @@ struct Usage {
 
 impl Wire for OpenAi {
     fn limits(&self, spec: &SpaceSpec) -> Limits {
-        let window = match base_name(&spec.model) {
+        let model = open_models::base_name(&spec.model);
+        let (inputs, tokens) = match model.as_str() {
+            model if model.starts_with("mistral-embed") => MISTRAL,
+            model if model.starts_with("voyage-") => VOYAGE,
+            _ => (INPUTS, TOKENS),
+        };
+        let window = match model.as_str() {
             model if model.starts_with("text-embedding-") => WINDOW,
             _ => WINDOW_ELSEWHERE.max(spec.chunk_tokens as usize),
         };
         Limits {
-            inputs: INPUTS,
-            tokens: TOKENS,
+            inputs,
+            tokens,
             bytes: BYTES,
             window,
         }
@@ -101,15 +112,7 @@ impl Wire for OpenAi {
             encoding_format: "base64",
             dimensions: takes_dimensions(spec).then_some(spec.dimensions),
         };
-        let mut body = Vec::with_capacity(inputs.iter().map(|input| input.len() + 16).sum::<usize>() + 256);
-        // Strings and numbers into memory: neither the format nor the target can fail.
-        let written = serde_json::to_writer(&mut body, &request);
-        debug_assert!(written.is_ok());
-        Call {
-            path: "embeddings".to_owned(),
-            headers: Vec::new(),
-            body,
-        }
+        Call::json("embeddings", &request)
     }
 
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure> {
@@ -210,42 +213,9 @@ fn decode(raw: &RawValue, dimensions: usize, bytes: &mut Vec<u8>) -> Result<Vec<
 /// the space is narrower than the model's own width *and* its card says that its vectors may be cut. Any other
 /// model answers as wide as it is, and the sender's check of the width tells.
 fn takes_dimensions(spec: &SpaceSpec) -> bool {
-    let model = base_name(&spec.model);
-    model.starts_with("text-embedding-3-") || own_width(&model).is_some_and(|width| spec.dimensions < width)
-}
-
-/// Widths of open models whose cards say that shorter vectors were trained for.
-fn own_width(model: &str) -> Option<u16> {
-    match model {
-        "qwen3-embedding-0.6b" | "jina-embeddings-v3" | "mxbai-embed-large-v1" => Some(1024),
-        "qwen3-embedding-4b" => Some(2560),
-        "qwen3-embedding-8b" => Some(4096),
-        "nomic-embed-text-v1.5" | "embeddinggemma-300m" => Some(768),
-        _ => None,
-    }
-}
-
-/// `openai/text-embedding-3-small`, as OpenRouter has it, is `text-embedding-3-small`.
-fn base_name(model: &str) -> String {
-    model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase()
-}
-
-/// Says where, not what: the error's own text may quote the body.
-fn unreadable(error: &serde_json::Error) -> Failure {
-    match error.is_eof() {
-        true => bad("the body ends in the middle"),
-        false => bad(format!(
-            "no JSON of this shape (line {}, column {})",
-            error.line(),
-            error.column()
-        )),
-    }
-}
-
-fn bad(message: impl Into<String>) -> Failure {
-    Failure::BadAnswer {
-        message: message.into(),
-    }
+    let model = open_models::base_name(&spec.model);
+    model.starts_with("text-embedding-3-")
+        || open_models::own_width(&model).is_some_and(|width| spec.dimensions < width)
 }
 
 #[cfg(test)]

@@ -15,6 +15,22 @@ const MESSAGE_CHARS: usize = 500;
 /// No pause that a provider asks for is taken as longer; nobody waits for a date in the next century.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
+/// How servers say that an input is longer than the model reads, in lower case:
+/// OpenAI and vLLM "This model's maximum context length is 8192 tokens, however you requested …" and "maximum input
+/// length is …", Ollama "the input length exceeds the context length" (ollama#14186), Gemini "The input token count
+/// exceeds the maximum number of tokens allowed", Text Embeddings Inference "`inputs` must have less than 512 tokens",
+/// llama.cpp's server "input (535 tokens) is too large to process", with status 500.
+const TOO_LONG: [&str; 8] = [
+    "maximum context length",
+    "maximum input length",
+    "exceeds the context length",
+    "exceeds maximum context length",
+    "input token count exceeds",
+    "exceeds the maximum number of tokens",
+    "must have less than",
+    "too large to process",
+];
+
 /// What a refusal's body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Complaint {
@@ -47,6 +63,12 @@ impl Complaint {
         }
     }
 
+    /// Whether it says that an input is longer than the model reads.
+    pub fn is_too_long(&self) -> bool {
+        let said = self.message.to_ascii_lowercase();
+        TOO_LONG.iter().any(|phrase| said.contains(phrase)) || self.has_code(&["context_length_exceeded"])
+    }
+
     pub fn has_code(&self, known: &[&str]) -> bool {
         self.codes.iter().any(|code| known.contains(&code.as_str()))
     }
@@ -63,8 +85,13 @@ pub fn failure(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failu
             retry_after: retry_after(headers),
             message,
         },
+        400 | 413 | 422 | 500 if complaint.is_too_long() => Failure::TooLong { message },
         400 | 413 | 422 => Failure::Rejected { message },
-        408 | 409 | 425 | 500.. => Failure::Unavailable { message },
+        408 | 409 | 425 | 500.. => Failure::Unavailable {
+            // Its budgets aren't meant here: they stand in every answer of some.
+            retry_after: stated(headers),
+            message,
+        },
         // Redirects are never followed: the key would go to whoever the answer names.
         300..400 => Failure::Misconfigured {
             message: format!("{message} (redirects are not followed)"),
@@ -73,17 +100,11 @@ pub fn failure(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failu
     }
 }
 
-/// How long a 429 wants us to wait: `retry-after-ms`, `Retry-After` in seconds or as a date, or else the longest
-/// `x-ratelimit-reset-*` among the budgets that are spent, or among all if none says that it is.
-/// Zero and less is no answer (Azure sends -1 and 0 there).
+/// How long a 429 wants us to wait: what is [`stated`], or else the longest `x-ratelimit-reset-*` among the budgets that
+/// are spent, or among all if none says that it is.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let stated = text(&HeaderName::from_static("retry-after-ms"))
-        .and_then(|ms| seconds(ms).map(|s| s / 1000.0))
-        .or_else(|| text(&RETRY_AFTER).and_then(|value| seconds(value).or_else(|| until(value, text(&DATE)))))
-        .and_then(positive);
-    if stated.is_some() {
-        return stated;
+    if let Some(stated) = stated(headers) {
+        return Some(stated);
     }
     let resets: Vec<(bool, Duration)> = headers
         .iter()
@@ -96,6 +117,21 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .collect();
     let spent = resets.iter().filter(|(spent, _)| *spent).map(|(_, wait)| *wait).max();
     spent.or_else(|| resets.iter().map(|(_, wait)| *wait).max())
+}
+
+/// `retry-after-ms`, `Retry-After` in seconds or as a date, or `RateLimit-Reset` of the IETF's draft.
+/// Zero and less is no answer (Azure sends -1 and 0 there).
+fn stated(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    text(&HeaderName::from_static("retry-after-ms"))
+        .and_then(|ms| seconds(ms).map(|s| s / 1000.0))
+        .or_else(|| text(&RETRY_AFTER).and_then(|value| seconds(value).or_else(|| until(value, text(&DATE)))))
+        .and_then(positive)
+        .or_else(|| {
+            text(&HeaderName::from_static("ratelimit-reset"))
+                .and_then(seconds)
+                .and_then(positive)
+        })
 }
 
 fn seconds(text: &str) -> Option<f64> {
@@ -118,6 +154,11 @@ fn until(date: &str, answered: Option<&str>) -> Option<f64> {
         .and_then(|now| OffsetDateTime::parse(now, &Rfc2822).ok())
         .unwrap_or_else(OffsetDateTime::now_utc);
     Some((date - now).as_seconds_f64())
+}
+
+/// A span as protocol buffers write it in JSON: `59s`, `0.5s`.
+pub fn span(text: &str) -> Option<Duration> {
+    clock(text).and_then(positive)
 }
 
 /// Seconds in `1s`, `6m0s`, `1h30m`, `8.64s`, `20ms` or `2d`; a bare number is seconds.

@@ -162,6 +162,13 @@ impl Provider {
         }
     }
 
+    /// What a document is in a request, with its prefix: estimated tokens, and bytes.
+    pub fn size_in_request(&self, text: &str) -> (usize, usize) {
+        let prefix = &self.spec.document_prefix;
+        let tokens = self.estimate_tokens(text) + self.estimate_tokens(prefix);
+        (tokens, text.len() + prefix.len())
+    }
+
     /// How a document is cut for this space: what the model's window and the space allow, less the prefix.
     pub fn chunk_rules(&self) -> ChunkRules {
         let allowed = (self.spec.chunk_tokens as usize).min(self.limits().window);
@@ -202,6 +209,7 @@ impl Provider {
         let parsed = worked.unwrap_or_else(|_| match timeout.ours {
             true => Err(Failure::OutOfTime),
             false => Err(Failure::Unavailable {
+                retry_after: None,
                 message: format!("no answer within {:?}", timeout.limit),
             }),
         })?;
@@ -256,26 +264,7 @@ impl Provider {
 
 /// Takes the key and the texts out of whatever the provider said.
 fn clean(failure: Failure, key: Option<&str>, inputs: &[&str]) -> Failure {
-    let clean = |message: String| rejection::redact(&message, key, inputs);
-    match failure {
-        Failure::RateLimited { retry_after, message } => Failure::RateLimited {
-            retry_after,
-            message: clean(message),
-        },
-        Failure::Unavailable { message } => Failure::Unavailable {
-            message: clean(message),
-        },
-        Failure::Rejected { message } => Failure::Rejected {
-            message: clean(message),
-        },
-        Failure::Misconfigured { message } => Failure::Misconfigured {
-            message: clean(message),
-        },
-        Failure::BadAnswer { message } => Failure::BadAnswer {
-            message: clean(message),
-        },
-        Failure::OutOfTime => Failure::OutOfTime,
-    }
+    failure.map_message(|message| rejection::redact(&message, key, inputs))
 }
 
 #[cfg(feature = "static-model")]

@@ -37,6 +37,7 @@ pub async fn embed(inputs: &[&str]) -> Result<Parsed, Failure> {
     } else {
         let worked = tokio::task::spawn_blocking(move || encode(&texts)).await;
         worked.map_err(|error| Failure::Unavailable {
+            retry_after: None,
             message: format!("the static model's thread ended: {error}"),
         })?
     }?;

@@ -1,6 +1,7 @@
 //! Owns what a wire format is: the seam that adding a provider fills in. Refuses to do any I/O.
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use serde::Serialize;
 
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
@@ -48,6 +49,20 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
+impl Call {
+    /// With a body of its own making, and no headers but the sender's.
+    pub(super) fn json(path: &str, body: &impl Serialize) -> Self {
+        // Strings and numbers into memory: neither the format nor the target can fail.
+        let body = serde_json::to_vec(body);
+        debug_assert!(body.is_ok());
+        Self {
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: body.unwrap_or_default(),
+        }
+    }
+}
+
 /// What an answer says, unchecked but for count and order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {
@@ -55,4 +70,22 @@ pub struct Parsed {
     pub vectors: Vec<Vec<f32>>,
     /// As the provider counted them, where it says so.
     pub tokens: Option<u64>,
+}
+
+/// Says where, not what: the error's own text may quote the body.
+pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
+    match error.is_eof() {
+        true => bad("the body ends in the middle"),
+        false => bad(format!(
+            "no JSON of this shape (line {}, column {})",
+            error.line(),
+            error.column()
+        )),
+    }
+}
+
+pub(super) fn bad(message: impl Into<String>) -> Failure {
+    Failure::BadAnswer {
+        message: message.into(),
+    }
 }

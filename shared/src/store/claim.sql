@@ -4,7 +4,8 @@ WITH RECURSIVE wanted AS MATERIALIZED (
     SELECT s.space_id
     FROM unnest($2, $3) AS s (space_id, endpoint)
     WHERE NOT EXISTS (
-        SELECT FROM cronvec.provider_pauses p WHERE p.endpoint = s.endpoint AND p.until > clock_timestamp())
+        SELECT FROM cronvec.provider_pauses p
+        WHERE p.endpoint = s.endpoint AND (p.circuit OR p.until > clock_timestamp()))
 ), expired AS MATERIALIZED (
     -- The lease of a worker that died: nobody else takes notice of it. The type isn't compared plainly, or the planner
     -- would take a table without statistics along the lanes' index, which has all that wait.

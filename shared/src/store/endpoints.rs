@@ -8,17 +8,18 @@ use super::{Store, StoreError};
 
 /// Why and for how long an endpoint isn't asked.
 #[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Pause {
     pub endpoint: String,
     pub seconds_left: f64,
-    /// Only a person can mend it.
+    /// Only a person can mend it. Its time being over lets nobody ask but one canary.
     pub circuit: bool,
     pub message: String,
 }
 
 impl Store {
     /// Lets an endpoint rest. A longer rest that is there already stays, and so does a circuit that is open: requests
-    /// that were under way when it opened end later, and know less.
+    /// that were under way when it opened end later, and know less. Of a circuit `rest` is the time to the next canary.
     pub async fn pause_endpoint(
         &self,
         endpoint: &str,
@@ -30,10 +31,10 @@ impl Store {
             "INSERT INTO cronvec.provider_pauses AS p (endpoint, until, circuit, message)
              VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
              ON CONFLICT (endpoint) DO UPDATE SET
-                 until = greatest(p.until, excluded.until),
-                 circuit = excluded.circuit OR (p.circuit AND p.until > clock_timestamp()),
-                 message = CASE WHEN p.circuit AND p.until > clock_timestamp() AND NOT excluded.circuit
-                     THEN p.message ELSE excluded.message END,
+                 until = CASE WHEN p.circuit AND NOT excluded.circuit THEN p.until
+                     ELSE greatest(p.until, excluded.until) END,
+                 circuit = excluded.circuit OR p.circuit,
+                 message = CASE WHEN p.circuit AND NOT excluded.circuit THEN p.message ELSE excluded.message END,
                  updated_at = now()",
             &[
                 (&endpoint, Type::TEXT),
@@ -46,6 +47,19 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the caller is the one who may send an open circuit's canary now; nobody else may for as long as `until_next`.
+    pub async fn take_canary(&self, endpoint: &str, until_next: Duration) -> Result<bool, StoreError> {
+        let taken = self
+            .execute(
+                "UPDATE cronvec.provider_pauses
+                 SET until = clock_timestamp() + make_interval(secs => $2), updated_at = now()
+                 WHERE endpoint = $1 AND circuit AND until <= clock_timestamp()",
+                &[(&endpoint, Type::TEXT), (&until_next.as_secs_f64(), Type::FLOAT8)],
+            )
+            .await?;
+        Ok(taken == 1)
+    }
+
     /// The endpoint works again.
     pub async fn resume_endpoint(&self, endpoint: &str) -> Result<(), StoreError> {
         self.execute(
@@ -56,13 +70,13 @@ impl Store {
         Ok(())
     }
 
-    /// Those that rest now, of these or of all.
+    /// Those that rest now, of these or of all; a circuit is open until it is closed.
     pub async fn pauses(&self, endpoints: Option<&[&str]>) -> Result<Vec<Pause>, StoreError> {
         let rows = self
             .query(
-                "SELECT endpoint, extract(epoch FROM until - clock_timestamp())::float8, circuit, message
+                "SELECT endpoint, greatest(extract(epoch FROM until - clock_timestamp()), 0)::float8, circuit, message
                  FROM cronvec.provider_pauses
-                 WHERE until > clock_timestamp() AND ($1::text[] IS NULL OR endpoint = ANY ($1))
+                 WHERE (circuit OR until > clock_timestamp()) AND ($1::text[] IS NULL OR endpoint = ANY ($1))
                  ORDER BY endpoint LIMIT 1000",
                 &[(&endpoints, Type::TEXT_ARRAY)],
             )

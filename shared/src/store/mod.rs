@@ -5,6 +5,7 @@
 
 pub mod claim;
 pub mod connect;
+pub mod cuts;
 pub mod endpoints;
 mod ends;
 pub mod enqueue;

@@ -29,6 +29,8 @@ pub struct PendingRecord {
 pub struct PendingText {
     pub content: String,
     pub hash: ContentHash,
+    /// Tokens of its chunks, where the provider found the space's own number too many for this text.
+    pub cut_tokens: Option<usize>,
 }
 
 /// What one reading brought.
@@ -52,11 +54,11 @@ impl Store {
         let rows = self
             .query_along_index(
                 "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
-                     CASE WHEN s.fits THEN r.content END, s.fits
+                     CASE WHEN s.fits THEN r.content END, s.fits, CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
-                         SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, r.content_hash,
+                         SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, w.cut_tokens, w.cut_hash, r.content_hash,
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
                              SELECT * FROM cronvec.pending w
@@ -100,6 +102,7 @@ impl Store {
                         hash.try_into()
                             .map_err(|_| StoreError::Unreadable("a content hash".into()))?,
                     ),
+                    cut_tokens: row.get::<_, Option<i32>>(7).and_then(|tokens| tokens.try_into().ok()),
                 }),
                 _ => None,
             };

@@ -84,7 +84,9 @@ impl Store {
             }
             Expiring::Pauses => {
                 self.execute(
-                    "DELETE FROM cronvec.provider_pauses WHERE until < now() - interval '1 day'",
+                    // Nobody serves an endpoint whose circuit no canary has tried for so long: its key was changed.
+                    "DELETE FROM cronvec.provider_pauses
+                     WHERE until < now() - CASE WHEN circuit THEN interval '30 days' ELSE interval '1 day' END",
                     &[],
                 )
                 .await?

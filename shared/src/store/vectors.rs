@@ -172,7 +172,12 @@ impl Store {
         let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
         let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
         let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
-        let vectors = VectorArray(chunks.iter().map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice())).collect());
+        let vectors = VectorArray(
+            chunks
+                .iter()
+                .map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice()))
+                .collect(),
+        );
         let job = holding.job;
         let progress = json!(holding.progress);
         let lease = holding.lease.as_secs_f64();

@@ -64,7 +64,12 @@ impl Answer {
         }
     }
 
-    pub(super) fn respond(&self, inputs: &[String], width: usize, base64: bool, model: &str) -> Response<Body> {
+    pub(super) fn respond(
+        &self,
+        inputs: &[String],
+        width: usize,
+        write: impl Fn(&[(usize, Vec<f32>)]) -> String,
+    ) -> Response<Body> {
         let width = if let Self::Width(wrong) = self { *wrong } else { width };
         let mut vectors: Vec<(usize, Vec<f32>)> = inputs
             .iter()
@@ -87,7 +92,7 @@ impl Answer {
             Self::Zero => spoil(&mut vectors, |vector| vector.fill(0.0)),
             Self::Right | Self::Width(_) | Self::CutShort | Self::Never => {}
         }
-        let body = vectors::body(&vectors, base64, model);
+        let body = write(&vectors);
         let body = if matches!(self, Self::CutShort) {
             let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
             // Had the error come at once, not even the status would be sent.

@@ -1,6 +1,7 @@
-//! Owns a provider in OpenAI's shape, over real HTTP on loopback, that misbehaves when told to.
+//! Owns a provider of OpenAI's, Ollama's or Gemini's shape, as it is asked, over real HTTP on loopback, that misbehaves when told to.
 
 mod answer;
+mod dialect;
 mod log;
 mod routes;
 mod vectors;
@@ -56,7 +57,7 @@ struct State {
     dimensions: usize,
     latency: Mutex<Duration>,
     rules: Mutex<Vec<Rule>>,
-    gate: Mutex<Option<Arc<Semaphore>>>,
+    gate: Mutex<Option<(Predicate, Arc<Semaphore>)>>,
     log: Mutex<Log>,
     open: watch::Sender<usize>,
     prepared: Option<vectors::Prepared>,
@@ -117,6 +118,11 @@ impl Provider {
         format!("http://{}/v1", self.address)
     }
 
+    /// The base URL of the shapes whose paths begin at the root, as in `http://localhost:11434`.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// How long each request takes from now on.
     pub fn set_latency(&self, latency: Duration) {
         *self.state.latency.lock().expect("latency") = latency;
@@ -145,8 +151,13 @@ impl Provider {
 
     /// Holds every request that arrives from now on.
     pub fn hold(&self) -> Gate {
+        self.hold_when(|_| true)
+    }
+
+    /// Holds those whose inputs satisfy the predicate; they go on in the order in which they came.
+    pub fn hold_when(&self, applies: impl Fn(&[String]) -> bool + Send + 'static) -> Gate {
         let semaphore = Arc::new(Semaphore::new(0));
-        *self.state.gate.lock().expect("gate") = Some(semaphore.clone());
+        *self.state.gate.lock().expect("gate") = Some((Box::new(applies), semaphore.clone()));
         Gate {
             semaphore,
             state: self.state.clone(),
@@ -207,7 +218,7 @@ impl Drop for Gate {
         let mut gate = self.state.gate.lock().expect("gate");
         if gate
             .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.semaphore))
+            .is_some_and(|(_, current)| Arc::ptr_eq(current, &self.semaphore))
         {
             *gate = None;
         }

@@ -11,23 +11,8 @@ use axum::routing::post;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::dialect::Dialect;
 use super::{Answer, State};
-
-#[derive(Deserialize)]
-struct Request {
-    #[serde(default)]
-    model: String,
-    input: Input,
-    encoding_format: Option<String>,
-    dimensions: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Input {
-    One(String),
-    Many(Vec<String>),
-}
 
 /// Enough of a request to count its inputs.
 #[derive(Deserialize)]
@@ -37,7 +22,10 @@ struct Outline {
 
 pub(super) fn router(state: Arc<State>) -> Router {
     Router::new()
-        .route("/v1/embeddings", post(embeddings))
+        .route("/v1/embeddings", post(openai))
+        .route("/api/embed", post(ollama))
+        // `…:batchEmbedContents` belongs to the segment.
+        .route("/v1beta/models/{model}", post(gemini))
         .layer(DefaultBodyLimit::disable())
         .with_state(state)
 }
@@ -61,7 +49,19 @@ impl Drop for Open {
     }
 }
 
-async fn embeddings(Extract(state): Extract<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+async fn openai(Extract(state): Extract<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    embeddings(state, &headers, body, Dialect::OpenAi).await
+}
+
+async fn ollama(Extract(state): Extract<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    embeddings(state, &headers, body, Dialect::Ollama).await
+}
+
+async fn gemini(Extract(state): Extract<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    embeddings(state, &headers, body, Dialect::Gemini).await
+}
+
+async fn embeddings(state: Arc<State>, headers: &HeaderMap, body: Bytes, dialect: Dialect) -> Response<Body> {
     let latency = *state.latency.lock().expect("latency");
     if let Some(prepared) = &state.prepared {
         if !latency.is_zero() {
@@ -76,20 +76,20 @@ async fn embeddings(Extract(state): Extract<Arc<State>>, headers: HeaderMap, bod
             .body(Body::from_stream(futures::stream::iter(pieces)))
             .expect("a response");
     }
-    let Ok(request) = serde_json::from_slice::<Request>(&body) else {
+    let Some(asked) = dialect.read(&body) else {
         return malformed();
     };
-    let inputs = match request.input {
-        Input::One(text) => vec![text],
-        Input::Many(texts) => texts,
-    };
+    let inputs = asked.inputs;
     let key = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     state.log.lock().expect("log").note(&inputs, key.map(str::to_owned));
     let answer = choose(&state, &inputs);
     let _open = Open::new(&state);
-    let gate = state.gate.lock().expect("gate").clone();
+    let gate = match &*state.gate.lock().expect("gate") {
+        Some((applies, semaphore)) if applies(&inputs) => Some(semaphore.clone()),
+        _ => None,
+    };
     if let Some(gate) = gate
         && let Ok(permit) = gate.acquire().await
     {
@@ -99,9 +99,10 @@ async fn embeddings(Extract(state): Extract<Arc<State>>, headers: HeaderMap, bod
     if matches!(answer, Answer::Never) {
         std::future::pending::<()>().await;
     }
-    let width = request.dimensions.unwrap_or(state.dimensions);
-    let base64 = request.encoding_format.as_deref() == Some("base64");
-    answer.respond(&inputs, width, base64, &request.model)
+    let width = asked.dimensions.unwrap_or(state.dimensions);
+    answer.respond(&inputs, width, |vectors| {
+        dialect.write(vectors, asked.base64, &asked.model)
+    })
 }
 
 fn choose(state: &State, inputs: &[String]) -> Answer {
@@ -120,5 +121,5 @@ fn choose(state: &State, inputs: &[String]) -> Answer {
 }
 
 fn malformed() -> Response<Body> {
-    Answer::error(400, "invalid_request_error", "the body is malformed").respond(&[], 0, false, "")
+    Answer::error(400, "invalid_request_error", "the body is malformed").respond(&[], 0, |_| String::new())
 }

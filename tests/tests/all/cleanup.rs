@@ -140,3 +140,21 @@ async fn audit_metrics_pauses_and_tombstones_have_retentions_of_their_own() {
     );
     assert_eq!(report.deleted_count, 11 + 16 + 3 + 1);
 }
+
+#[tokio::test]
+async fn an_open_circuit_is_kept_while_anyone_may_serve_its_endpoint() {
+    let system = System::embedding_in_process().await;
+    system
+        .run_sql(
+            "INSERT INTO cronvec.provider_pauses (endpoint, until, circuit, message)
+             SELECT 'endpoint ' || d, now() - make_interval(days => d), true, 'no such key' FROM unnest(ARRAY[2, 29, 31]) AS d",
+        )
+        .await;
+    assert_eq!(clean(&system).await.deleted_count, 1);
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(endpoint ORDER BY endpoint) FROM cronvec.provider_pauses")
+            .await,
+        json!(["endpoint 2", "endpoint 29"])
+    );
+}

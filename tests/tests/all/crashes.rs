@@ -61,6 +61,60 @@ async fn a_text_that_kills_each_worker_is_found_in_at_most_12_crashes_and_the_ot
     println!("found after {crashes} crashes");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_shared_the_worker_with_a_killing_text_loses_nothing() {
+    let provider = Provider::start().await;
+    let system = system(&provider, 60).await;
+    system.put(PROJECT, "poison", POISON).await;
+    system.create_project("innocent").await;
+    system.put_many("innocent", 300, "an innocent text").await;
+    provider.answer_containing(POISON, Answer::Never);
+
+    // The first worker holds both jobs when it is killed: neither is answered until then.
+    let gate = provider.hold();
+    let mut worker = tick(&system, &provider).await;
+    let is_asked = |what: &str| provider.log().counts.keys().any(|text| text.starts_with(what));
+    while !(is_asked(POISON) && is_asked("an innocent text")) {
+        assert!(worker.ended().is_none(), "it waits for answers");
+        tokio::task::yield_now().await;
+    }
+    worker.kill().await;
+    gate.release();
+    let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'";
+    assert_eq!(system.count(held).await, 2, "it held both");
+    system.expire_leases().await;
+
+    let mut crashes = 1;
+    loop {
+        let asked_before = provider.log().count(POISON);
+        let mut worker = tick(&system, &provider).await;
+        while worker.ended().is_none() && provider.log().count(POISON) == asked_before {
+            tokio::task::yield_now().await;
+        }
+        if worker.ended().is_some() {
+            break;
+        }
+        worker.kill().await;
+        crashes += 1;
+        assert!(crashes <= 12, "it is found by now");
+        system.expire_leases().await;
+    }
+    while system.vectorize().await.remaining {}
+
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(jsonb_build_array(project, record_id, reason)) FROM cronvec.quarantine")
+            .await,
+        json!([[PROJECT, "poison", "crashed_worker"]])
+    );
+    let embedded = "SELECT jsonb_object_agg(project, n) FROM (
+        SELECT project, count(*) AS n FROM cronvec.embeddings WHERE NOT stale GROUP BY project) AS e";
+    assert_eq!(system.value(embedded).await, json!({ PROJECT: 60, "innocent": 300 }));
+    let charged = "SELECT count(*) FROM cronvec.job_queue WHERE attempts > 0 OR crashes > 0 OR status <> 'COMPLETED'";
+    assert_eq!(system.count(charged).await, 0, "no job is charged");
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.pending").await, 0);
+}
+
 /// A job that somebody has just died over, with what its cursor remembers.
 async fn after_a_crash(system: &System, cursor: &serde_json::Value) {
     system.store.ensure_vectorize_jobs(3, 10_000).await.expect("a job");

@@ -46,6 +46,30 @@ async fn migrations_are_applied_once_also_by_two_at_once() {
 }
 
 #[tokio::test]
+async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_in_the_way() {
+    let system = System::embedding_in_process().await;
+    system.put(PROJECT, "a", "a text").await;
+    system
+        .run_sql(
+            "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
+             DELETE FROM cronvec.migrations WHERE version >= 3",
+        )
+        .await;
+    let (mut migrator, user) = (system.database.client().await, system.database.client().await);
+    user.batch_execute("BEGIN; SELECT cronvec.put_record('articles', 'b', 'another text')")
+        .await
+        .unwrap();
+    let error = migrate::up(&mut migrator).await.unwrap_err();
+    assert!(error.to_string().contains("lock timeout"), "{error}");
+    user.batch_execute("COMMIT").await.unwrap();
+
+    let applied = migrate::up(&mut migrator).await.unwrap();
+    assert_eq!(applied, (3..=VERSION).collect::<Vec<i32>>());
+    migrate::verify(&migrator).await.unwrap();
+    assert_eq!(system.vectorize().await.records, 2);
+}
+
+#[tokio::test]
 async fn a_missing_schema_is_told_with_the_command_that_makes_it() {
     let database = Database::empty().await;
     let client = database.client().await;

@@ -1,5 +1,8 @@
 //! Owns what is known about models before any is asked: width, window, prefixes. Refuses to know their servers.
 
+mod gemini;
+mod ollama;
+mod open_models;
 mod openai;
 mod static_model;
 
@@ -47,12 +50,15 @@ impl Catalogue {
         match provider {
             ProviderKind::Static => &static_model::CATALOGUE,
             ProviderKind::OpenAi => &openai::CATALOGUE,
+            ProviderKind::Ollama => &ollama::CATALOGUE,
+            ProviderKind::Gemini => &gemini::CATALOGUE,
         }
     }
 
-    /// What is known of a model; servers put an owner before its name, and write it in any case.
+    /// What is known of a model; servers put an owner before its name and `:latest` behind it, and write it in any case.
     pub(super) fn find(&self, name: &str) -> Option<Model> {
         let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+        let name = name.strip_suffix(":latest").unwrap_or(&name);
         std::iter::once(&self.default)
             .chain(self.others)
             .find(|model| match model.name.strip_suffix('*') {

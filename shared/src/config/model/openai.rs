@@ -1,10 +1,11 @@
 //! Owns what is known of models that are served in OpenAI's shape. Refuses to know their servers.
 
+use super::open_models::{
+    BGE_M3, EMBEDDING_GEMMA, MINILM, MXBAI_LARGE, NOMIC, NOMIC_2, arctic, arctic_2, bge, e5, qwen3,
+};
 use super::{Catalogue, Model};
 
-const BGE_QUERY: &str = "Represent this sentence for searching relevant passages: ";
-
-/// Widths, windows and prefixes as the models' own cards give them.
+/// OpenAI's own from its embedding guide, the others by their names on Hugging Face.
 pub(super) static CATALOGUE: Catalogue = Catalogue {
     default: Model {
         shortens: true,
@@ -17,74 +18,35 @@ pub(super) static CATALOGUE: Catalogue = Catalogue {
         },
         Model::plain("text-embedding-ada-002", 1536, 8191),
         // LM Studio's name, and the one that other servers use.
+        NOMIC.named("text-embedding-nomic-embed-text-v1.5*"),
+        NOMIC.named("nomic-embed-text-v1.5*"),
+        NOMIC_2.named("nomic-embed-text-v2-moe*"),
+        MXBAI_LARGE.named("mxbai-embed-large-v1*"),
+        bge(384).named("bge-small-en-v1.5*"),
+        bge(768).named("bge-base-en-v1.5*"),
+        bge(1024).named("bge-large-en-v1.5*"),
+        BGE_M3.named("bge-m3*"),
+        arctic_2(1024).named("snowflake-arctic-embed-l-v2.0*"),
+        arctic_2(768).named("snowflake-arctic-embed-m-v2.0*"),
+        arctic(384).named("snowflake-arctic-embed-xs"),
+        arctic(384).named("snowflake-arctic-embed-s"),
+        arctic(768).named("snowflake-arctic-embed-m"),
         Model {
-            name: "text-embedding-nomic-embed-text-v1.5*",
-            ..NOMIC
+            shortens: true,
+            ..arctic(768).named("snowflake-arctic-embed-m-v1.5")
         },
-        Model {
-            name: "nomic-embed-text-v1.5*",
-            ..NOMIC
-        },
-        Model {
-            query_prefix: BGE_QUERY,
-            ..Model::plain("mxbai-embed-large-v1*", 1024, 512)
-        },
-        Model {
-            query_prefix: BGE_QUERY,
-            ..Model::plain("bge-small-en-v1.5*", 384, 512)
-        },
-        Model {
-            query_prefix: BGE_QUERY,
-            ..Model::plain("bge-base-en-v1.5*", 768, 512)
-        },
-        Model {
-            query_prefix: BGE_QUERY,
-            ..Model::plain("bge-large-en-v1.5*", 1024, 512)
-        },
-        Model::plain("bge-m3*", 1024, 8192),
-        Model {
-            name: "multilingual-e5-small",
-            dimensions: 384,
-            ..E5
-        },
-        Model {
-            name: "multilingual-e5-base",
-            dimensions: 768,
-            ..E5
-        },
-        Model {
-            name: "multilingual-e5-large",
-            dimensions: 1024,
-            ..E5
-        },
-        Model {
-            name: "e5-small-v2",
-            dimensions: 384,
-            ..E5
-        },
-        Model {
-            name: "e5-base-v2",
-            dimensions: 768,
-            ..E5
-        },
-        Model {
-            name: "e5-large-v2",
-            dimensions: 1024,
-            ..E5
-        },
+        arctic(1024).named("snowflake-arctic-embed-l"),
+        EMBEDDING_GEMMA.named("embeddinggemma-300m*"),
+        qwen3(1024).named("qwen3-embedding-0.6b*"),
+        qwen3(2560).named("qwen3-embedding-4b*"),
+        qwen3(4096).named("qwen3-embedding-8b*"),
+        MINILM.named("all-minilm-l6-v2*"),
+        e5(384).named("multilingual-e5-small"),
+        e5(768).named("multilingual-e5-base"),
+        e5(1024).named("multilingual-e5-large"),
+        e5(384).named("e5-small-v2"),
+        e5(768).named("e5-base-v2"),
+        e5(1024).named("e5-large-v2"),
     ],
     takes_any: true,
-};
-
-const NOMIC: Model = Model {
-    shortens: true,
-    document_prefix: "search_document: ",
-    query_prefix: "search_query: ",
-    ..Model::plain("", 768, 2048)
-};
-
-const E5: Model = Model {
-    document_prefix: "passage: ",
-    query_prefix: "query: ",
-    ..Model::plain("", 0, 512)
 };

@@ -106,7 +106,7 @@ fn each_status_has_one_meaning() {
         Failure::Unavailable { .. } => "unavailable",
         Failure::Rejected { .. } => "rejected",
         Failure::Misconfigured { .. } => "misconfigured",
-        Failure::BadAnswer { .. } | Failure::OutOfTime => "?",
+        Failure::TooLong { .. } | Failure::BadAnswer { .. } | Failure::OutOfTime => "?",
     };
     for (statuses, meaning) in [
         (&[429][..], "limited"),

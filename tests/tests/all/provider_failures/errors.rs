@@ -77,6 +77,22 @@ async fn a_provider_that_fails_for_everyone_rests_and_nobody_is_charged() {
 }
 
 #[tokio::test]
+async fn a_provider_that_says_when_it_is_back_is_asked_then() {
+    let (provider, system) = with_records(60).await;
+    let Answer::Status { status, body, .. } = Answer::error(503, "overloaded", "maintenance") else {
+        unreachable!("an error has a status")
+    };
+    let headers = vec![("retry-after".to_owned(), "120".to_owned())];
+    provider.answer_when(|_| true, Answer::Status { status, headers, body });
+    assert_eq!(system.vectorize().await.stopped_because, StoppedBecause::Provider);
+    assert_eq!(
+        pause(&system).await,
+        json!({"circuit": false, "message": "HTTP 503: maintenance", "seconds": 120})
+    );
+    assert_nobody_is_charged(&system, 60).await;
+}
+
+#[tokio::test]
 async fn a_provider_that_never_answers_costs_the_time_there_is_and_nobody_anything() {
     let (provider, system) = with_records(60).await;
     provider.answer_containing(&text(30), Answer::Never);

@@ -1,9 +1,13 @@
 //! What a provider can do wrong, who is charged for it, and what happens next: a test a row of the table.
 
 mod answers;
+mod circuits;
 mod errors;
+mod kinds;
+mod lengths;
 mod pauses;
 mod rejections;
+mod table;
 
 use cronvec_tests::provider::{Log, Provider};
 use cronvec_tests::system::{PROJECT, System};

@@ -202,6 +202,29 @@ async fn a_new_key_is_another_endpoint_and_is_tried_at_once() {
 }
 
 #[tokio::test]
+async fn a_429_that_says_so_by_its_budgets_alone_pauses_until_the_spent_one_is_full_again() {
+    let (provider, system) = with_records(10).await;
+    let headers = [
+        ("x-ratelimit-remaining-requests", "99"),
+        ("x-ratelimit-reset-requests", "6m0s"),
+        ("x-ratelimit-remaining-tokens", "0"),
+        ("x-ratelimit-reset-tokens", "12s"),
+    ];
+    let answer = Answer::Status {
+        status: 429,
+        headers: headers.map(|(name, value)| (name.into(), value.into())).to_vec(),
+        body: json!({"error": {"message": "too many tokens", "type": "tokens", "code": "rate_limit_exceeded"}}),
+    };
+    provider.answer_next(1, answer);
+    assert_eq!(system.vectorize().await.stopped_because, StoppedBecause::Provider);
+    assert_eq!(
+        pause(&system).await,
+        json!({"circuit": false, "message": "HTTP 429: too many tokens", "seconds": 12})
+    );
+    assert_nobody_is_charged(&system, 10).await;
+}
+
+#[tokio::test]
 async fn a_429_that_does_not_say_for_how_long_pauses_for_20_seconds() {
     let (provider, system) = with_records(10).await;
     provider.answer_next(1, Answer::error(429, "requests", "slow down"));

@@ -12,13 +12,13 @@ use super::{
 
 #[tokio::test]
 async fn a_rejected_input_is_found_by_halves_and_stands_aside_with_the_providers_message() {
-    let (provider, system) = with_records(200).await;
+    let (provider, system) = with_records(1_000).await;
     provider.answer_containing(
         &text(77),
         Answer::error(400, "invalid_request_error", "input 3 is too odd"),
     );
     let report = system.vectorize().await;
-    assert_eq!((report.records, report.failed, report.quarantined), (199, 1, 1));
+    assert_eq!((report.records, report.failed, report.quarantined), (999, 1, 1));
     assert_eq!(report.stopped_because, StoppedBecause::Drained);
     assert_eq!(
         quarantine(&system).await,
@@ -28,8 +28,8 @@ async fn a_rejected_input_is_found_by_halves_and_stands_aside_with_the_providers
         ]
     );
     assert_eq!(jobs(&system).await, ["COMPLETED"]);
-    assert_embedded_but(&system, 200, 1).await;
-    assert_found_by_halves(&provider.log(), 8);
+    assert_embedded_but(&system, 1_000, 1).await;
+    assert_found_by_halves(&provider.log(), 40);
     assert_eq!(system.count("SELECT count(*) FROM cronvec.provider_pauses").await, 0);
 }
 
@@ -54,13 +54,13 @@ async fn wherever_the_rejected_input_stands_it_is_found_in_as_many_requests() {
 
 #[tokio::test]
 async fn three_rejected_inputs_in_different_batches_are_found_and_the_others_go_on() {
-    let (provider, system) = with_records(200).await;
-    let bad = [10, 60, 199];
+    let (provider, system) = with_records(1_000).await;
+    let bad = [10, 60, 999];
     for n in bad {
         provider.answer_containing(&text(n), Answer::rejected());
     }
     let report = system.vectorize().await;
-    assert_eq!((report.records, report.failed, report.quarantined), (197, 3, 3));
+    assert_eq!((report.records, report.failed, report.quarantined), (997, 3, 3));
     let aside: Vec<Value> = quarantine(&system)
         .await
         .iter()
@@ -68,8 +68,8 @@ async fn three_rejected_inputs_in_different_batches_are_found_and_the_others_go_
         .collect();
     assert_eq!(aside, bad.map(|n| json!(id(n))));
     assert_eq!(jobs(&system).await, ["COMPLETED"]);
-    assert_embedded_but(&system, 200, 3).await;
-    let extra = provider.log().requests.len() - 8;
+    assert_embedded_but(&system, 1_000, 3).await;
+    let extra = provider.log().requests.len() - 40;
     assert!(extra <= 3 * SEARCH, "{extra} requests more than batches");
 }
 
