@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         name: "queue",
@@ -23,6 +23,11 @@ const MIGRATIONS: [Migration; 2] = [
         version: 2,
         name: "sql_interface",
         sql: include_str!("../../../migrations/0002_sql_interface.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "ingestion",
+        sql: include_str!("../../../migrations/0004_ingestion.sql"),
     },
 ];
 
