@@ -77,11 +77,7 @@ fn join(records: &[&[u8]]) -> Vec<u8> {
             // Kept as a line, so that those after it keep their numbers.
             body.push(b' ');
         }
-        body.extend(
-            record
-                .iter()
-                .map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }),
-        );
+        body.extend(record.iter().map(|&byte| if byte == b'\n' { b' ' } else { byte }));
         body.push(b'\n');
     }
     body
