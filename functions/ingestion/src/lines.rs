@@ -53,8 +53,9 @@ impl IngestJob<'_> {
             )
             .collect();
         let (mut waits, mut done) = (0, 0);
+        let whole = 0..lines.len();
         // The last one is the next: they are stored in the lines' order.
-        let mut parts = vec![0..lines.len()];
+        let mut parts = vec![whole];
         while let Some(mut part) = parts.pop() {
             if waits > WAITS_PER_BATCH || (waits > 0 && !self.clock.has_time_to_write()) {
                 // Each further wait would cost as much again: all that isn't stored yet comes again later.

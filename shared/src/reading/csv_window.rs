@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::ops::Range;
 
 use super::ReadError;
-use super::lines::{self, Lines, Read1};
+use super::lines::{self, Came, Lines};
 
 /// Of one row. Each costs some memory beside its text.
 const MOST_LINES: usize = 1_000_000;
@@ -120,9 +120,9 @@ impl<R: BufRead> Window<R> {
         }
         let start = self.bytes.len();
         let fault = match self.source.next(&mut self.bytes) {
-            Ok(Read1::End) => return false,
-            Ok(Read1::Line) => None,
-            Ok(Read1::TooLong) => Some(self.source.too_long()),
+            Ok(Came::End) => return false,
+            Ok(Came::Line) => None,
+            Ok(Came::TooLong) => Some(self.source.too_long()),
             Err(error) => {
                 let (reason, error) = lines::breaks_off(self.source.number, error);
                 self.error = Some(error);

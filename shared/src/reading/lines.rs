@@ -16,7 +16,7 @@ pub(super) struct Lines<R> {
 
 /// What was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read1 {
+pub(super) enum Came {
     /// A line with its line feed, if it has one.
     Line,
     /// The beginning of one that is too long; the rest is skipped.
@@ -34,16 +34,16 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Appends the next line. After an error what came before it stands there.
-    pub fn next(&mut self, into: &mut Vec<u8>) -> io::Result<Read1> {
+    pub fn next(&mut self, into: &mut Vec<u8>) -> io::Result<Came> {
         self.number += 1;
         let most = self.longest as u64 + 1;
         let length = self.source.by_ref().take(most).read_until(b'\n', into)?;
         if length == 0 {
             self.number -= 1;
-            return Ok(Read1::End);
+            return Ok(Came::End);
         }
         if length <= self.longest || into.ends_with(b"\n") {
-            return Ok(Read1::Line);
+            return Ok(Came::Line);
         }
         loop {
             let seen = self.source.fill_buf()?;
@@ -51,7 +51,7 @@ impl<R: BufRead> Lines<R> {
             let (length, is_end) = (seen.len(), seen.is_empty() || found.is_some());
             self.source.consume(found.map_or(length, |at| at + 1));
             if is_end {
-                return Ok(Read1::TooLong);
+                return Ok(Came::TooLong);
             }
         }
     }

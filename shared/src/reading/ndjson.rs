@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::lines::{self, Lines, Read1};
+use super::lines::{self, Came, Lines};
 use super::{ReadError, Rules, Taker, Unreadable};
 
 pub(super) fn read(source: impl BufRead, rules: &Rules, taker: &mut impl Taker) -> Result<(), ReadError> {
@@ -13,14 +13,14 @@ pub(super) fn read(source: impl BufRead, rules: &Rules, taker: &mut impl Taker) 
         let read = source.next(&mut line);
         let number = source.number;
         match read {
-            Ok(Read1::End) => return Ok(()),
-            Ok(Read1::Line) => {
+            Ok(Came::End) => return Ok(()),
+            Ok(Came::Line) => {
                 let record = line.trim_ascii();
                 if !record.is_empty() {
                     rules.fields.hand_on(number, record, taker)?;
                 }
             }
-            Ok(Read1::TooLong) => taker.unreadable(Unreadable::new(number, source.too_long(), &line))?,
+            Ok(Came::TooLong) => taker.unreadable(Unreadable::new(number, source.too_long(), &line))?,
             Err(error) => {
                 let (reason, error) = lines::breaks_off(number, error);
                 taker.unreadable(Unreadable::new(number, reason, &line))?;
