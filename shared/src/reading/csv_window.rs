@@ -85,7 +85,7 @@ impl<R: BufRead> Window<R> {
                 let length = line.bytes.end - self.lines[self.next].bytes.start;
                 match &line.fault {
                     Some(fault) if until == self.next => break Some(fault.clone()),
-                    None if length <= self.longest && until - self.next < MOST_LINES => {}
+                    None if length <= self.longest + 1 && until - self.next < MOST_LINES => {}
                     _ => break Some(format!("a quote doesn't close within {} bytes", self.longest)),
                 }
                 let text = lines::trim_end(&self.bytes[line.bytes.clone()]);
