@@ -244,6 +244,11 @@ impl App {
         Ok(self.store.cancel_job(id).await?)
     }
 
+    /// Whether a job that embeds a project failed and waits to be tried again.
+    pub async fn is_embedding_scheduled(&self, project: &str) -> Result<bool> {
+        Ok(self.store.is_embedding_scheduled(project).await?)
+    }
+
     pub async fn is_being_embedded(&self, project: &str) -> Result<bool> {
         Ok(self.store.is_being_embedded(project).await?)
     }

@@ -224,7 +224,13 @@ pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result
                 elapsed: started.elapsed(),
             });
         }
-        let waits_for = app.is_being_embedded(project).await?.then_some(WaitsFor::Lease);
+        let waits_for = if app.is_being_embedded(project).await? {
+            Some(WaitsFor::Lease)
+        } else if app.is_embedding_scheduled(project).await? {
+            Some(WaitsFor::Time)
+        } else {
+            None
+        };
         if !patience.lasts(moved > 0, waits_for, context.output).await {
             progress.end();
             let why = report.stopped_because.as_deref().unwrap_or("unknown");

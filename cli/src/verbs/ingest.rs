@@ -141,7 +141,7 @@ fn only_read(handed: &[Handed], rejects: &Rejects, wants_result: bool, output: O
         return Ok(end);
     }
     output.note(format!(
-        "{} lines are no records\n{}",
+        "{} rejected while reading\n{}",
         count(rejects.count()),
         told(&found).join("\n")
     ));

@@ -159,6 +159,20 @@ impl Store {
         Ok(row.get(0))
     }
 
+    /// Whether a job that embeds this project failed and waits to be tried again.
+    pub async fn is_embedding_scheduled(&self, project: &str) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM cronvec.job_queue
+                     WHERE job_type = 'VECTORIZE' AND project = $1 AND status = 'PENDING' AND NOT held AND attempts > 0
+                         AND scheduled_for > clock_timestamp())",
+                &[(&project, Type::TEXT)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
         match self.try_to_retry(id).await {

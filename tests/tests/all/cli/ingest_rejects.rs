@@ -196,40 +196,49 @@ const NOTE_PASSES: &str = "CREATE TABLE public.passes (at timestamptz);
          AS 'BEGIN INSERT INTO public.passes VALUES (now()); RETURN NULL; END';
      CREATE TRIGGER note_pass AFTER INSERT OR UPDATE ON cronvec.worker_status FOR EACH ROW
          EXECUTE FUNCTION public.note_pass()";
-/// No fault of a record's: whoever stores it fails.
-const BREAK: &str = "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql
-         AS 'BEGIN RAISE EXCEPTION ''the disk is on fire''; END';
-     CREATE TRIGGER fail BEFORE INSERT ON cronvec.records FOR EACH ROW EXECUTE FUNCTION public.fail()";
+/// No fault of a record's: whoever writes this table fails.
+fn breaking(table: &str) -> String {
+    format!(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN RAISE EXCEPTION ''the disk is on fire''; END';
+         CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
+}
 
 #[tokio::test]
-async fn wait_goes_on_while_a_job_waits_to_be_tried_again() {
-    let system = System::embedding_in_process().await;
-    system.run_sql(NOTE_PASSES).await;
-    system.run_sql(BREAK).await;
-    let cli = Cli::at(system.database.url());
-    let folder = Folder::new();
-    let file = folder.file("records.ndjson", "{\"id\":\"a\",\"content\":\"x\"}");
-    let mut process = cli.start(&format!("ingest {file} --wait --json")).await;
-    // More passes than it would have been patient for before.
-    let more = "SELECT count(*) FROM public.passes, (SELECT min(at) AS first FROM public.passes) AS f
-        WHERE at > first + interval '6 seconds'";
-    while system.count(more).await == 0 {
-        assert!(process.ended().is_none(), "it gave up: {}", process.stderr());
-        tokio::task::yield_now().await;
+async fn wait_goes_on_while_a_job_that_stores_or_embeds_waits_to_be_tried_again() {
+    for table in ["cronvec.records", "cronvec.embedded"] {
+        let system = System::embedding_in_process().await;
+        system.run_sql(NOTE_PASSES).await;
+        system.run_sql(&breaking(table)).await;
+        let cli = Cli::at(system.database.url());
+        let folder = Folder::new();
+        let file = folder.file("records.ndjson", "{\"id\":\"a\",\"content\":\"x\"}");
+        let mut process = cli.start(&format!("ingest {file} --wait --json")).await;
+        // Longer than it would be patient with a job that doesn't move.
+        let later = "SELECT count(*) FROM public.passes, (SELECT min(at) AS first FROM public.passes) AS f
+            WHERE at > first + interval '6 seconds'";
+        while system.count(later).await == 0 {
+            assert!(process.ended().is_none(), "it gave up: {}", process.stderr());
+            tokio::task::yield_now().await;
+        }
+        system
+            .run_sql(&format!(
+                "DROP TRIGGER fail ON {table};
+                 UPDATE cronvec.job_queue SET scheduled_for = now() WHERE status = 'PENDING'"
+            ))
+            .await;
+        let outcome = process.outcome().await;
+        assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
+        assert_eq!(objects(&outcome)[0]["savedCount"], 1);
+        assert!(outcome.stderr.contains("tried again"), "{outcome:?}");
     }
-    system
-        .run_sql("DROP TRIGGER fail ON cronvec.records; UPDATE cronvec.job_queue SET scheduled_for = now()")
-        .await;
-    let outcome = process.outcome().await;
-    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
-    assert_eq!(objects(&outcome)[0]["savedCount"], 1);
-    assert!(outcome.stderr.contains("tried again"), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_job_that_failed_is_told_with_its_reason_and_lines() {
     let system = System::embedding_in_process().await;
-    system.run_sql(BREAK).await;
+    system.run_sql(&breaking("cronvec.records")).await;
     let cli = Cli::at(system.database.url()).with("EMBEDDING_MAX_RETRIES", "1");
     let folder = Folder::new();
     let file = folder.file(
