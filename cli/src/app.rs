@@ -10,6 +10,7 @@ use shared::call::CallOptions;
 use shared::config::{SecretSource, Settings};
 use shared::pipeline::{self, Unserved};
 use shared::provider::{Provider, Purpose, Timeout};
+use shared::record::Rejection;
 use shared::secrets::Secrets;
 use shared::space::{Space, SpaceSpec};
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
@@ -161,7 +162,11 @@ impl App {
         Ok(report)
     }
 
-    /// One INGEST_DATA job of a piece's records, numbered from 1 in it; gives the job's id.
+    pub fn max_content_bytes(&self) -> usize {
+        self.settings.max_content_bytes
+    }
+
+    /// One INGEST_DATA job of a piece's records, with their lines; gives the job's id.
     pub async fn enqueue(&self, options: &IngestOptions, piece: &Piece) -> Result<i64> {
         let embedding = &self.settings.embedding;
         let records: Vec<&[u8]> = piece.records().collect();
@@ -172,6 +177,7 @@ impl App {
                 backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
             },
             embed: options.generate_embeddings,
+            lines: Some(piece.lines.clone()),
             ..EnqueueOptions::default()
         };
         let job = NewJob {
@@ -250,12 +256,27 @@ impl App {
         Ok(self.store.job(id).await?)
     }
 
+    /// Whether a job waits for its time, as after a failure.
+    pub async fn is_scheduled(&self, id: i64) -> Result<bool> {
+        Ok(self.store.is_scheduled(id).await?)
+    }
+
+    /// A job's rejected lines behind this one, and what stands there.
+    pub async fn rejects(&self, id: i64, after_line: i32, limit: i64) -> Result<Vec<(Rejection, Option<Vec<u8>>)>> {
+        Ok(self.store.raw_rejects(id, after_line, limit).await?)
+    }
+
     pub async fn retry(&self, id: i64) -> Result<()> {
         Ok(self.store.retry_job(id).await?)
     }
 
     pub async fn cancel(&self, id: i64) -> Result<()> {
         Ok(self.store.cancel_job(id).await?)
+    }
+
+    /// Whether a job that embeds a project failed and waits to be tried again.
+    pub async fn is_embedding_scheduled(&self, project: &str) -> Result<bool> {
+        Ok(self.store.is_embedding_scheduled(project).await?)
     }
 
     pub async fn is_being_embedded(&self, project: &str) -> Result<bool> {

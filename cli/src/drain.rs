@@ -15,89 +15,158 @@ use crate::app::{App, IngestOptions, Worker};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::reading::Pieces;
-use crate::shapes::{IngestResult, Rejected};
+use crate::rejects::Rejects;
+use crate::shapes::{FailedJob, IngestResult};
 
 /// So many ticks in a row that move nothing end the wait.
 const IDLE_TICKS: u32 = 3;
 /// Between them.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Rejected lines that are asked for at once.
+const REJECTS_A_PAGE: i64 = 1000;
+
 /// How often progress is looked at while a tick runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Hands the pieces in, a job each. An error among them leaves the jobs before it in the queue.
-pub(crate) async fn enqueue(app: &App, options: &IngestOptions, pieces: &mut Pieces) -> Result<Vec<Handed>> {
-    let mut handed: Vec<Handed> = Vec::new();
-    while let Some(piece) = pieces.recv().await {
-        let job_id = match piece {
-            Ok(piece) => app.enqueue(options, &piece).await.map(|job_id| (job_id, piece.lines)),
-            Err(error) => Err(error),
-        };
-        match (job_id, handed.last()) {
-            (Ok((job_id, lines)), _) => handed.push(Handed { job_id, lines }),
-            (Err(error), None) => return Err(error),
-            (Err(error), Some(last)) => {
-                let line = last.lines.last().copied().unwrap_or_default();
-                return Err(error.context(format!(
-                    "the records up to line {line} are in the queue, the last of them in job {}; \
-                     handing the file in again does no harm",
-                    last.job_id
-                )));
-            }
-        }
-    }
-    Ok(handed)
-}
-
-/// A job that was handed in, and where its records stood.
+/// A job that was handed in.
 #[derive(Clone, Debug)]
 pub(crate) struct Handed {
     pub job_id: i64,
-    pub lines: Vec<i32>,
+    pub records: u64,
+    /// Of the file.
+    pub first_line: i32,
+    pub last_line: i32,
 }
 
-/// Runs ingestion until these jobs have ended, and adds their results up, with lines as the file has them.
-pub(crate) async fn ingest(app: &App, handed: &[Handed], project: &str, context: &Context) -> Result<IngestResult> {
+/// Hands the pieces in, a job each. An error among them leaves the jobs before it in the queue.
+pub(crate) async fn enqueue(
+    app: &App,
+    options: &IngestOptions,
+    pieces: &mut Pieces,
+    rejects: &mut Rejects,
+) -> (Vec<Handed>, Result<()>) {
+    let mut handed: Vec<Handed> = Vec::new();
+    let ended = hand_in(app, options, pieces, rejects, &mut handed).await;
+    let ended = ended.map_err(|error| match handed.last() {
+        None => error,
+        Some(last) => error.context(format!(
+            "the records up to line {} are in the queue, the last of them in job {}; \
+             handing the file in again does no harm",
+            last.last_line, last.job_id
+        )),
+    });
+    (handed, ended)
+}
+
+async fn hand_in(
+    app: &App,
+    options: &IngestOptions,
+    pieces: &mut Pieces,
+    rejects: &mut Rejects,
+    handed: &mut Vec<Handed>,
+) -> Result<()> {
+    while let Some(piece) = pieces.recv().await {
+        let piece = piece?;
+        for unreadable in &piece.unreadable {
+            rejects.unreadable(unreadable)?;
+        }
+        if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last()) {
+            handed.push(Handed {
+                job_id: app.enqueue(options, &piece).await?,
+                records: piece.lines.len() as u64,
+                first_line: *first,
+                last_line: *last,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct JobResult {
+    saved_count: u64,
+    skipped_count: u64,
+}
+
+/// Runs ingestion until these jobs have ended, and adds their results up. A job that failed doesn't end the others.
+pub(crate) async fn ingest(
+    app: &App,
+    handed: &[Handed],
+    project: &str,
+    rejects: &mut Rejects,
+    context: &Context,
+) -> Result<IngestResult> {
     let options = CallOptions {
         project: Some(project.to_owned()),
         ..CallOptions::default()
     };
-    let total = handed.iter().map(|handed| handed.lines.len() as u64).sum();
+    let total = handed.iter().map(|handed| handed.records).sum();
     let mut progress = Progress::new("stored", context.output);
     let mut sum = IngestResult::default();
     let mut stored = 0;
     let mut patience = Patience::default();
-    for Handed { job_id, lines } in handed {
+    for Handed {
+        job_id,
+        records,
+        first_line,
+        last_line,
+    } in handed
+    {
         let job = loop {
             let job = app.job(*job_id).await?;
             if has_ended(&job) {
                 break job;
             }
             let report = app.tick(Worker::Ingestion, &options, &context.interrupt).await?;
-            let held = job.status.parse() == Ok(JobStatus::Processing);
-            if !patience.lasts(report.processed > 0, held, context.output).await {
+            let moved = report.processed > 0;
+            let waits_for = if job.status.parse() == Ok(JobStatus::Processing) {
+                Some(WaitsFor::Lease)
+            } else if !moved && app.is_scheduled(*job_id).await? {
+                Some(WaitsFor::Time)
+            } else {
+                None
+            };
+            if !patience.lasts(moved, waits_for, context.output).await {
                 bail!("job {job_id} doesn't move: see `cronvec job {job_id}`");
             }
         };
-        let result = result(&job)?;
-        sum.saved_count += result.saved_count;
-        sum.skipped_count += result.skipped_count;
-        sum.rejected
-            .extend(result.rejected.into_iter().map(|rejected| in_file(rejected, lines)));
-        stored += lines.len() as u64;
+        if job.status == "COMPLETED" {
+            let result: JobResult = serde_json::from_value(job.result.clone().unwrap_or_default())
+                .with_context(|| format!("the result of job {job_id} can't be read"))?;
+            sum.saved_count += result.saved_count;
+            sum.skipped_count += result.skipped_count;
+        } else {
+            sum.failed.push(FailedJob {
+                job_id: job.id.clone(),
+                status: job.status.clone(),
+                error: error(&job).unwrap_or("no reason given").to_owned(),
+                first_line: *first_line,
+                last_line: *last_line,
+            });
+        }
+        take_rejects(app, *job_id, rejects).await?;
+        stored += records;
         progress.update(stored, total);
     }
     progress.end();
+    rejects.add_to(&mut sum);
     Ok(sum)
 }
 
-/// A job counts its own records from 1; a person looks for the line in the file.
-fn in_file(rejected: Rejected, lines: &[i32]) -> Rejected {
-    let place = usize::try_from(rejected.line).ok().and_then(|nth| nth.checked_sub(1));
-    let line = place.and_then(|place| u64::try_from(*lines.get(place)?).ok());
-    Rejected {
-        line: line.unwrap_or(rejected.line),
-        ..rejected
+/// All that a job rejected; its result has the first ones only.
+async fn take_rejects(app: &App, job_id: i64, rejects: &mut Rejects) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let page = app.rejects(job_id, after, REJECTS_A_PAGE).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(());
+        };
+        after = last.line;
+        for (rejection, raw) in &page {
+            rejects.rejected(rejection, raw.as_deref())?;
+        }
     }
 }
 
@@ -155,8 +224,14 @@ pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result
                 elapsed: started.elapsed(),
             });
         }
-        let held = app.is_being_embedded(project).await?;
-        if !patience.lasts(moved > 0, held, context.output).await {
+        let waits_for = if app.is_being_embedded(project).await? {
+            Some(WaitsFor::Lease)
+        } else if app.is_embedding_scheduled(project).await? {
+            Some(WaitsFor::Time)
+        } else {
+            None
+        };
+        if !patience.lasts(moved > 0, waits_for, context.output).await {
             progress.end();
             let why = report.stopped_because.as_deref().unwrap_or("unknown");
             bail!(
@@ -171,26 +246,33 @@ pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result
 #[derive(Debug, Default)]
 struct Patience {
     idle: u32,
-    told: bool,
+    told: Option<WaitsFor>,
+}
+
+/// What moves without a tick of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    Lease,
+    Time,
 }
 
 impl Patience {
-    /// After a tick: false when there is nothing to wait for. Work that is `held` by somebody else's worker moves
-    /// without us; if that worker is dead, it is free again when the lease ends.
-    async fn lasts(&mut self, moved: bool, held: bool, output: Output) -> bool {
+    /// After a tick: false when there is nothing to wait for. What somebody else's worker holds moves without us; if that
+    /// worker is dead, it is free again when the lease ends.
+    async fn lasts(&mut self, moved: bool, waits_for: Option<WaitsFor>, output: Output) -> bool {
         if moved {
             self.idle = 0;
+            self.told = None;
             return true;
         }
-        if held {
-            if !self.told {
-                output
-                    .note("another worker holds the job: waiting for its end, or that of its lease (a minute at most)");
-                self.told = true;
-            }
-        } else {
-            self.idle += 1;
+        match waits_for {
+            None => self.idle += 1,
+            told if self.told == told => {}
+            Some(WaitsFor::Lease) => output
+                .note("another worker holds the job: waiting for its end, or that of its lease (a minute at most)"),
+            Some(WaitsFor::Time) => output.note("the job failed and is tried again after a while: waiting for that"),
         }
+        self.told = waits_for.or(self.told);
         if self.idle >= IDLE_TICKS {
             return false;
         }
@@ -217,36 +299,4 @@ pub(crate) async fn coverage(app: &App, project: &str) -> Result<Coverage> {
 
 fn has_ended(job: &JobView) -> bool {
     job.status.parse().is_ok_and(JobStatus::has_ended)
-}
-
-fn result(job: &JobView) -> Result<IngestResult> {
-    if job.status != "COMPLETED" {
-        bail!(
-            "job {} ended {}: {}",
-            job.id,
-            job.status,
-            error(job).unwrap_or("no reason given")
-        );
-    }
-    let result = job
-        .result
-        .clone()
-        .with_context(|| format!("job {} has no result", job.id))?;
-    serde_json::from_value(result).with_context(|| format!("the result of job {} can't be read", job.id))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rejected_record_is_told_by_its_line_in_the_file() {
-        let rejected = |line| Rejected {
-            line,
-            id: None,
-            reason: "no text".to_owned(),
-        };
-        assert_eq!(in_file(rejected(2), &[1_001, 1_003]).line, 1_003);
-        assert_eq!(in_file(rejected(9), &[1_001, 1_003]).line, 9);
-    }
 }

@@ -8,6 +8,7 @@ pub mod local;
 mod output;
 mod progress;
 pub mod reading;
+mod rejects;
 mod sample;
 pub mod shapes;
 mod verbs;

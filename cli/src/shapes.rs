@@ -48,20 +48,40 @@ pub struct Enqueued {
     pub records: u64,
 }
 
-/// The result of an INGEST_DATA job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What became of a file's records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct IngestResult {
     pub saved_count: u64,
     pub skipped_count: u64,
+    /// The first ones, by line.
     pub rejected: Vec<Rejected>,
+    /// All of them, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_count: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected_by_reason: BTreeMap<String, u64>,
+    /// Jobs that didn't get to their end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedJob>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Rejected {
     pub line: u64,
     pub id: Option<String>,
     pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedJob {
+    pub job_id: String,
+    pub status: String,
+    pub error: String,
+    /// The records between these lines may not all be stored.
+    pub first_line: i32,
+    pub last_line: i32,
 }
 
 #[cfg(test)]

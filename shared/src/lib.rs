@@ -6,6 +6,7 @@
 // Level 0: nouns.
 pub mod chunk;
 pub mod job;
+pub mod reading;
 pub mod record;
 pub mod space;
 

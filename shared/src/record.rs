@@ -8,6 +8,9 @@ pub const MAX_ID_CHARS: usize = 1000;
 /// And in bytes: an entry of PostgreSQL's indexes has 2,704 at most.
 const MAX_ID_BYTES: usize = 2000;
 
+/// Of a rejected record's own text so many bytes are kept.
+pub const RAW_KEPT: usize = 1024 * 1024;
+
 /// The first 16 bytes of a text's SHA-256: enough that no two texts of a database share it by chance or by intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash(pub [u8; 16]);
@@ -45,7 +48,8 @@ pub struct Rejection {
 
 #[derive(Deserialize)]
 struct Raw<'a> {
-    id: Option<serde_json::Value>,
+    #[serde(borrow)]
+    id: Option<&'a serde_json::value::RawValue>,
     content: Option<serde_json::Value>,
     #[serde(borrow)]
     metadata: Option<&'a serde_json::value::RawValue>,
@@ -59,13 +63,19 @@ pub fn parse(line: i32, json: &[u8], max_content_bytes: usize) -> Result<Record,
         reason,
     };
     let text = std::str::from_utf8(json).map_err(|_| reject(None, "not UTF-8".into()))?;
+    if text.trim_start().starts_with('[') {
+        return Err(reject(None, "not a JSON record: an array".into()));
+    }
     let raw: Raw<'_> =
         serde_json::from_str(text).map_err(|error| reject(None, format!("not a JSON record: {error}")))?;
-    let id = match raw.id {
-        Some(serde_json::Value::String(id)) => id,
-        Some(serde_json::Value::Number(id)) => id.to_string(),
-        None | Some(serde_json::Value::Null) => return Err(reject(None, "no id".into())),
-        Some(_) => return Err(reject(None, "the id is neither text nor a number".into())),
+    let id = match raw.id.map_or("null", serde_json::value::RawValue::get) {
+        "null" => return Err(reject(None, "no id".into())),
+        id if id.starts_with('"') => {
+            serde_json::from_str(id).map_err(|error| reject(None, format!("not a JSON record: {error}")))?
+        }
+        // As it is written: two numbers beyond a computer's precision are two ids.
+        id if id.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => id.to_owned(),
+        _ => return Err(reject(None, "the id is neither text nor a number".into())),
     };
     let content = match raw.content {
         Some(serde_json::Value::String(content)) => content,
@@ -162,7 +172,10 @@ mod tests {
 
     #[test]
     fn a_number_is_an_id_as_text() {
-        assert_eq!(parse(1, br#"{"id":42,"content":"text"}"#, 100).unwrap().id, "42");
+        let id = |json: &str| parse(1, json.as_bytes(), 100).unwrap().id;
+        assert_eq!(id(r#"{"id":42,"content":"text"}"#), "42");
+        let long = "123456789012345678901234567890";
+        assert_eq!(id(&format!(r#"{{"id": {long} ,"content":"text"}}"#)), long);
     }
 
     #[test]
@@ -179,6 +192,9 @@ mod tests {
         assert!(reason(r#"{"id":"a","content":"x","metadata":{"k":"\ud800"}}"#).contains("not a JSON object"));
         assert!(reason(&format!(r#"{{"id":"a","content":"{}"}}"#, "x".repeat(101))).contains("MAX_CONTENT_BYTES"));
         assert!(reason("{").starts_with("not a JSON record"));
+        assert!(reason(r#"["a","text",{}]"#).starts_with("not a JSON record"));
+        assert!(reason(r#"{"id":"\ud800","content":"x"}"#).starts_with("not a JSON record"));
+        assert!(reason(r#"{"id":true,"content":"x"}"#).contains("neither text nor a number"));
         assert!(reason(&format!(r#"{{"id":"{}","content":"x"}}"#, "i".repeat(1001))).contains("longer than 1000"));
         assert!(
             reason(&format!(r#"{{"id":"{}","content":"x"}}"#, "字".repeat(1000))).contains("longer than 2000 bytes")

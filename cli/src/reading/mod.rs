@@ -1,20 +1,20 @@
-//! Owns the reading of files of records: NDJSON, JSON and CSV become pieces of NDJSON with their line numbers.
-//! Refuses to judge records: what isn't one is passed on, and ingestion rejects it with its line.
+//! Owns the files that are handed in: they are read on a thread of their own and come as pieces of NDJSON with their line
+//! numbers. Refuses to judge records: what isn't one is passed on, and ingestion rejects it with its line.
 
-mod csv_rows;
-mod json;
-mod ndjson;
 mod piece;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use shared::reading::{self, ReadError, Rules};
 use tokio::sync::mpsc;
 
 pub use piece::Piece;
-use piece::Sink;
+use piece::Pile;
+
+use crate::exit::usage;
 
 /// Pieces as they are read; an error is the last thing that comes.
 pub type Pieces = mpsc::Receiver<Result<Piece>>;
@@ -32,114 +32,80 @@ pub enum Format {
     Csv,
 }
 
-/// Which fields are a record's id and text, where they have other names than `id` and `content`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields {
-    pub id: Option<String>,
-    pub text: Option<String>,
-}
-
-impl Fields {
-    fn id(&self) -> &str {
-        self.id.as_deref().unwrap_or("id")
-    }
-
-    fn text(&self) -> &str {
-        self.text.as_deref().unwrap_or("content")
-    }
-
-    fn is_plain(&self) -> bool {
-        self.id() == "id" && self.text() == "content"
-    }
+/// What a file is, if that was said or its name says it. A delimiter alone says CSV.
+pub(crate) fn format(path: &Path, format: Option<Format>, delimiter: Option<u8>) -> Option<reading::Format> {
+    let name = path.to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let by_ending = || match ending {
+        _ if delimiter.is_some() => Some(Format::Csv),
+        "ndjson" | "jsonl" => Some(Format::Ndjson),
+        "json" => Some(Format::Json),
+        "csv" | "tsv" => Some(Format::Csv),
+        _ => None,
+    };
+    Some(match format.or_else(by_ending)? {
+        Format::Ndjson => reading::Format::Ndjson,
+        Format::Json => reading::Format::Json,
+        Format::Csv => reading::Format::Csv {
+            delimiter: delimiter.unwrap_or(if ending == "tsv" { b'\t' } else { b',' }),
+        },
+    })
 }
 
 /// Reads a file, or standard input for `-`, on a thread of its own.
-pub fn open(path: &Path, format: Option<Format>, fields: Fields) -> Result<Pieces> {
+pub fn open(path: &Path, rules: Rules) -> Result<Pieces> {
     let (name, source): (_, Box<dyn Read + Send>) = if path == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin()))
     } else {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         (path.display().to_string(), Box::new(file))
     };
-    let format = format.or_else(|| by_ending(path));
-    Ok(spawn(name, source, format, fields))
+    Ok(spawn(name, source, rules))
 }
 
-/// Reads what is in memory.
-pub fn of_text(name: &str, text: String, format: Format) -> Pieces {
-    spawn(
-        name.to_owned(),
-        Box::new(io::Cursor::new(text)),
-        Some(format),
-        Fields::default(),
-    )
+/// Reads NDJSON that is in memory.
+pub fn of_text(name: &str, text: String, max_content_bytes: usize) -> Pieces {
+    let rules = Rules {
+        format: Some(reading::Format::Ndjson),
+        fields: reading::Fields::default(),
+        max_content_bytes,
+    };
+    spawn(name.to_owned(), Box::new(io::Cursor::new(text)), rules)
 }
 
-fn spawn(name: String, source: Box<dyn Read + Send>, format: Option<Format>, fields: Fields) -> Pieces {
+fn spawn(name: String, source: Box<dyn Read + Send>, rules: Rules) -> Pieces {
     let (sender, pieces) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let mut sink = Sink::new(sender.clone());
-        let read =
-            read(BufReader::with_capacity(1 << 16, source), format, &fields, &mut sink).and_then(|()| sink.flush());
-        if let Err(error) = read {
-            // Nobody listens any more: then nobody misses the error either.
-            let _ = sender.blocking_send(Err(error.context(format!("cannot read {name}"))));
-        }
+        let mut pile = Pile::new(sender.clone());
+        let read = reading::read(source, &rules, &mut pile);
+        // What came before an error is handed in.
+        let flushed = pile.flush();
+        let error = match (read, flushed) {
+            (Ok(()), Ok(())) => return,
+            (Err(ReadError::Columns(wrong)), _) => usage(wrong),
+            (Err(error), _) => error.into(),
+            (_, Err(error)) => error.into(),
+        };
+        // Nobody listens any more: then nobody misses the error either.
+        let _ = sender.blocking_send(Err(error.context(format!("cannot read {name}"))));
     });
     pieces
 }
 
-fn read(mut source: impl BufRead, format: Option<Format>, fields: &Fields, sink: &mut Sink) -> Result<()> {
-    skip_mark(&mut source)?;
-    let format = match format {
-        Some(format) => format,
-        None => by_looks(&mut source)?,
-    };
-    match format {
-        Format::Ndjson => ndjson::read(source, fields, sink),
-        Format::Json => json::read(source, fields, sink),
-        Format::Csv => csv_rows::read(source, fields, sink),
-    }
-}
-
-/// A byte order mark, as some spreadsheets write it.
-fn skip_mark(source: &mut impl BufRead) -> Result<()> {
-    if source.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-        source.consume(3);
-    }
-    Ok(())
-}
-
-fn by_ending(path: &Path) -> Option<Format> {
-    match path.extension()?.to_str()?.to_lowercase().as_str() {
-        "ndjson" | "jsonl" => Some(Format::Ndjson),
-        "json" => Some(Format::Json),
-        "csv" => Some(Format::Csv),
-        _ => None,
-    }
-}
-
-fn by_looks(source: &mut impl BufRead) -> Result<Format> {
-    loop {
-        let seen = source.fill_buf()?;
-        let Some(first) = seen.first() else {
-            return Ok(Format::Ndjson);
-        };
-        match first {
-            b' ' | b'\t' | b'\r' | b'\n' => source.consume(1),
-            b'[' => return Ok(Format::Json),
-            b'{' => return Ok(Format::Ndjson),
-            _ => return Ok(Format::Csv),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use shared::reading::Fields;
+
     use super::*;
 
     async fn lines_of(text: &'static str, format: Option<Format>, fields: Fields) -> Result<Vec<(i32, String)>> {
-        let mut pieces = spawn("a test".to_owned(), Box::new(text.as_bytes()), format, fields);
+        let rules = Rules {
+            format: self::format(Path::new("-"), format, None),
+            fields,
+            max_content_bytes: 1_000,
+        };
+        let mut pieces = spawn("a test".to_owned(), Box::new(text.as_bytes()), rules);
         let mut lines = Vec::new();
         while let Some(piece) = pieces.recv().await {
             let piece = piece?;
@@ -151,6 +117,21 @@ mod tests {
 
     fn record(line: i32, json: &str) -> (i32, String) {
         (line, json.to_owned())
+    }
+
+    #[test]
+    fn a_name_says_what_a_file_is_also_behind_gz() {
+        let named = |name: &str| format(Path::new(name), None, None);
+        let csv = |delimiter| Some(reading::Format::Csv { delimiter });
+        assert_eq!(named("a.CSV.gz"), csv(b','));
+        assert_eq!(named("a.tsv"), csv(b'\t'));
+        assert_eq!(named("a.jsonl.gz"), Some(reading::Format::Ndjson));
+        assert_eq!(named("folder.json/records"), None);
+        assert_eq!(format(Path::new("-"), None, Some(b';')), csv(b';'));
+        assert_eq!(
+            format(Path::new("a.csv"), Some(Format::Json), None),
+            Some(reading::Format::Json)
+        );
     }
 
     #[tokio::test]
@@ -190,8 +171,8 @@ mod tests {
     async fn the_other_columns_of_a_table_become_metadata() {
         let text = "id,body,topic\na,\"two\nlines\",music\nb,short,\n";
         let fields = Fields {
-            id: None,
-            text: Some("body".to_owned()),
+            texts: vec!["body".to_owned()],
+            ..Fields::default()
         };
         let expected = [
             record(2, r#"{"id":"a","content":"two\nlines","metadata":{"topic":"music"}}"#),
@@ -211,18 +192,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_row_that_does_not_fit_its_header_is_an_error_with_its_line() {
-        let error = lines_of("id,content\na,b\nc,d,e\n", None, Fields::default())
-            .await
-            .unwrap_err();
-        assert!(format!("{error:#}").contains("line: 3"), "{error:#}");
+    async fn a_row_that_does_not_fit_its_header_comes_with_its_line_and_the_next_is_read() {
+        let rules = Rules {
+            format: None,
+            fields: Fields::default(),
+            max_content_bytes: 1_000,
+        };
+        let text = "id,content\na,b\nc,d,e\nf,g\n";
+        let mut pieces = spawn("a test".to_owned(), Box::new(text.as_bytes()), rules);
+        let piece = pieces.recv().await.unwrap().unwrap();
+        assert_eq!(piece.lines, [2, 4]);
+        assert_eq!(piece.unreadable[0].line, 3);
+        assert!(pieces.recv().await.is_none());
     }
 
     #[tokio::test]
     async fn fields_of_other_names_are_moved_and_the_rest_is_metadata() {
         let fields = Fields {
             id: Some("key".to_owned()),
-            text: Some("body".to_owned()),
+            texts: vec!["body".to_owned()],
+            metadata: Vec::new(),
         };
         let lines = lines_of("{\"key\":7,\"body\":\"x\",\"topic\":\"music\"}\n", None, fields).await;
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Pieces of NDJSON, bounded in records and bytes.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use shared::reading::{Stopped, Taker, Unreadable};
 use tokio::sync::mpsc;
 
 /// A piece has at most so many records…
@@ -15,6 +16,8 @@ pub struct Piece {
     pub lines: Vec<i32>,
     /// As many lines, each ended by `\n`.
     pub body: Vec<u8>,
+    /// What stood among them and is no record.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Piece {
@@ -25,42 +28,57 @@ impl Piece {
 }
 
 /// Collects records into pieces and sends them on, waiting while the other side is busy.
-pub(super) struct Sink {
+pub(super) struct Pile {
     piece: Piece,
+    unreadable_bytes: usize,
     sender: mpsc::Sender<Result<Piece>>,
 }
 
-impl Sink {
+impl Pile {
     pub fn new(sender: mpsc::Sender<Result<Piece>>) -> Self {
         Self {
             piece: Piece::default(),
+            unreadable_bytes: 0,
             sender,
         }
     }
 
-    /// Takes one record, which has no line break in it.
-    pub fn push(&mut self, line: u64, record: &[u8]) -> Result<()> {
-        let line = i32::try_from(line).context("more lines than a job can count")?;
-        let full = self.piece.lines.len() >= MAX_RECORDS || self.piece.body.len() + record.len() >= MAX_BYTES;
-        if full {
+    /// Makes room for so many bytes.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Stopped> {
+        let records = self.piece.lines.len().max(self.piece.unreadable.len());
+        if records >= MAX_RECORDS || self.piece.body.len() + self.unreadable_bytes + bytes >= MAX_BYTES {
             self.flush()?;
         }
+        Ok(())
+    }
+
+    /// Sends what there is.
+    pub fn flush(&mut self) -> Result<(), Stopped> {
+        if self.piece == Piece::default() {
+            return Ok(());
+        }
+        self.unreadable_bytes = 0;
+        let piece = std::mem::take(&mut self.piece);
+        let sent = self.sender.blocking_send(Ok(piece));
+        sent.map_err(|_| Stopped("nobody takes the records any more".to_owned()))
+    }
+}
+
+impl Taker for Pile {
+    fn record(&mut self, line: u64, record: &[u8]) -> Result<(), Stopped> {
+        let line = i32::try_from(line).map_err(|_| Stopped("more lines than a job can count".to_owned()))?;
+        self.make_room(record.len())?;
         self.piece.lines.push(line);
         self.piece.body.extend_from_slice(record);
         self.piece.body.push(b'\n');
         Ok(())
     }
 
-    /// Sends what there is.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.piece.lines.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::take(&mut self.piece);
-        self.sender
-            .blocking_send(Ok(piece))
-            .ok()
-            .context("nobody takes the records any more")
+    fn unreadable(&mut self, unreadable: Unreadable) -> Result<(), Stopped> {
+        self.make_room(unreadable.raw.len())?;
+        self.unreadable_bytes += unreadable.raw.len();
+        self.piece.unreadable.push(unreadable);
+        Ok(())
     }
 }
 
@@ -71,14 +89,14 @@ mod tests {
     #[test]
     fn pieces_are_bounded_in_records_and_bytes() {
         let (sender, mut pieces) = mpsc::channel(10);
-        let mut sink = Sink::new(sender);
+        let mut pile = Pile::new(sender);
         for line in 1..=1_500 {
-            sink.push(line, b"{}").unwrap();
+            pile.record(line, b"{}").unwrap();
         }
-        sink.push(1_501, &vec![b' '; MAX_BYTES + 1]).unwrap();
-        sink.push(1_503, b"{}").unwrap();
-        sink.flush().unwrap();
-        drop(sink);
+        pile.record(1_501, &vec![b' '; MAX_BYTES + 1]).unwrap();
+        pile.record(1_503, b"{}").unwrap();
+        pile.flush().unwrap();
+        drop(pile);
         let mut seen = Vec::new();
         while let Some(piece) = pieces.blocking_recv() {
             seen.push(piece.unwrap());

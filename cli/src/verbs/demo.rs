@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use shared::store::migrate;
@@ -13,7 +13,8 @@ use crate::app::{App, IngestOptions, LocalDatabase};
 use crate::drain;
 use crate::exit::Ended;
 use crate::output::count;
-use crate::reading::{self, Format};
+use crate::reading;
+use crate::rejects::Rejects;
 use crate::sample;
 
 const PROJECT: &str = "demo";
@@ -95,9 +96,14 @@ async fn store(app: &App, context: &Context) -> Result<()> {
         priority: 0,
         generate_embeddings: true,
     };
-    let mut pieces = reading::of_text("the sample", sample::records(), Format::Ndjson);
-    let handed = drain::enqueue(app, &options, &mut pieces).await?;
-    let result = drain::ingest(app, &handed, PROJECT, context).await?;
+    let mut pieces = reading::of_text("the sample", sample::records(), app.max_content_bytes());
+    let mut rejects = Rejects::default();
+    let (handed, ended) = drain::enqueue(app, &options, &mut pieces, &mut rejects).await;
+    ended?;
+    let result = drain::ingest(app, &handed, PROJECT, &mut rejects, context).await?;
+    if let Some(failed) = result.failed.first() {
+        bail!("job {} ended {}: {}", failed.job_id, failed.status, failed.error);
+    }
     context.output.show(
         &json!({"step": "ingested", "saved": result.saved_count, "skipped": result.skipped_count}),
         || {

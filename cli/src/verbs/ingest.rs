@@ -3,22 +3,26 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use shared::reading::{Fields, Rules};
 
 use super::{project_or_only, ready};
 use crate::Context;
-use crate::app::IngestOptions;
+use crate::app::{self, IngestOptions};
 use crate::drain::{self, Handed};
-use crate::exit::Ended;
+use crate::exit::{Ended, usage};
 use crate::output::{Align, Output, Table, brief, count};
-use crate::reading::{self, Fields, Format};
+use crate::reading::{self, Format};
+use crate::rejects::Rejects;
 use crate::shapes::{Enqueued, IngestResult};
 
-/// So many rejected records are told; `--json` has all that the job's result keeps.
-const SHOWN_REJECTS: usize = 20;
+/// So many rejected records are told; `--json` has more and `--rejects` all of them.
+const SHOWN_REJECTS: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Records as NDJSON, JSON or CSV; `-` reads standard input
+    /// Records as NDJSON, JSON or CSV, gzipped or not; `-` reads standard input
+    ///
+    /// Of two records with one id the later one stays. Handing a file in again changes only what changed in it.
     file: PathBuf,
     /// Where they go; may be left out while there is only one project
     #[arg(long, value_name = "NAME")]
@@ -26,12 +30,21 @@ pub(crate) struct Args {
     /// What FILE is, where neither its ending nor its first character says so
     #[arg(long)]
     format: Option<Format>,
+    /// What parts the columns of a CSV file: a character, or `tab` [default: a comma]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<u8>,
     /// The field or column that is a record's id [default: id]
     #[arg(long, value_name = "FIELD")]
     id: Option<String>,
-    /// The field or column that is a record's text [default: content]
+    /// The field or column that is a record's text; several are joined by an empty line [default: content]
     #[arg(long, value_name = "FIELD")]
-    text: Option<String>,
+    text: Vec<String>,
+    /// A field or column that becomes metadata; may be repeated [default: all others]
+    #[arg(long, value_name = "FIELD")]
+    metadata: Vec<String>,
+    /// Write the records that aren't taken to this file: line, id, reason and the record's own text, a line each
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
     /// Higher ones go first: low is -10, high is 10
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
@@ -43,13 +56,32 @@ pub(crate) struct Args {
     wait: bool,
 }
 
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [b'"' | b'\n' | b'\r'] => Err("quotes and line ends have another meaning".to_owned()),
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("one ASCII character, or tab".to_owned()),
+    }
+}
+
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let output = context.output;
-    let fields = Fields {
-        id: args.id,
-        text: args.text,
+    let rules = Rules {
+        format: reading::format(&args.file, args.format, args.delimiter),
+        fields: Fields {
+            id: args.id,
+            texts: args.text,
+            metadata: args.metadata,
+        },
+        max_content_bytes: app::settings()?.max_content_bytes,
     };
-    let mut pieces = reading::open(&args.file, args.format, fields)?;
+    if let (Some(rejects), Ok(file)) = (&args.rejects, args.file.canonicalize())
+        && rejects.canonicalize().is_ok_and(|rejects| rejects == file)
+    {
+        return Err(usage("--rejects names the file that is read"));
+    }
+    let mut pieces = reading::open(&args.file, rules)?;
     let app = ready().await?;
     let project = project_or_only(&app, args.project).await?;
     let options = IngestOptions {
@@ -57,31 +89,69 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         priority: args.priority,
         generate_embeddings: !args.no_embeddings,
     };
-    let handed = drain::enqueue(&app, &options, &mut pieces).await?;
+    let mut rejects = match &args.rejects {
+        Some(path) => Rejects::in_file(path)?,
+        None => Rejects::default(),
+    };
+    let (handed, read) = drain::enqueue(&app, &options, &mut pieces, &mut rejects).await;
+    rejects.finish()?;
     if handed.is_empty() {
+        // Nothing is in the queue: the error is all there is to tell.
+        read?;
         output.note("there are no records in it");
+        return only_read(&handed, &rejects, args.wait, output);
     }
     if !args.wait {
-        let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
-        output.list(&jobs, table)?;
-        return Ok(Ended::Well);
+        let ended = only_read(&handed, &rejects, false, output)?;
+        output.note(
+            "what the jobs reject is known when they have run: see `cronvec job ID`, or hand the file in with --wait",
+        );
+        return read.map(|()| ended);
     }
-    let result = drain::ingest(&app, &handed, &options.project, context).await?;
+    let result = drain::ingest(&app, &handed, &options.project, &mut rejects, context).await?;
+    rejects.finish()?;
     if options.generate_embeddings {
         drain::embed(&app, &options.project, context).await?;
     }
     show(&result, output)?;
-    Ok(if result.rejected.is_empty() {
+    read?;
+    Ok(if rejects.count() == 0 && result.failed.is_empty() {
         Ended::Well
     } else {
         Ended::Unhealthy
     })
 }
 
+/// Nothing has run: the jobs, and what reading alone found wrong.
+fn only_read(handed: &[Handed], rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
+    let mut found = IngestResult::default();
+    rejects.add_to(&mut found);
+    let end = if rejects.count() == 0 {
+        Ended::Well
+    } else {
+        Ended::Unhealthy
+    };
+    if wants_result {
+        show(&found, output)?;
+        return Ok(end);
+    }
+    let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
+    output.list(&jobs, table)?;
+    if end == Ended::Well {
+        return Ok(end);
+    }
+    output.note(format!(
+        "{} rejected while reading\n{}",
+        count(rejects.count()),
+        told(&found).join("\n")
+    ));
+    Ok(end)
+}
+
 fn enqueued(handed: &Handed) -> Enqueued {
     Enqueued {
         job_id: handed.job_id.to_string(),
-        records: handed.lines.len() as u64,
+        records: handed.records,
     }
 }
 
@@ -99,21 +169,41 @@ fn show(result: &IngestResult, output: Output) -> Result<()> {
             "{} saved, {} skipped, {} rejected",
             count(result.saved_count),
             count(result.skipped_count),
-            result.rejected.len()
+            count(result.rejected_count.unwrap_or(0))
         )];
-        lines.extend(result.rejected.iter().take(SHOWN_REJECTS).map(|rejected| {
+        lines.extend(told(result));
+        lines.extend(result.failed.iter().map(|job| {
+            format!(
+                "job {} ended {}, lines {} to {} may not be stored: {}",
+                job.job_id, job.status, job.first_line, job.last_line, job.error
+            )
+        }));
+        lines.join("\n")
+    })
+}
+
+/// The first rejected records; of more than these also how many for which reason.
+fn told(result: &IngestResult) -> Vec<String> {
+    let mut lines: Vec<String> = result
+        .rejected
+        .iter()
+        .take(SHOWN_REJECTS)
+        .map(|rejected| {
             let id = rejected
                 .id
                 .as_deref()
                 .map_or_else(String::new, |id| format!(" ({})", brief(id, 60)));
             format!("  line {}{id}: {}", rejected.line, rejected.reason)
-        }));
-        if result.rejected.len() > SHOWN_REJECTS {
-            lines.push(format!(
-                "  and {} more: see --json",
-                result.rejected.len() - SHOWN_REJECTS
-            ));
-        }
-        lines.join("\n")
-    })
+        })
+        .collect();
+    let more = result.rejected_count.unwrap_or(0).saturating_sub(SHOWN_REJECTS as u64);
+    if more > 0 {
+        lines.push(format!(
+            "  and {} more; --rejects FILE keeps all. By reason:",
+            count(more)
+        ));
+        let reasons = result.rejected_by_reason.iter();
+        lines.extend(reasons.map(|(reason, records)| format!("  {} × {reason}", count(*records))));
+    }
+    lines
 }

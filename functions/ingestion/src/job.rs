@@ -6,28 +6,31 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::job::{ClaimedJob, End, Progress};
 use shared::pipeline::Clock;
-use shared::record::{self, Record, Rejection};
-use shared::store::ingest::{IngestBatch, IngestCursor, Ingested};
-use shared::store::staged::Piece;
+use shared::record::Rejection;
+use shared::store::ingest::{IngestBatch, IngestCursor, Refused};
+use shared::store::staged::{Piece, Place};
 use shared::store::{Store, StoreError};
+
+use crate::lines::{From, Line, step_over};
+use crate::suspects;
 
 /// Rejected records that a job's result shows; `ingest_rejects` has all of them.
 const REJECTED_SHOWN: i64 = 1000;
 /// So many lines that others hold are remembered; with more the job waits.
 const LEFT_AT_MOST: usize = 1000;
-/// Waits for others that one batch may cost; then what is left of it is left to later.
-const WAITS_PER_BATCH: usize = 2;
 /// How long it waits for them.
 const LEFT_DELAY: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Payload {
-    total: u64,
-    generate_embeddings: bool,
-    priority: i32,
+pub(crate) struct Payload {
+    pub total: u64,
+    pub generate_embeddings: bool,
+    pub priority: i32,
     /// Of a small job; a large one's are staged.
     records: Option<Vec<String>>,
+    /// Where these stood; else they count from 1.
+    lines: Option<Vec<i32>>,
 }
 
 /// What a step came to.
@@ -37,14 +40,14 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct IngestJob<'a> {
-    store: &'a Store,
-    clock: &'a Clock,
-    job: &'a ClaimedJob,
-    payload: Payload,
-    cursor: IngestCursor,
+    pub store: &'a Store,
+    pub clock: &'a Clock,
+    pub job: &'a ClaimedJob,
+    pub payload: Payload,
+    pub cursor: IngestCursor,
     piece: Option<Piece>,
     batch_size: usize,
-    max_content_bytes: usize,
+    pub max_content_bytes: usize,
     pub saved: u64,
     pub skipped: u64,
     pub rejected: u64,
@@ -61,13 +64,15 @@ impl<'a> IngestJob<'a> {
         let unreadable = |error| StoreError::Unreadable(format!("job {}: {error}", job.lease.job_id));
         let payload = job.payload.clone().unwrap_or_default();
         let payload = serde_json::from_value(payload).map_err(unreadable)?;
-        let cursor = job
+        let mut cursor = job
             .cursor
             .clone()
             .map(serde_json::from_value)
             .transpose()
             .map_err(unreadable)?
             .unwrap_or_default();
+        let batch_size = batch_size.max(1);
+        suspects::reckon(&mut cursor, job.crashes, batch_size);
         Ok(Self {
             store,
             clock,
@@ -75,7 +80,7 @@ impl<'a> IngestJob<'a> {
             payload,
             cursor,
             piece: None,
-            batch_size: batch_size.max(1),
+            batch_size,
             max_content_bytes,
             saved: 0,
             skipped: 0,
@@ -83,173 +88,146 @@ impl<'a> IngestJob<'a> {
         })
     }
 
+    /// Whether the next step may kill the worker: nothing else runs beside it.
+    pub fn is_suspected(&self) -> bool {
+        self.cursor.suspects.is_some()
+    }
+
     /// One batch; or the job's end, when there is none left.
     pub async fn step(&mut self) -> Result<Step, StoreError> {
-        if self.cursor.left.len() >= LEFT_AT_MOST {
-            return self.come_back_to_left().await;
+        let Some(mut suspects) = self.cursor.suspects else {
+            return self.next_batch(self.batch_size).await;
+        };
+        if suspects::is_culprit(suspects) {
+            return self.set_culprit_aside().await;
         }
+        // Before anything is touched the job remembers what it is about: whoever finds it dead must know.
+        suspects.trying = suspects::slice(suspects);
+        self.cursor.suspects = Some(suspects);
+        self.store.save_cursor(self.job.lease, &json!(self.cursor)).await?;
+        self.next_batch(suspects.trying).await
+    }
+
+    async fn next_batch(&mut self, most: usize) -> Result<Step, StoreError> {
+        if self.cursor.left.len() >= LEFT_AT_MOST {
+            return self.come_back_to_left(most).await;
+        }
+        let offset = self.cursor.offset;
         let Some(piece) = self.current_piece().await? else {
             if !self.cursor.left.is_empty() {
-                return self.come_back_to_left().await;
+                return self.come_back_to_left(most).await;
             }
             return Ok(Step::Ended(End::Completed {
                 result: self.result().await?,
             }));
         };
-        let (piece, length) = (piece.number, piece.records.len());
-        let offset = self.cursor.offset;
-        let until = (offset + self.batch_size).min(length);
-        let lines = self
-            .piece
-            .as_ref()
-            .map_or(Vec::new(), |piece| piece.records[offset..until].to_vec());
-        let mut next = self.cursor.clone();
-        (next.piece, next.offset) = if until == length {
-            (piece + 1, 0)
-        } else {
-            (piece, until)
-        };
-        let places: Vec<(i32, usize)> = (offset..until).map(|offset| (piece, offset)).collect();
-        let records = self.store_lines(&lines, &places, next).await?;
+        let number = piece.number;
+        let behind = piece.records.iter().enumerate().skip(offset);
+        let lines: Vec<Line> = behind
+            .take(most)
+            .map(|(offset, (line, text))| Line {
+                number: *line,
+                piece: number,
+                offset,
+                text: text.clone(),
+            })
+            .collect();
+        let ends = offset + lines.len() >= piece.records.len();
+        self.cursor.piece = number;
+        let records = self.store_lines(&lines, From::Piece { ends }).await?;
         Ok(Step::Went { records })
     }
 
     /// Tries the lines again that someone else held; when that is still so, the job waits.
-    async fn come_back_to_left(&mut self) -> Result<Step, StoreError> {
-        let left: Vec<(i32, usize, i32)> = self.cursor.left.iter().take(self.batch_size).copied().collect();
-        let (mut lines, mut places) = (Vec::new(), Vec::new());
+    async fn come_back_to_left(&mut self, most: usize) -> Result<Step, StoreError> {
+        let before = self.cursor.left.len();
+        let mut lines = Vec::new();
         let mut loaded: Option<Piece> = None;
-        for (piece, offset, line) in &left {
-            if loaded.as_ref().is_none_or(|loaded| loaded.number != *piece) {
-                loaded = self.load_piece(*piece).await?;
+        for (piece, offset, number) in self.cursor.left.iter().take(most).copied() {
+            if loaded.as_ref().is_none_or(|loaded| loaded.number != piece) {
+                loaded = self.load_piece(piece).await?;
             }
-            let record = loaded.as_ref().and_then(|piece| piece.records.get(*offset).cloned());
+            let record = loaded.as_ref().and_then(|piece| piece.records.get(offset).cloned());
             let Some((_, text)) = record else {
                 return Err(StoreError::Unreadable(format!(
-                    "line {line} of job {} is gone",
+                    "line {number} of job {} is gone",
                     self.job.lease.job_id
                 )));
             };
-            lines.push((*line, text));
-            places.push((*piece, *offset));
+            lines.push(Line {
+                number,
+                piece,
+                offset,
+                text,
+            });
         }
-        let mut next = self.cursor.clone();
-        next.left.drain(..left.len());
-        let before = self.cursor.left.len();
-        let records = self.store_lines(&lines, &places, next).await?;
+        let records = self.store_lines(&lines, From::Left).await?;
         if self.cursor.left.len() >= before {
             return Ok(Step::Ended(End::Snoozed { delay: LEFT_DELAY }));
         }
         Ok(Step::Went { records })
     }
 
-    /// Stores lines and moves the job on to `next`. A batch that has to wait for someone, or that the database refuses,
-    /// is tried by halves, down to the record that is to blame.
-    async fn store_lines(
-        &mut self,
-        lines: &[(i32, Vec<u8>)],
-        places: &[(i32, usize)],
-        next: IngestCursor,
-    ) -> Result<u64, StoreError> {
-        let (mut records, mut rejections): (Vec<(i32, Record)>, Vec<Rejection>) = (Vec::new(), Vec::new());
-        for (line, text) in lines {
-            match record::parse(*line, text, self.max_content_bytes) {
-                Ok(record) => records.push((*line, record)),
-                Err(rejection) => rejections.push(rejection),
-            }
-        }
-        let place_of = |line: i32| {
-            lines
-                .iter()
-                .zip(places)
-                .find(|((other, _), _)| *other == line)
-                .map(|(_, (piece, offset))| (*piece, *offset, line))
+    /// Rejects the line that killed worker after worker, unread.
+    async fn set_culprit_aside(&mut self) -> Result<Step, StoreError> {
+        let place = if self.cursor.left.len() >= LEFT_AT_MOST {
+            None
+        } else {
+            self.place().await?
         };
-        let mut parts: Vec<&[(i32, Record)]> = vec![&records];
-        let mut stored = Ingested::default();
-        let mut rejected = 0;
-        let mut waits = 0;
-        while let Some(mut part) = parts.pop() {
-            if !part.is_empty() && (waits > WAITS_PER_BATCH || (waits > 0 && !self.clock.has_time_to_write())) {
-                // Each further wait would cost as much again: all that isn't stored yet comes again later.
-                for part in parts.drain(..).chain([part]) {
-                    stored.left.extend(part.iter().map(|(line, _)| *line));
-                }
-                part = &[];
+        let mut next = self.cursor.clone();
+        let (line, text) = match place {
+            Some(place) => {
+                next.piece = place.piece;
+                let ends = next.offset + 1 >= place.lines;
+                step_over(&mut next, 1, true, From::Piece { ends });
+                (place.line, place.text)
             }
-            let is_last = parts.is_empty();
-            let mut so_far = if is_last { next.clone() } else { self.cursor.clone() };
-            let total = self.payload.total;
-            let batch = IngestBatch {
-                records: part,
-                rejections: &rejections,
-                embed: self.payload.generate_embeddings,
-                priority: self.payload.priority,
-            };
-            let (left_before, counts) = (stored.left.clone(), (&stored, self.cursor.clone()));
-            let outcome = self
-                .store
-                .ingest_batch(self.job, &batch, self.clock.lease(), |ingested| {
-                    let (stored, before) = counts;
-                    so_far.saved = before.saved + ingested.saved;
-                    so_far.skipped = before.skipped + ingested.skipped;
-                    so_far.rejected = before.rejected + batch.rejections.len() as u64;
-                    debug_assert!(stored.left.len() <= left_before.len());
-                    if is_last {
-                        let held = left_before.iter().chain(&ingested.left);
-                        so_far.left.extend(held.filter_map(|line| place_of(*line)));
-                    }
-                    let current = so_far.saved + so_far.skipped + so_far.rejected;
-                    let progress = Progress {
-                        current,
-                        total: total.max(current),
-                        message: Some("storing".into()),
-                    };
-                    (so_far.clone(), progress)
-                })
-                .await;
-            match outcome {
-                Ok(ingested) => {
-                    self.saved += ingested.saved;
-                    self.skipped += ingested.skipped;
-                    rejected += rejections.len() as u64;
-                    self.rejected += rejections.len() as u64;
-                    rejections.clear();
-                    stored.saved += ingested.saved;
-                    stored.skipped += ingested.skipped;
-                    stored.left.extend(&ingested.left);
-                    self.cursor = so_far;
-                }
-                Err(error) if error.is_lock_timeout() || error.is_value_refused() => {
-                    waits += usize::from(error.is_lock_timeout());
-                    match part {
-                        [] => return Err(error),
-                        [(line, record)] => {
-                            // The rest of the batch goes on without this one.
-                            if error.is_lock_timeout() {
-                                stored.left.push(*line);
-                            } else {
-                                rejections.push(Rejection {
-                                    line: *line,
-                                    id: Some(record.id.clone()),
-                                    reason: error.to_string(),
-                                });
-                            }
-                            if is_last {
-                                parts.push(&[]);
-                            }
-                        }
-                        many => {
-                            let (first, second) = many.split_at(many.len() / 2);
-                            parts.push(second);
-                            parts.push(first);
-                        }
-                    }
-                }
-                Err(error) => return Err(error),
+            None => {
+                let first = next.left.first().copied();
+                let Some((_, _, line)) = first else {
+                    // Nothing is left of the job but its end.
+                    self.cursor.suspects = None;
+                    return Ok(Step::Went { records: 0 });
+                };
+                step_over(&mut next, 1, true, From::Left);
+                (line, None)
             }
-        }
-        Ok(stored.saved + stored.skipped + rejected)
+        };
+        tracing::error!(
+            job.id = self.job.lease.job_id,
+            line,
+            "a line kills its workers; it is set aside"
+        );
+        let rejection = Rejection {
+            line,
+            id: None,
+            reason: "crashed_worker".into(),
+        };
+        next.suspects = None;
+        next.rejected += 1;
+        let current = next.saved + next.skipped + next.rejected;
+        let progress = Progress {
+            current,
+            total: self.payload.total.max(current),
+            message: Some("storing".into()),
+        };
+        let batch = IngestBatch {
+            records: &[],
+            rejections: &[Refused {
+                rejection: &rejection,
+                raw: text.as_deref(),
+            }],
+            embed: self.payload.generate_embeddings,
+            priority: self.payload.priority,
+        };
+        let (cursor, lease) = (next.clone(), self.clock.lease());
+        self.store
+            .ingest_batch(self.job, &batch, lease, |_| (cursor, progress))
+            .await?;
+        self.cursor = next;
+        self.rejected += 1;
+        Ok(Step::Went { records: 1 })
     }
 
     async fn current_piece(&mut self) -> Result<Option<&Piece>, StoreError> {
@@ -257,22 +235,40 @@ impl<'a> IngestJob<'a> {
         if self.piece.as_ref().is_none_or(|piece| piece.number != wanted) {
             self.piece = self.load_piece(wanted).await?;
         }
-        if let Some(piece) = &self.piece {
-            self.cursor.piece = piece.number;
-        }
         Ok(self.piece.as_ref())
     }
 
     async fn load_piece(&self, number: i32) -> Result<Option<Piece>, StoreError> {
-        match &self.payload.records {
-            Some(records) if number == 0 => Ok(Some(Piece {
-                number: 0,
-                records: (1..)
-                    .zip(records.iter().map(|record| record.clone().into_bytes()))
-                    .collect(),
-            })),
-            Some(_) => Ok(None),
-            None => self.store.staged_piece(self.job.lease.job_id, number).await,
+        let Some(records) = &self.payload.records else {
+            return self.store.staged_piece(self.job.lease.job_id, number).await;
+        };
+        let records = self
+            .lines(records.len())
+            .into_iter()
+            .zip(records.iter().map(|record| record.clone().into_bytes()))
+            .collect();
+        Ok((number == 0).then_some(Piece { number, records }))
+    }
+
+    /// Where the cursor stands; none behind the last piece.
+    async fn place(&self) -> Result<Option<Place>, StoreError> {
+        let (piece, offset) = (self.cursor.piece, self.cursor.offset);
+        let Some(records) = &self.payload.records else {
+            return self.store.staged_line(self.job.lease.job_id, piece, offset).await;
+        };
+        Ok(records.get(offset).filter(|_| piece == 0).map(|text| Place {
+            piece,
+            line: self.lines(records.len())[offset],
+            lines: records.len(),
+            text: Some(text.clone().into_bytes()),
+        }))
+    }
+
+    /// The lines of a payload in the job's row.
+    fn lines(&self, records: usize) -> Vec<i32> {
+        match &self.payload.lines {
+            Some(lines) if lines.len() == records => lines.clone(),
+            _ => (1..).take(records).collect(),
         }
     }
 

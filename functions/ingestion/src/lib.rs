@@ -1,8 +1,10 @@
 //! The worker `ingestion`: claims INGEST_DATA jobs and stores their records, set-wise, a batch a transaction.
 
 mod job;
+mod lines;
 mod pass;
 mod report;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,6 +66,7 @@ impl Worker {
                 batch_size: self.settings.queue.ingest_batch_size,
                 max_content_bytes: self.settings.max_content_bytes,
                 max_records: options.max_records,
+                company: tokio::sync::RwLock::default(),
             };
             pass.run().await
         };

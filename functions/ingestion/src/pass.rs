@@ -9,6 +9,7 @@ use shared::job::{ClaimedJob, End, JobType};
 use shared::pipeline::{Clock, Stop};
 use shared::store::claim::ClaimWish;
 use shared::store::{Store, StoreError};
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::job::{IngestJob, Step};
@@ -28,6 +29,8 @@ pub(crate) struct Pass {
     pub batch_size: usize,
     pub max_content_bytes: usize,
     pub max_records: Option<u64>,
+    /// Shared by the batches that are stored beside each other; taken alone by one that may kill the worker.
+    pub company: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -149,7 +152,14 @@ impl Pass {
             if batches > 0 && self.must_end(tally) {
                 break End::Released { progressed: true };
             }
-            match job.step().await? {
+            let stepped = if job.is_suspected() {
+                let _alone = self.company.write().await;
+                job.step().await?
+            } else {
+                let _company = self.company.read().await;
+                job.step().await?
+            };
+            match stepped {
                 Step::Ended(end) => break end,
                 Step::Went { records } => {
                     tally.records.fetch_add(records, Ordering::Relaxed);

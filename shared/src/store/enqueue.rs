@@ -1,5 +1,6 @@
 //! Owns how INGEST_DATA jobs come into the queue. Refuses to read what their records say.
 
+use time::OffsetDateTime;
 use tokio_postgres::types::{Json, Type};
 
 use super::{Store, StoreError};
@@ -17,8 +18,12 @@ pub struct EnqueueOptions {
     pub otherwise: Retries,
     /// From now; zero for at once.
     pub delay: std::time::Duration,
+    /// Instead of a delay.
+    pub scheduled_for: Option<OffsetDateTime>,
     pub embed: bool,
     pub idempotency_key: Option<String>,
+    /// Where each record stood in the file that it comes from, rising; else they count from 1.
+    pub lines: Option<Vec<i32>>,
 }
 
 impl Default for EnqueueOptions {
@@ -29,8 +34,10 @@ impl Default for EnqueueOptions {
             backoff_ms: None,
             otherwise: Retries::default(),
             delay: std::time::Duration::ZERO,
+            scheduled_for: None,
             embed: true,
             idempotency_key: None,
+            lines: None,
         }
     }
 }
@@ -100,12 +107,13 @@ impl Store {
                      SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
                          coalesce(i.max_attempts, p.max_attempts, i.max_otherwise) AS max_attempts,
                          coalesce(i.backoff_ms, p.backoff_ms, i.backoff_otherwise) AS backoff_ms,
-                         i.payload, i.key, i.hash, i.delay, nextval('cronvec.acceptance') AS id,
-                         i.delay <= 0 AND NOT p.paused AS in_line
+                         i.payload, i.key, i.hash, nextval('cronvec.acceptance') AS id,
+                         coalesce(i.at, now() + make_interval(secs => i.delay)) AS scheduled_for,
+                         coalesce(i.at <= now(), i.delay <= 0) AND NOT p.paused AS in_line
                      FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
-                             $8::bytea[], $9::int[], $10::int[]) WITH ORDINALITY
+                             $8::bytea[], $9::int[], $10::int[], $11::timestamptz[]) WITH ORDINALITY
                          AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, max_otherwise,
-                             backoff_otherwise, nth)
+                             backoff_otherwise, at, nth)
                      JOIN known p ON p.name = i.project
                      ORDER BY i.nth
                  ), bases AS MATERIALIZED (
@@ -115,7 +123,7 @@ impl Store {
                      INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
                          payload, idempotency_key, idempotency_hash, held, scheduled_for, turn)
                      SELECT i.id, 'INGEST_DATA', i.project, i.project_id, i.priority, i.max_attempts, i.backoff_ms,
-                         i.payload, i.key, i.hash, i.paused, now() + make_interval(secs => i.delay),
+                         i.payload, i.key, i.hash, i.paused, i.scheduled_for,
                          CASE WHEN i.in_line THEN b.turn - 1
                              + row_number() OVER (PARTITION BY i.project_id, i.priority, i.in_line ORDER BY i.nth) END
                      FROM input i LEFT JOIN bases b USING (project_id, priority)
@@ -135,6 +143,7 @@ impl Store {
                     (&columns.hashes, Type::BYTEA_ARRAY),
                     (&columns.max_otherwise, Type::INT4_ARRAY),
                     (&columns.backoffs_otherwise, Type::INT4_ARRAY),
+                    (&columns.moments, Type::TIMESTAMPTZ_ARRAY),
                 ],
             )
             .await?;
@@ -151,7 +160,7 @@ impl Store {
             match row.get::<_, Option<i64>>(2) {
                 Some(id) => {
                     if !is_inline(job.records) {
-                        super::staged::stage(&transaction, id, job.records).await?;
+                        super::staged::stage(&transaction, id, job.records, job.options.lines.as_deref()).await?;
                     }
                     enqueued.push(Enqueued::New(id));
                 }
@@ -198,6 +207,7 @@ struct Columns<'a> {
     max_otherwise: Vec<i32>,
     backoffs_otherwise: Vec<i32>,
     delays: Vec<f64>,
+    moments: Vec<Option<OffsetDateTime>>,
     payloads: Vec<Json<serde_json::Value>>,
     keys: Vec<Option<&'a str>>,
     hashes: Vec<Option<Vec<u8>>>,
@@ -226,6 +236,15 @@ impl<'a> Columns<'a> {
                 "an idempotency key has at most 500 bytes, none of them NUL".into(),
             ));
         }
+        if options
+            .lines
+            .as_ref()
+            .is_some_and(|lines| lines.len() != job.records.len() || !lines.is_sorted_by(|one, next| one < next))
+        {
+            return Err(StoreError::Invalid(
+                "each record has one line, behind the one before it".into(),
+            ));
+        }
         self.projects.push(job.project);
         self.priorities.push(options.priority);
         self.max_attempts.push(options.max_attempts);
@@ -233,6 +252,7 @@ impl<'a> Columns<'a> {
         self.max_otherwise.push(otherwise.max_attempts);
         self.backoffs_otherwise.push(otherwise.backoff_ms);
         self.delays.push(options.delay.as_secs_f64());
+        self.moments.push(options.scheduled_for);
         self.payloads.push(Json(payload(job)));
         self.keys.push(options.idempotency_key.as_deref());
         self.hashes
@@ -255,6 +275,9 @@ fn payload(job: &NewJob<'_>) -> serde_json::Value {
             .collect();
         // As text within JSON, so that what jsonb can't hold (a NUL) reaches the worker and is rejected there by line.
         payload["records"] = serde_json::json!(texts);
+        if let Some(lines) = &job.options.lines {
+            payload["lines"] = serde_json::json!(lines);
+        }
     }
     payload
 }
@@ -266,10 +289,20 @@ fn is_inline(records: &[&[u8]]) -> bool {
             .all(|record| std::str::from_utf8(record).is_ok_and(|text| !text.contains('\0')))
 }
 
+/// Of all that the producer asked for, not of what the project or the settings add.
 fn body_hash(job: &NewJob<'_>) -> Vec<u8> {
     use sha2::{Digest, Sha256};
+    let options = &job.options;
+    let asked = (
+        options.embed,
+        options.priority,
+        options.max_attempts,
+        options.backoff_ms,
+        options.delay,
+        options.scheduled_for.map(OffsetDateTime::unix_timestamp_nanos),
+    );
     let mut hash = Sha256::new();
-    hash.update([u8::from(job.options.embed)]);
+    hash.update(format!("{asked:?}\n"));
     for record in job.records {
         hash.update(record.len().to_le_bytes());
         hash.update(record);

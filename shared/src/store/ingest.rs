@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use super::ends::FENCE;
 use super::{Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
-use crate::record::{ContentHash, Record, Rejection};
+use crate::record::{ContentHash, RAW_KEPT, Record, Rejection};
 
 /// Less than PostgreSQL's `deadlock_timeout` (1 s): should a user's transaction and ours wait for each other, we are
 /// the one that gives way before the server looks for a victim.
@@ -25,16 +25,38 @@ pub struct IngestCursor {
     pub saved: u64,
     pub skipped: u64,
     pub rejected: u64,
+    /// The job's crashes that were reckoned with.
+    pub crashes: i32,
+    /// Lines that may have killed a worker.
+    pub suspects: Option<Suspects>,
+}
+
+/// The next lines of a job whose worker died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Suspects {
+    /// So many from where the cursor stands.
+    pub lines: usize,
+    /// So many of them a worker has in hand, and nothing else beside; 0 for none.
+    pub trying: usize,
+    /// Workers that died with the first of them alone.
+    pub alone: u32,
 }
 
 /// Records of one transaction, with their lines.
 #[derive(Debug)]
 pub struct IngestBatch<'a> {
-    pub records: &'a [(i32, Record)],
-    pub rejections: &'a [Rejection],
+    pub records: &'a [(i32, &'a Record)],
+    pub rejections: &'a [Refused<'a>],
     /// Whether they are to be embedded, and how urgently.
     pub embed: bool,
     pub priority: i32,
+}
+
+/// A line that is set aside, and what it said.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    pub rejection: &'a Rejection,
+    pub raw: Option<&'a [u8]>,
 }
 
 /// What became of a batch.
@@ -126,22 +148,24 @@ impl Store {
             left,
         };
         let (cursor, progress) = advance(&ingested);
-        let (rejected_lines, rejected_ids, reasons): (Vec<i32>, Vec<Option<&str>>, Vec<&str>) = {
-            let mut columns = (Vec::new(), Vec::new(), Vec::new());
-            for rejection in batch.rejections {
-                columns.0.push(rejection.line);
-                columns.1.push(rejection.id.as_deref());
-                columns.2.push(rejection.reason.as_str());
-            }
-            columns
-        };
+        let refused = batch.rejections.iter();
+        let rejected_lines: Vec<i32> = refused.clone().map(|refused| refused.rejection.line).collect();
+        let rejected_ids: Vec<Option<&str>> = refused.clone().map(|refused| refused.rejection.id.as_deref()).collect();
+        let reasons: Vec<&str> = refused
+            .clone()
+            .map(|refused| refused.rejection.reason.as_str())
+            .collect();
+        let raws: Vec<Option<&[u8]>> = refused
+            .map(|refused| refused.raw.map(|raw| &raw[..raw.len().min(RAW_KEPT)]))
+            .collect();
         let kept: Vec<i32> = cursor.left.iter().map(|(piece, _, _)| *piece).collect();
         // The job's row is ours since the first statement.
         transaction
             .execute_typed(
                 "WITH rejects AS (
-                     INSERT INTO cronvec.ingest_rejects (job_id, line, id, reason)
-                     SELECT $1, i.line, i.id, i.reason FROM unnest($2::int[], $3::text[], $4::text[]) AS i (line, id, reason)
+                     INSERT INTO cronvec.ingest_rejects (job_id, line, id, reason, raw)
+                     SELECT $1, i.line, i.id, i.reason, i.raw
+                     FROM unnest($2::int[], $3::text[], $4::text[], $10::bytea[]) AS i (line, id, reason, raw)
                      ON CONFLICT ON CONSTRAINT ingest_rejects_pkey DO NOTHING
                  ), done AS (
                      -- Pieces that are stored, but for those with lines that someone else held.
@@ -159,6 +183,7 @@ impl Store {
                     (&lease.as_secs_f64(), Type::FLOAT8),
                     (&cursor.piece, Type::INT4),
                     (&kept, Type::INT4_ARRAY),
+                    (&raws, Type::BYTEA_ARRAY),
                 ],
             )
             .await?;
@@ -174,14 +199,32 @@ impl Store {
                 &[(&job_id, Type::INT8), (&after_line, Type::INT4), (&limit, Type::INT8)],
             )
             .await?;
-        Ok(rows
-            .iter()
-            .map(|row| Rejection {
-                line: row.get(0),
-                id: row.get(1),
-                reason: row.get(2),
-            })
-            .collect())
+        Ok(rows.iter().map(rejection).collect())
+    }
+
+    /// The same with what the lines said, of which [`RAW_KEPT`] bytes are kept at most.
+    pub async fn raw_rejects(
+        &self,
+        job_id: i64,
+        after_line: i32,
+        limit: i64,
+    ) -> Result<Vec<(Rejection, Option<Vec<u8>>)>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT line, id, reason, raw FROM cronvec.ingest_rejects
+                 WHERE job_id = $1 AND line > $2 ORDER BY line LIMIT $3",
+                &[(&job_id, Type::INT8), (&after_line, Type::INT4), (&limit, Type::INT8)],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (rejection(row), row.get(3))).collect())
+    }
+}
+
+fn rejection(row: &tokio_postgres::Row) -> Rejection {
+    Rejection {
+        line: row.get(0),
+        id: row.get(1),
+        reason: row.get(2),
     }
 }
 
@@ -242,6 +285,11 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
         priority = greatest(w.priority, excluded.priority), not_before = excluded.not_before, attempts = 0,
         operation = excluded.operation
+), raised AS (
+    -- A text that waits already and was sent again may have become more urgent.
+    UPDATE cronvec.pending w SET priority = $10
+    WHERE $9 AND w.project_id = $3 AND w.priority < $10
+        AND w.record_id = ANY (ARRAY(SELECT id FROM older WHERE NOT new_text AND was_embedded))
 ), hidden AS (
     -- Of a record that was deleted and comes back without vectors nothing old is shown.
     DELETE FROM cronvec.embedded e USING cronvec.projects p

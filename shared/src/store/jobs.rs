@@ -133,6 +133,19 @@ impl Store {
             .ok_or(StoreError::NoJob(id))
     }
 
+    /// Whether a job waits for its time, as after a failure; not whether its project is paused.
+    pub async fn is_scheduled(&self, id: i64) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM cronvec.job_queue
+                     WHERE id = $1 AND status = 'PENDING' AND NOT held AND scheduled_for > clock_timestamp())",
+                &[(&id, Type::INT8)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// Whether a worker embeds this project now, or died doing so a moment ago: its lease runs out by itself.
     pub async fn is_being_embedded(&self, project: &str) -> Result<bool, StoreError> {
         let row = self
@@ -140,6 +153,20 @@ impl Store {
                 "SELECT EXISTS (
                      SELECT FROM cronvec.job_queue
                      WHERE status = 'PROCESSING' AND job_type = 'VECTORIZE' AND project = $1)",
+                &[(&project, Type::TEXT)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
+    /// Whether a job that embeds this project failed and waits to be tried again.
+    pub async fn is_embedding_scheduled(&self, project: &str) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM cronvec.job_queue
+                     WHERE job_type = 'VECTORIZE' AND project = $1 AND status = 'PENDING' AND NOT held AND attempts > 0
+                         AND scheduled_for > clock_timestamp())",
                 &[(&project, Type::TEXT)],
             )
             .await?;

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "queue",
@@ -28,6 +28,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "provider",
         sql: include_str!("../../../migrations/0003_provider.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "ingestion",
+        sql: include_str!("../../../migrations/0004_ingestion.sql"),
     },
 ];
 

@@ -7,6 +7,8 @@ use super::{Store, StoreError};
 /// A piece has at most this many bytes, unless one record is larger, and this many records.
 const PIECE_BYTES: usize = 512 * 1024;
 const PIECE_RECORDS: usize = 1000;
+/// A piece of this size can be read by whoever fears the worst of it.
+const SMALL: i32 = 1024 * 1024;
 
 /// Some of a job's records, each with its line.
 #[derive(Debug, Clone)]
@@ -15,14 +17,25 @@ pub struct Piece {
     pub records: Vec<(i32, Vec<u8>)>,
 }
 
-/// Stages all of them, beginning with line 1.
+/// Stages all of them, with these lines or beginning with line 1.
 pub(super) async fn stage(
     transaction: &deadpool_postgres::Transaction<'_>,
     job_id: i64,
     records: &[&[u8]],
+    lines: Option<&[i32]>,
 ) -> Result<(), StoreError> {
+    let counted: Vec<i32>;
+    let mut lines = match lines {
+        Some(lines) => lines,
+        None => {
+            let last = i32::try_from(records.len())
+                .map_err(|_| StoreError::Invalid("a job has at most 2,147,483,647 records".into()))?;
+            counted = (1..=last).collect();
+            &counted
+        }
+    };
     let mut rest = records;
-    let (mut piece, mut line) = (0_i32, 1_i32);
+    let mut piece = 0_i32;
     while !rest.is_empty() {
         let mut bytes = 0;
         let fitting = rest
@@ -36,22 +49,22 @@ pub(super) async fn stage(
             .max(1);
         let (now, later) = rest.split_at(fitting);
         let body = join(now);
+        // Each line's number is kept, so that a piece's lines are known without reading it.
+        let (numbers, later_numbers) = lines.split_at(fitting);
         transaction
             .execute_typed(
-                "INSERT INTO cronvec.staged (job_id, piece, first_line, body) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO cronvec.staged (job_id, piece, first_line, lines, body) VALUES ($1, $2, $3, $4, $5)",
                 &[
                     (&job_id, Type::INT8),
                     (&piece, Type::INT4),
-                    (&line, Type::INT4),
+                    (&numbers.first(), Type::INT4),
+                    (&numbers, Type::INT4_ARRAY),
                     (&body, Type::BYTEA),
                 ],
             )
             .await?;
         piece += 1;
-        line = line
-            .checked_add(i32::try_from(fitting).unwrap_or(i32::MAX))
-            .ok_or_else(|| StoreError::Invalid("a job has at most 2,147,483,647 records".into()))?;
-        rest = later;
+        (rest, lines) = (later, later_numbers);
     }
     Ok(())
 }
@@ -64,11 +77,7 @@ fn join(records: &[&[u8]]) -> Vec<u8> {
             // Kept as a line, so that those after it keep their numbers.
             body.push(b' ');
         }
-        body.extend(
-            record
-                .iter()
-                .map(|&byte| if byte == b'\n' || byte == b'\r' { b' ' } else { byte }),
-        );
+        body.extend(record.iter().map(|&byte| if byte == b'\n' { b' ' } else { byte }));
         body.push(b'\n');
     }
     body
@@ -94,6 +103,52 @@ impl Store {
         Ok(Some(Piece {
             number: row.get(0),
             records,
+        }))
+    }
+}
+
+/// A line of a piece, known without reading what it says.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub piece: i32,
+    pub line: i32,
+    /// Lines of the piece.
+    pub lines: usize,
+    /// What the line says, of a piece that harms nobody by its size.
+    pub text: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// The line at this offset in the first piece from this number on.
+    pub async fn staged_line(&self, job_id: i64, from: i32, offset: usize) -> Result<Option<Place>, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT piece, lines, CASE WHEN octet_length(body) <= $3 THEN body END FROM cronvec.staged
+                 WHERE job_id = $1 AND piece >= $2 ORDER BY piece LIMIT 1",
+                &[(&job_id, Type::INT8), (&from, Type::INT4), (&SMALL, Type::INT4)],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let piece: i32 = row.get(0);
+        if let (Some(lines), body) = (row.get::<_, Option<Vec<i32>>>(1), row.get::<_, Option<&[u8]>>(2)) {
+            let text = body.and_then(|body| body.split(|&byte| byte == b'\n').nth(offset));
+            return Ok(lines.get(offset).map(|line| Place {
+                piece,
+                line: *line,
+                lines: lines.len(),
+                text: text.map(<[u8]>::to_vec),
+            }));
+        }
+        // Staged before lines were kept.
+        let piece = self.staged_piece(job_id, piece).await?;
+        Ok(piece.and_then(|piece| {
+            let (line, text) = piece.records.get(offset)?.clone();
+            Some(Place {
+                piece: piece.number,
+                line,
+                lines: piece.records.len(),
+                text: Some(text),
+            })
         }))
     }
 }

@@ -432,7 +432,7 @@ async fn store_one(store: &Store, job: &ClaimedJob) -> Result<(), StoreError> {
         metadata: "{}".into(),
     };
     let batch = IngestBatch {
-        records: &[(1, record)],
+        records: &[(1, &record)],
         rejections: &[],
         embed: true,
         priority: 0,

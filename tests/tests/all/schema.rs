@@ -36,7 +36,9 @@ async fn migrations_are_applied_once_also_by_two_at_once() {
     let (first, second) = tokio::join!(migrate::up(&mut one), migrate::up(&mut two));
     let mut applied = [first.unwrap(), second.unwrap()];
     applied.sort();
-    let all: Vec<i32> = (1..=VERSION).collect();
+    let status = migrate::status(&one).await.unwrap();
+    let all: Vec<i32> = status.iter().map(|migration| migration.version).collect();
+    assert!(all.is_sorted() && all.last() == Some(&VERSION), "{all:?}");
     assert_eq!(applied, [Vec::new(), all], "one did all of it, the other nothing");
 
     assert!(migrate::up(&mut one).await.unwrap().is_empty());
@@ -238,7 +240,8 @@ async fn a_role_without_the_rights_is_told_which_it_needs() {
 
     // It needs no more than these two, and nothing is left of the attempts.
     role.as_superuser("CREATE EXTENSION vector SCHEMA public").await;
-    assert_eq!(role.up().await.unwrap().len(), usize::try_from(VERSION).unwrap());
+    let all = migrate::status(&role.client).await.unwrap().len();
+    assert_eq!(role.up().await.unwrap().len(), all);
     migrate::verify(&role.client).await.unwrap();
 
     // A schema of somebody else's.
@@ -281,10 +284,8 @@ async fn uninstall_takes_all_of_ours_and_nothing_of_the_users() {
     // Gone is gone, and it can come back.
     migrate::uninstall(&client).await.unwrap();
     let mut client = client;
-    assert_eq!(
-        migrate::up(&mut client).await.unwrap().len(),
-        usize::try_from(VERSION).unwrap()
-    );
+    let all = migrate::status(&client).await.unwrap().len();
+    assert_eq!(migrate::up(&mut client).await.unwrap().len(), all);
 }
 
 #[tokio::test]

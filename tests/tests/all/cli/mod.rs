@@ -2,6 +2,7 @@
 
 mod demos;
 mod ingest;
+mod ingest_rejects;
 mod schema;
 mod signals;
 mod verbs;

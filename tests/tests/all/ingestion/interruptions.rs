@@ -141,3 +141,61 @@ async fn a_worker_that_lost_its_lease_stores_nothing_more() {
     assert_eq!(system.ingest().await.records, rest);
     assert_eq!(job(&system, id).await["result"]["savedCount"], 40);
 }
+
+#[tokio::test]
+async fn a_worker_killed_between_the_halves_of_a_batch_that_had_to_wait_counts_each_line_once() {
+    let system = System::with(&[("INGEST_BATCH_SIZE", "8")]).await;
+    let mut user = system.database.client().await;
+    let user = user.transaction().await.unwrap();
+    user.batch_execute("SELECT cronvec.put_record('articles', 'r5', 'the user''s')")
+        .await
+        .unwrap();
+    let mut records: Vec<_> = (0..8).map(|n| record(&format!("r{n}"), "the job's")).collect();
+    records[1] = json!({"id": "bad"});
+    let id = enqueue(&system, &records).await;
+    tokio::select! {
+        _ = system.ingest() => panic!("it ended before it was killed"),
+        () = eventually("one half is stored, the other waits", || async {
+            system.count("SELECT count(*) FROM cronvec.records WHERE id = 'r0'").await == 1 && is_waiting(&system).await
+        }) => {}
+    }
+    user.rollback().await.unwrap();
+    system.expire_leases().await;
+    system.ingest().await;
+    let result = job(&system, id).await["result"].clone();
+    assert_eq!(
+        (&result["savedCount"], &result["skippedCount"], &result["rejectedCount"]),
+        (&json!(7), &json!(0), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn lines_keep_the_numbers_that_they_had_in_their_file_in_the_jobs_row_and_staged() {
+    let system = System::embedding_in_process().await;
+    for words in [1, 30_000] {
+        let bad = json!({"id": "x".repeat(words)}).to_string();
+        let mut good = record("good", "a text").to_string();
+        good.push_str(&" ".repeat(words * 3));
+        let options = EnqueueOptions {
+            lines: Some(vec![7, 12, 2_000_000]),
+            ..EnqueueOptions::default()
+        };
+        let lines = [bad.clone().into_bytes(), good.into_bytes(), bad.into_bytes()];
+        let id = enqueue_lines(&system, &lines, options).await;
+        system.ingest().await;
+        let rejected = job(&system, id).await["result"]["rejected"].clone();
+        assert_eq!(
+            (&rejected[0]["line"], &rejected[1]["line"]),
+            (&json!(7), &json!(2_000_000)),
+            "{words}"
+        );
+        assert_eq!(
+            system
+                .count("SELECT position::bigint FROM cronvec.records WHERE id = 'good'")
+                .await,
+            12
+        );
+        let raw = system.store.raw_rejects(id, 7, 10).await.unwrap();
+        assert_eq!(raw[0].1.as_deref(), Some(lines[2].as_slice()), "what it said is kept");
+    }
+}

@@ -1,5 +1,6 @@
 //! INGEST_DATA jobs: what goes in, what is set aside, what happens when somebody is in the way.
 
+mod crashes;
 mod interruptions;
 mod locks;
 mod rejects;

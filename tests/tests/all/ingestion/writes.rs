@@ -138,3 +138,22 @@ async fn a_jobs_priority_stays_with_its_records_until_they_are_embedded() {
     system.ingest().await;
     assert_eq!(system.value(priority).await, 10);
 }
+
+#[tokio::test]
+async fn an_unchanged_record_that_is_sent_again_more_urgently_waits_more_urgently_and_never_less() {
+    let system = System::embedding_in_process().await;
+    let of = |priority| EnqueueOptions {
+        priority,
+        ..EnqueueOptions::default()
+    };
+    let priority = "SELECT priority FROM cronvec.pending";
+    for (sent, kept) in [(0, 0), (10, 10), (5, 10), (-10, 10)] {
+        system.enqueue(PROJECT, &[record("a", "a text")], of(sent)).await;
+        system.ingest().await;
+        assert_eq!(system.value(priority).await, kept, "sent with {sent}");
+    }
+    system.vectorize().await;
+    system.enqueue(PROJECT, &[record("a", "a text")], of(20)).await;
+    system.ingest().await;
+    assert_eq!(pending(&system).await, 0, "what is embedded isn't embedded again");
+}

@@ -69,6 +69,57 @@ async fn a_key_with_the_same_body_gets_the_same_job_with_another_a_conflict() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_a_job_is_part_of_its_body_and_what_the_settings_add_is_not() {
+    let system = System::embedding_in_process().await;
+    let store = &system.store;
+    let at = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let asked = EnqueueOptions {
+        priority: 5,
+        scheduled_for: Some(at),
+        ..keyed("k")
+    };
+    let id = send(store, PROJECT, "one", asked.clone()).await.unwrap().job_id();
+    let other_settings = EnqueueOptions {
+        otherwise: shared::store::enqueue::Retries {
+            max_attempts: 9,
+            backoff_ms: 1,
+        },
+        ..asked.clone()
+    };
+    for same in [asked.clone(), other_settings] {
+        assert_eq!(send(store, PROJECT, "one", same).await.unwrap(), Enqueued::Same(id));
+    }
+    let others = [
+        EnqueueOptions {
+            priority: 6,
+            ..asked.clone()
+        },
+        EnqueueOptions {
+            max_attempts: Some(4),
+            ..asked.clone()
+        },
+        EnqueueOptions {
+            scheduled_for: None,
+            ..asked.clone()
+        },
+        EnqueueOptions {
+            scheduled_for: Some(at + time::Duration::seconds(1)),
+            ..asked.clone()
+        },
+        EnqueueOptions { embed: false, ..asked },
+    ];
+    for other in others {
+        let refused = send(store, PROJECT, "one", other).await;
+        assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    }
+    assert!(claim_ingest(&system).await.is_none(), "its time hasn't come");
+    system
+        .run_sql("UPDATE cronvec.job_queue SET scheduled_for = now() - interval '1 second'")
+        .await;
+    assert_eq!(claim_ingest(&system).await.unwrap().lease.job_id, id);
+}
+
+#[tokio::test]
 async fn a_key_that_many_use_at_once_makes_one_job() {
     let system = System::embedding_in_process().await;
     let url = system.database.url();
