@@ -15,9 +15,9 @@ use super::Tally;
 use super::run::{Shared, Trouble};
 use crate::job::Progress;
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::cuts::Recut;
-use crate::store::vectors::{Charge, Connection, Holding, NewChunk};
+use crate::store::vectors::{Charge, Holding, NewChunk};
+use crate::store::{Connection, StoreError};
 
 /// Chunks that one write carries at most.
 const CHUNKS_PER_WRITE: usize = 300;
@@ -189,7 +189,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
             let mut seen = run.charged.lock().unwrap_or_else(PoisonError::into_inner);
             charges.retain(|charge| seen.insert(charge.record_id.clone()));
         }
-        let charged = store.charge_records(&run.job, charges).await?;
+        let charged = store.charge_records(connection, &run.job, charges).await?;
         run.settled
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
         run.failed
@@ -198,12 +198,12 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         Tally::add(&tally.quarantined, charged.quarantined);
     }
     if !recuts.is_empty() {
-        let told = store.cut_smaller(&run.job, recuts).await?;
+        let told = store.cut_smaller(connection, &run.job, recuts).await?;
         run.recut.fetch_add(told, Ordering::Relaxed);
     }
     if !gone.is_empty() {
         let ids: Vec<&str> = gone.iter().map(String::as_str).collect();
-        let purged = store.purge_deleted(&holding(run), &ids).await?;
+        let purged = store.purge_deleted(connection, &holding(run), &ids).await?;
         run.settled.fetch_add(purged, Ordering::Relaxed);
         Tally::add(&tally.purged, purged);
     }

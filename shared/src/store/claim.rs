@@ -118,9 +118,7 @@ impl Store {
                 ],
             )
             .await?;
-        let row = rows
-            .first()
-            .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))?;
+        let row = rows.first().ok_or_else(super::no_row)?;
         let (claimable, due): (bool, bool) = (row.get(0), row.get(1));
         Ok(Waiting {
             nobody: !claimable && !due,

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::ends::FENCE;
-use super::{Store, StoreError};
+use super::{Connection, Store, StoreError};
 use crate::job::ClaimedJob;
 use crate::record::ContentHash;
 
@@ -22,12 +22,17 @@ impl Store {
     /// Lets records be cut smaller when they are read next. Fenced, and only where the text is still the one that was
     /// sent. They stay pending and due, behind those that are due now, and are charged nothing; chunks of the former cut are
     /// of no use to anyone and go when the record is read. Returns how many were told.
-    pub async fn cut_smaller(&self, job: &ClaimedJob, records: &[Recut]) -> Result<u64, StoreError> {
+    pub async fn cut_smaller(
+        &self,
+        connection: &Connection,
+        job: &ClaimedJob,
+        records: &[Recut],
+    ) -> Result<u64, StoreError> {
         let ids: Vec<&str> = records.iter().map(|record| record.record_id.as_str()).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|record| record.record_hash.as_bytes()).collect();
         let tokens: Vec<i32> = records.iter().map(|record| record.tokens).collect();
         let space = job.space_id;
-        let row = self
+        let row = connection
             .query_one(
                 &format!(
                     "WITH {FENCE}, locked AS MATERIALIZED (

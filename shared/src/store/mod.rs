@@ -129,6 +129,28 @@ pub(crate) struct VectorTypes {
     pub array: Type,
 }
 
+/// A connection that is held over several statements. Who holds one asks for no other: all of them may be held by those
+/// who do.
+pub struct Connection {
+    client: Object,
+    vector_types: VectorTypes,
+}
+
+impl Connection {
+    async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(self.client.query_typed(statement, params).await?)
+    }
+
+    async fn query_one(&self, statement: &str, params: &[Param<'_>]) -> Result<Row, StoreError> {
+        let rows = self.query(statement, params).await?;
+        rows.into_iter().next().ok_or_else(no_row)
+    }
+}
+
+fn no_row() -> StoreError {
+    StoreError::Unreadable("a statement gave no row".into())
+}
+
 /// The database as the rest of the code sees it.
 pub struct Store {
     database: Database,
@@ -157,6 +179,14 @@ impl Store {
 
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         Ok(self.database.get().await?)
+    }
+
+    pub async fn connection(&self) -> Result<Connection, StoreError> {
+        let vector_types = self.vector_types().await?.clone();
+        Ok(Connection {
+            client: self.client().await?,
+            vector_types,
+        })
     }
 
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
@@ -197,9 +227,7 @@ impl Store {
     }
 
     async fn query_one(&self, statement: &str, params: &[Param<'_>]) -> Result<Row, StoreError> {
-        self.query_opt(statement, params)
-            .await?
-            .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))
+        self.query_opt(statement, params).await?.ok_or_else(no_row)
     }
 
     async fn execute(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {

@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Object;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
 use super::ends::{FENCE, backoff};
 use super::vector_array::VectorArray;
-use super::{Param, Store, StoreError};
+use super::{Connection, Param, Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
 use crate::record::ContentHash;
 
@@ -68,14 +67,7 @@ pub struct Holding<'a> {
     pub progress: Progress,
 }
 
-/// A connection that a job's writes are sent along, one behind the other.
-pub struct Connection(Object);
-
 impl Store {
-    pub async fn connection(&self) -> Result<Connection, StoreError> {
-        Ok(Connection(self.client().await?))
-    }
-
     /// Which of these texts the space has vectors for.
     pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
         let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
@@ -159,7 +151,7 @@ impl Store {
         holding: &Holding<'_>,
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
-        let vector_array = self.vector_types().await?.array.clone();
+        let vector_array = connection.vector_types.array.clone();
         let mut seen = HashSet::new();
         let records: Vec<&NewChunk> = chunks
             .iter()
@@ -196,10 +188,7 @@ impl Store {
         params.push((&vectors, vector_array));
         params.push((&lease, Type::FLOAT8));
         params.push((&progress, Type::JSONB));
-        let rows = connection
-            .0
-            .query_typed(&write_statement(job.space_id), &params)
-            .await?;
+        let rows = connection.query(&write_statement(job.space_id), &params).await?;
         let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
@@ -207,7 +196,7 @@ impl Store {
         let locked = count(row.get(3))?;
         let passed_over = (record_ids.len() as u64).saturating_sub(locked);
         if passed_over > 0 {
-            self.defer_held(job, &record_ids, &record_hashes).await?;
+            self.defer_held(connection, job, &record_ids, &record_hashes).await?;
         }
         Ok(Written {
             stored: count(row.get(1))?,
@@ -219,11 +208,18 @@ impl Store {
     /// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
     /// where that somebody has marked them anew (`idle` looks at the row as it is, `held` at the snapshot): a new text is
     /// due at once.
-    async fn defer_held(&self, job: &ClaimedJob, ids: &[&str], hashes: &[&[u8]]) -> Result<(), StoreError> {
+    async fn defer_held(
+        &self,
+        connection: &Connection,
+        job: &ClaimedJob,
+        ids: &[&str],
+        hashes: &[&[u8]],
+    ) -> Result<(), StoreError> {
         let space = job.space_id;
-        self.execute(
-            &format!(
-                "WITH {FENCE}, free AS MATERIALIZED (
+        connection
+            .query(
+                &format!(
+                    "WITH {FENCE}, free AS MATERIALIZED (
                      SELECT i.id
                      FROM job CROSS JOIN unnest($4::text[]) AS i (id)
                      CROSS JOIN LATERAL (
@@ -249,24 +245,29 @@ impl Store {
                  )
                  UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
                  WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))"
-            ),
-            &[
-                (&job.lease.job_id, Type::INT8),
-                (&job.lease.token, Type::UUID),
-                (&job.project_id, Type::INT4),
-                (&ids, Type::TEXT_ARRAY),
-                (&hashes, Type::BYTEA_ARRAY),
-            ],
-        )
-        .await?;
+                ),
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&job.lease.token, Type::UUID),
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
         Ok(())
     }
 
     /// Takes away what is left of deleted records, a bounded number of them. Returns how many are done with.
-    pub async fn purge_deleted(&self, holding: &Holding<'_>, record_ids: &[&str]) -> Result<u64, StoreError> {
+    pub async fn purge_deleted(
+        &self,
+        connection: &Connection,
+        holding: &Holding<'_>,
+        record_ids: &[&str],
+    ) -> Result<u64, StoreError> {
         let job = holding.job;
         let space = job.space_id;
-        let rows = self
+        let rows = connection
             .query(
                 &format!(
                     "WITH {FENCE}, gone AS MATERIALIZED (
@@ -321,7 +322,12 @@ impl Store {
 
     /// Charges records with an attempt each; those that have none left, and those that it is no use to try again, go to
     /// quarantine. Fenced, and only where the text is still the one that failed.
-    pub async fn charge_records(&self, job: &ClaimedJob, charges: &[Charge]) -> Result<Charged, StoreError> {
+    pub async fn charge_records(
+        &self,
+        connection: &Connection,
+        job: &ClaimedJob,
+        charges: &[Charge],
+    ) -> Result<Charged, StoreError> {
         let ids: Vec<&str> = charges.iter().map(|charge| charge.record_id.as_str()).collect();
         let hashes: Vec<&[u8]> = charges.iter().map(|charge| charge.record_hash.as_bytes()).collect();
         let reasons: Vec<&str> = charges.iter().map(|charge| charge.reason).collect();
@@ -329,7 +335,7 @@ impl Store {
         let permanent: Vec<bool> = charges.iter().map(|charge| charge.permanent).collect();
         let wait = backoff("job.backoff_ms", "w.attempts");
         let space = job.space_id;
-        let row = self
+        let row = connection
             .query_one(
                 &format!(
                     "WITH {FENCE}, charged AS MATERIALIZED (

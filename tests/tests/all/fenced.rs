@@ -340,9 +340,11 @@ async fn without_a_live_lease_no_statement_about_a_job_changes_anything() {
             message: String::new(),
             permanent,
         };
-        assert_lost(store.charge_records(&job, &[charge(true)]).await, why);
-        assert_lost(store.charge_records(&job, &[charge(false)]).await, why);
-        assert_lost(store.purge_deleted(&holding, &["r1"]).await, why);
+        let connection = store.connection().await.unwrap();
+        assert_lost(store.charge_records(&connection, &job, &[charge(true)]).await, why);
+        assert_lost(store.charge_records(&connection, &job, &[charge(false)]).await, why);
+        assert_lost(store.purge_deleted(&connection, &holding, &["r1"]).await, why);
+        drop(connection);
         assert_lost(store.renew_lease(job.lease, lease).await, why);
         assert_lost(store.update_progress(job.lease, &progress).await, why);
         for end in [

@@ -54,6 +54,7 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
     system
         .run_sql(
             "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
+             ALTER TABLE cronvec.ingest_rejects DROP COLUMN raw;
              DELETE FROM cronvec.migrations WHERE version >= 3",
         )
         .await;

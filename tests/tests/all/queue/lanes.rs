@@ -68,10 +68,11 @@ async fn a_project_of_four_lanes_has_four_jobs_that_divide_its_records() {
 #[tokio::test]
 async fn two_workers_at_once_never_work_on_one_lane() {
     let provider = Provider::start().await;
-    // Long enough for the second to come before the first is through.
-    provider.set_latency(std::time::Duration::from_millis(30));
-    let system = System::embedding_with(&provider, 16).await;
-    system.run_sql("UPDATE cronvec.projects SET lanes = 4").await;
+    // While nothing is answered a worker reads some four slices ahead, and each slice is another lane's: one worker alone
+    // can't hold all eight.
+    let few = [("EMBEDDING_BATCH_SIZE", "10"), ("EMBEDDING_CONCURRENT_REQUESTS", "1")];
+    let system = System::embedding_as(&provider, 16, &few).await;
+    system.run_sql("UPDATE cronvec.projects SET lanes = 8").await;
     put_many(&system, PROJECT, 1000).await;
     let mut settings = system.settings.clone();
     settings.queue.records_per_slice = 30;
@@ -81,14 +82,13 @@ async fn two_workers_at_once_never_work_on_one_lane() {
         vectorization::Worker::new(store, settings.clone(), Secrets::new())
     };
     let (one, two) = (worker(), worker());
-    // While nothing is answered a worker reads ahead no further than its second lane.
     let gate = provider.hold();
     let (one, two, ()) = tokio::join!(
         one.run(CallOptions::default(), minute()),
         two.run(CallOptions::default(), minute()),
         async {
             let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'";
-            eventually("all lanes are held", || async { system.count(held).await == 4 }).await;
+            eventually("all lanes are held", || async { system.count(held).await == 8 }).await;
             gate.release();
         }
     );
