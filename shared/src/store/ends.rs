@@ -25,6 +25,35 @@ impl Store {
         self.end_job(job, End::Completed { result }).await
     }
 
+    /// Completes many INGEST_DATA jobs at once: those whose lease is still alive. Returns how many.
+    pub async fn complete_jobs(&self, leases: &[Lease]) -> Result<u64, StoreError> {
+        let ids: Vec<i64> = leases.iter().map(|lease| lease.job_id).collect();
+        let tokens: Vec<_> = leases.iter().map(|lease| lease.token).collect();
+        self.execute(
+            "WITH mine AS MATERIALIZED (
+                 SELECT j.id, j.lease_expires_at
+                 FROM unnest($1::bigint[], $2::uuid[]) AS i (id, token)
+                 CROSS JOIN LATERAL (
+                     SELECT j.id, j.lease_expires_at FROM cronvec.job_queue j
+                     WHERE j.id = i.id AND j.lease_token = i.token AND j.job_type = 'INGEST_DATA'
+                     LIMIT 1 FOR NO KEY UPDATE) AS j
+             ), job AS MATERIALIZED (
+                 SELECT id FROM mine WHERE lease_expires_at > clock_timestamp()
+             ), staged AS (
+                 DELETE FROM cronvec.staged WHERE job_id = ANY (ARRAY(SELECT id FROM job))
+             )
+             UPDATE cronvec.job_queue job
+             SET status = 'COMPLETED', payload = NULL, cursor = NULL, completed_at = clock_timestamp(), crashes = 0,
+                 active_ms = job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint,
+                 result = jsonb_build_object('activeMs',
+                     job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint),
+                 lease_token = NULL, lease_expires_at = NULL
+             WHERE id = ANY (ARRAY(SELECT id FROM job))",
+            &[(&ids, Type::INT8_ARRAY), (&tokens, Type::UUID_ARRAY)],
+        )
+        .await
+    }
+
     /// Costs the job an attempt; after the last one it is FAILED, before that it waits.
     pub async fn fail_job(&self, job: &ClaimedJob, error: &str) -> Result<Ended, StoreError> {
         self.end_job(job, End::Failed { error: error.into() }).await

@@ -1,5 +1,9 @@
 //! Owns how INGEST_DATA jobs come into the queue. Refuses to read what their records say.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, Type};
 
@@ -103,38 +107,43 @@ impl Store {
                 "WITH known AS MATERIALIZED (
                      -- A pause or a resumption waits for us: it couldn't see the new jobs.
                      SELECT * FROM cronvec.projects WHERE name = ANY ($1) ORDER BY id FOR SHARE
-                 ), input AS MATERIALIZED (
-                     SELECT i.nth, p.id AS project_id, p.name AS project, p.paused, i.priority,
-                         coalesce(i.max_attempts, p.max_attempts, i.max_otherwise) AS max_attempts,
-                         coalesce(i.backoff_ms, p.backoff_ms, i.backoff_otherwise) AS backoff_ms,
-                         i.payload, i.key, i.hash, nextval('cronvec.acceptance') AS id,
-                         coalesce(i.at, now() + make_interval(secs => i.delay)) AS scheduled_for,
-                         coalesce(i.at <= now(), i.delay <= 0) AND NOT p.paused AS in_line
-                     FROM unnest($1::text[], $2::int[], $3::int[], $4::int[], $5::float8[], $6::jsonb[], $7::text[],
-                             $8::bytea[], $9::int[], $10::int[], $11::timestamptz[]) WITH ORDINALITY
-                         AS i (project, priority, max_attempts, backoff_ms, delay, payload, key, hash, max_otherwise,
-                             backoff_otherwise, at, nth)
-                     JOIN known p ON p.name = i.project
-                     ORDER BY i.nth
-                 ), bases AS MATERIALIZED (
-                     SELECT project_id, priority, cronvec.next_turn('INGEST_DATA', 0, project_id, priority) AS turn
-                     FROM (SELECT DISTINCT project_id, priority FROM input WHERE in_line) AS lines
+                 ), lines AS MATERIALIZED (
+                     -- As arrays, which a job looks into by its line's number: a join may be planned to sort all of them.
+                     SELECT array_agg(k.id ORDER BY l.nth) AS project_id, array_agg(k.paused ORDER BY l.nth) AS paused,
+                         array_agg(k.max_attempts ORDER BY l.nth) AS max_attempts,
+                         array_agg(k.backoff_ms ORDER BY l.nth) AS backoff_ms,
+                         array_agg(cronvec.next_turn('INGEST_DATA', 0, k.id, l.priority) ORDER BY l.nth) AS turn,
+                         (SELECT array_agg(nextval('cronvec.acceptance')) FROM generate_series(1, cardinality($3))) AS id
+                     FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS l (project, priority, nth)
+                     JOIN known k ON k.name = l.project
+                     HAVING count(*) = cardinality($1)
                  ), made AS (
                      INSERT INTO cronvec.job_queue (id, job_type, project, project_id, priority, max_attempts, backoff_ms,
                          payload, idempotency_key, idempotency_hash, held, scheduled_for, turn)
-                     SELECT i.id, 'INGEST_DATA', i.project, i.project_id, i.priority, i.max_attempts, i.backoff_ms,
-                         i.payload, i.key, i.hash, i.paused, i.scheduled_for,
-                         CASE WHEN i.in_line THEN b.turn - 1
-                             + row_number() OVER (PARTITION BY i.project_id, i.priority, i.in_line ORDER BY i.nth) END
-                     FROM input i LEFT JOIN bases b USING (project_id, priority)
-                     ORDER BY i.nth
+                     SELECT l.id[i.nth], 'INGEST_DATA', i.project, l.project_id[i.line], i.priority,
+                         coalesce(i.max_attempts, l.max_attempts[i.line], i.max_otherwise),
+                         coalesce(i.backoff_ms, l.backoff_ms[i.line], i.backoff_otherwise),
+                         i.payload, i.key, i.hash, l.paused[i.line],
+                         coalesce(i.at, now() + make_interval(secs => i.delay)),
+                         CASE WHEN coalesce(i.at <= now(), i.delay <= 0) AND NOT l.paused[i.line]
+                             THEN l.turn[i.line] + i.place END
+                     FROM lines l CROSS JOIN unnest($3::text[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[],
+                             $9::float8[], $10::jsonb[], $11::text[], $12::bytea[], $13::int[], $14::int[],
+                             $15::timestamptz[]) WITH ORDINALITY
+                         AS i (project, priority, line, place, max_attempts, backoff_ms, delay, payload, key, hash,
+                             max_otherwise, backoff_otherwise, at, nth)
                      ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
                      RETURNING id
                  )
-                 SELECT i.nth, i.project_id, made.id FROM input i LEFT JOIN made USING (id) ORDER BY i.nth",
+                 SELECT i.nth, CASE WHEN i.id IN (SELECT id FROM made) THEN i.id END
+                 FROM lines l CROSS JOIN unnest(l.id) WITH ORDINALITY AS i (id, nth)",
                 &[
+                    (&columns.lines.projects, Type::TEXT_ARRAY),
+                    (&columns.lines.priorities, Type::INT4_ARRAY),
                     (&columns.projects, Type::TEXT_ARRAY),
                     (&columns.priorities, Type::INT4_ARRAY),
+                    (&columns.line, Type::INT4_ARRAY),
+                    (&columns.place, Type::INT4_ARRAY),
                     (&columns.max_attempts, Type::INT4_ARRAY),
                     (&columns.backoffs, Type::INT4_ARRAY),
                     (&columns.delays, Type::FLOAT8_ARRAY),
@@ -148,23 +157,28 @@ impl Store {
             )
             .await?;
         if rows.len() != jobs.len() {
-            let found: std::collections::HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-            let missing = (1..)
-                .zip(jobs)
-                .find(|(nth, _)| !found.contains(nth))
-                .map_or("", |(_, job)| job.project);
-            return Err(StoreError::NoProject(missing.into()));
+            return Err(StoreError::NoProject(
+                missing(&transaction, &columns.lines.projects).await?,
+            ));
+        }
+        let mut ids = vec![None; jobs.len()];
+        for row in &rows {
+            // In the order of the jobs, whatever order they come back in.
+            let nth = usize::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+            if let Some(place) = ids.get_mut(nth.wrapping_sub(1)) {
+                *place = row.get(1);
+            }
         }
         let mut enqueued = Vec::with_capacity(jobs.len());
-        for (row, job) in rows.iter().zip(jobs) {
-            match row.get::<_, Option<i64>>(2) {
+        for (id, job) in ids.into_iter().zip(jobs) {
+            match id {
                 Some(id) => {
                     if !is_inline(job.records) {
                         super::staged::stage(&transaction, id, job.records, job.options.lines.as_deref()).await?;
                     }
                     enqueued.push(Enqueued::New(id));
                 }
-                None => enqueued.push(existing(&transaction, row.get(1), job).await?),
+                None => enqueued.push(existing(&transaction, job).await?),
             }
         }
         transaction.commit().await?;
@@ -172,17 +186,26 @@ impl Store {
     }
 }
 
+/// The first of these projects that isn't there.
+async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<String, StoreError> {
+    let rows = transaction
+        .query_typed(
+            "SELECT i.name FROM unnest($1::text[]) WITH ORDINALITY AS i (name, nth)
+             WHERE NOT EXISTS (SELECT FROM cronvec.projects p WHERE p.name = i.name) ORDER BY i.nth LIMIT 1",
+            &[(&names, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    Ok(rows.first().map_or_else(String::new, |row| row.get(0)))
+}
+
 /// The job that has this key already.
-async fn existing(
-    transaction: &deadpool_postgres::Transaction<'_>,
-    project_id: i32,
-    job: &NewJob<'_>,
-) -> Result<Enqueued, StoreError> {
+async fn existing(transaction: &deadpool_postgres::Transaction<'_>, job: &NewJob<'_>) -> Result<Enqueued, StoreError> {
     let key = job.options.idempotency_key.as_deref();
     let rows = transaction
         .query_typed(
-            "SELECT id, idempotency_hash FROM cronvec.job_queue WHERE project_id = $1 AND idempotency_key = $2",
-            &[(&project_id, Type::INT4), (&key, Type::TEXT)],
+            "SELECT id, idempotency_hash FROM cronvec.job_queue
+             WHERE project_id = (SELECT id FROM cronvec.projects WHERE name = $1) AND idempotency_key = $2",
+            &[(&job.project, Type::TEXT), (&key, Type::TEXT)],
         )
         .await?;
     match rows.first() {
@@ -198,8 +221,34 @@ async fn existing(
     }
 }
 
+/// The lines that the jobs get into: one a project and priority.
+#[derive(Default)]
+struct Lines<'a> {
+    projects: Vec<&'a str>,
+    priorities: Vec<i32>,
+    /// The number of each, from 1, and how many got into it.
+    known: HashMap<(&'a str, i32), (i32, i32)>,
+}
+
+impl<'a> Lines<'a> {
+    /// The line's number, and the job's place behind those that got in before it.
+    fn get_in(&mut self, project: &'a str, priority: i32) -> (i32, i32) {
+        let next = i32::try_from(self.projects.len() + 1).unwrap_or(i32::MAX);
+        let (line, places) = self.known.entry((project, priority)).or_insert_with(|| {
+            self.projects.push(project);
+            self.priorities.push(priority);
+            (next, 0)
+        });
+        *places += 1;
+        (*line, *places - 1)
+    }
+}
+
 #[derive(Default)]
 struct Columns<'a> {
+    lines: Lines<'a>,
+    line: Vec<i32>,
+    place: Vec<i32>,
     projects: Vec<&'a str>,
     priorities: Vec<i32>,
     max_attempts: Vec<Option<i32>>,
@@ -208,7 +257,7 @@ struct Columns<'a> {
     backoffs_otherwise: Vec<i32>,
     delays: Vec<f64>,
     moments: Vec<Option<OffsetDateTime>>,
-    payloads: Vec<Json<serde_json::Value>>,
+    payloads: Vec<Json<Payload<'a>>>,
     keys: Vec<Option<&'a str>>,
     hashes: Vec<Option<Vec<u8>>>,
 }
@@ -245,6 +294,9 @@ impl<'a> Columns<'a> {
                 "each record has one line, behind the one before it".into(),
             ));
         }
+        let (line, place) = self.lines.get_in(job.project, options.priority);
+        self.line.push(line);
+        self.place.push(place);
         self.projects.push(job.project);
         self.priorities.push(options.priority);
         self.max_attempts.push(options.max_attempts);
@@ -261,25 +313,30 @@ impl<'a> Columns<'a> {
     }
 }
 
-fn payload(job: &NewJob<'_>) -> serde_json::Value {
-    let mut payload = serde_json::json!({
-        "total": job.records.len(),
-        "generateEmbeddings": job.options.embed,
-        "priority": job.options.priority,
-    });
-    if is_inline(job.records) {
-        let texts: Vec<_> = job
-            .records
-            .iter()
-            .map(|record| String::from_utf8_lossy(record))
-            .collect();
-        // As text within JSON, so that what jsonb can't hold (a NUL) reaches the worker and is rejected there by line.
-        payload["records"] = serde_json::json!(texts);
-        if let Some(lines) = &job.options.lines {
-            payload["lines"] = serde_json::json!(lines);
-        }
+/// What an INGEST_DATA job carries in its own row.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload<'a> {
+    total: usize,
+    generate_embeddings: bool,
+    priority: i32,
+    /// As text within JSON, so that what jsonb can't hold (a NUL) reaches the worker and is rejected there by line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<Vec<Cow<'a, str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<&'a [i32]>,
+}
+
+fn payload<'a>(job: &'a NewJob<'_>) -> Payload<'a> {
+    let inline = is_inline(job.records);
+    let text = |record: &&'a [u8]| String::from_utf8_lossy(record);
+    Payload {
+        total: job.records.len(),
+        generate_embeddings: job.options.embed,
+        priority: job.options.priority,
+        records: inline.then(|| job.records.iter().map(text).collect()),
+        lines: job.options.lines.as_deref().filter(|_| inline),
     }
-    payload
 }
 
 fn is_inline(records: &[&[u8]]) -> bool {
