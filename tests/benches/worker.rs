@@ -37,7 +37,7 @@ pub async fn run(database: &Database, arguments: &[&str], environment: &[(&str, 
     loop {
         tokio::select! {
             _ = process.wait() => break,
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
         took.cpu = cpu(process.id()).unwrap_or(took.cpu);
         took.peak_memory_mb = peak_memory_mb(process.id()).unwrap_or(took.peak_memory_mb);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use shared::job::{ClaimedJob, JobStatus, JobType, Lease};
 use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble, canary};
@@ -13,6 +14,9 @@ use tokio::task::JoinSet;
 
 use crate::report::{Report, StoppedBecause};
 use crate::suspects::Suspects;
+
+/// Nobody was due: others who became due since wait so much longer for the slot.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 pub(crate) struct Pass {
     pub invocation: Arc<Invocation>,
@@ -145,6 +149,8 @@ impl Pass {
                 }
             };
             let mut trouble = None;
+            // At first after its first slice; later not after each of many that take no time.
+            let mut asked = Instant::now() - ASK_AGAIN_AFTER;
             loop {
                 match run.advance(limit).await {
                     Ok(read) => {
@@ -161,16 +167,18 @@ impl Pass {
                 if self.alone_wanted.load(Ordering::Relaxed) {
                     break;
                 }
-                match self.claim(&seen, &left).await {
-                    Ok(None) => {}
-                    Ok(other) => {
-                        next = other;
-                        break;
-                    }
-                    Err(error) => {
-                        // Not this job's fault.
-                        outcome = outcome.and(Err(error));
-                        break;
+                if asked.elapsed() >= ASK_AGAIN_AFTER {
+                    match self.claim(&seen, &left).await {
+                        Ok(None) => asked = Instant::now(),
+                        Ok(other) => {
+                            next = other;
+                            break;
+                        }
+                        Err(error) => {
+                            // Not this job's fault.
+                            outcome = outcome.and(Err(error));
+                            break;
+                        }
                     }
                 }
                 limit = take(&left, self.invocation.bounds.records_per_slice);

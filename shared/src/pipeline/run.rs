@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -68,11 +68,23 @@ pub(super) struct Shared {
     pub canary: Mutex<Option<Instant>>,
     /// It lost its worker.
     pub is_suspect: bool,
+    /// When the lease was renewed last.
+    kept: std::sync::Mutex<Instant>,
     lost: AtomicBool,
     trouble: OnceLock<Trouble>,
 }
 
 impl Shared {
+    /// Whether it is so long since the lease was renewed; then it counts from now.
+    pub fn is_to_be_kept(&self, every: Duration) -> bool {
+        let mut last = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.elapsed() >= every;
+        if due {
+            *last = Instant::now();
+        }
+        due
+    }
+
     pub fn has_ended(&self) -> bool {
         self.trouble.get().is_some()
     }
@@ -165,6 +177,7 @@ impl Run {
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
             is_suspect,
+            kept: std::sync::Mutex::new(Instant::now()),
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
         });

@@ -1,12 +1,13 @@
 //! Owns the writing of one job: takes what has been answered, many at a time, into the fenced write. Refuses to go on
 //! once the lease is lost.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use futures::stream::FuturesOrdered;
+use futures::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
@@ -21,11 +22,13 @@ use crate::store::{Connection, StoreError};
 
 /// Chunks that one write carries at most.
 const CHUNKS_PER_WRITE: usize = 300;
-/// A write is sent ahead of the one before it only with so many: small ones cost more than they save.
+/// A second write goes beside the first only with so many: small ones cost more than they save.
 const CHUNKS_AHEAD: usize = 200;
-/// Writes that follow one another on a connection before others may have it.
+/// Writes that follow one another on the same connections before others may have them.
 const WRITES_IN_A_ROW: usize = 10;
-/// A lease that no write renewed for so long is renewed by itself.
+/// While there is something to write, the lease is renewed and the progress told so often.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// A lease that nothing renewed for so long is renewed by itself.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
 
 /// Something to write.
@@ -45,13 +48,24 @@ pub(super) struct Ready {
     pub _room: OwnedSemaphorePermit,
 }
 
+impl Item {
+    fn record_id(&self) -> &str {
+        match self {
+            Self::Chunk(ready) => &ready.chunk.record_id,
+            Self::Fault(charge) => &charge.record_id,
+            Self::Recut(recut) => &recut.record_id,
+            Self::Gone(id, _) => id,
+        }
+    }
+}
+
 /// Writes until all senders are gone.
 pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Item>) {
     let mut batch = Vec::new();
     loop {
         if batch.is_empty() {
             match timeout(RENEW_AFTER, items.recv_many(&mut batch, CHUNKS_PER_WRITE)).await {
-                Ok(0) => return,
+                Ok(0) => return tell_end(&run).await,
                 Ok(_) => {}
                 Err(_) => {
                     renew(&run).await;
@@ -63,19 +77,25 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
     }
 }
 
-/// A write is made and sent while the one before it is under way: the server goes from one to the next, and no two of
-/// them at once, so that each sees what the last has done. What is left in `batch` was received and isn't written.
+/// Two writes go beside each other, where there is a connection for the second. Each sees the database as it was when it
+/// came, so no record is part of both. What is left in `batch` was received and isn't written.
 async fn write_in_a_row(run: &Shared, batch: &mut Vec<Item>, items: &mut UnboundedReceiver<Item>) {
-    let connection = match run.invocation.store.connection().await {
-        Ok(connection) => Some(connection),
+    let store = &run.invocation.store;
+    let (one, other) = match store.connection().await {
+        Ok(one) => {
+            let other = store.spare_connection(&one).await;
+            (Some(one), other)
+        }
         Err(error) => {
             trouble(run, error);
-            None
+            (None, None)
         }
     };
-    let mut under_way = FuturesOrdered::new();
+    let mut connections = [one.as_ref(), other.as_ref().or(one.as_ref())].into_iter().cycle();
+    let mut under_way = FuturesUnordered::new();
     let mut left = WRITES_IN_A_ROW;
-    under_way.push_back(write(run, connection.as_ref(), std::mem::take(batch)));
+    let mut written: HashSet<String> = batch.iter().map(|item| item.record_id().to_owned()).collect();
+    under_way.push(write(run, connections.next().flatten(), std::mem::take(batch)));
     while !under_way.is_empty() {
         let room = CHUNKS_PER_WRITE.saturating_sub(batch.len());
         tokio::select! {
@@ -87,9 +107,24 @@ async fn write_in_a_row(run: &Shared, batch: &mut Vec<Item>, items: &mut Unbound
             }
         }
         if under_way.len() == 1 && left > 0 && batch.len() >= CHUNKS_AHEAD {
-            under_way.push_back(write(run, connection.as_ref(), std::mem::take(batch)));
+            let (wait, next): (Vec<_>, Vec<_>) = batch.drain(..).partition(|item| written.contains(item.record_id()));
+            *batch = wait;
+            written = next.iter().map(|item| item.record_id().to_owned()).collect();
+            under_way.push(write(run, connections.next().flatten(), next));
             left -= 1;
         }
+    }
+}
+
+/// The last of the progress, which was told some while ago.
+async fn tell_end(run: &Shared) {
+    if run.is_lost() || run.settled.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let store = &run.invocation.store;
+    let told = async { store.keep_job(&store.connection().await?, &holding(run)).await };
+    if let Err(error) = told.await {
+        trouble(run, error);
     }
 }
 
@@ -174,7 +209,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
     let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
     if !chunks.is_empty() {
         let began = Instant::now();
-        let written = store.write_chunks(connection, &holding(run), &*chunks).await?;
+        let written = store.write_chunks(connection, &run.job, &*chunks).await?;
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
@@ -183,6 +218,9 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
         Tally::add(&tally.passed_over, written.passed_over);
+        if run.is_to_be_kept(KEEP_EVERY) {
+            store.keep_job(connection, &holding(run)).await?;
+        }
     }
     if !charges.is_empty() {
         {

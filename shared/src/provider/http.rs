@@ -31,12 +31,13 @@ pub struct Reply {
 /// whether a connection was new, so an endpoint that has answered in this process before is taken for one whose
 /// connection was reused. An embedding asked twice does no harm.
 ///
-/// A 2xx body over `most_bytes` is a bad answer; other bodies are cut short. There is no time-out but the one for
+/// Room is made for a 2xx body of `expected_bytes`; one over `most_bytes` is a bad answer; other bodies are cut short. There is no time-out but the one for
 /// connecting: the caller has one around all of this.
 pub async fn post(
     url: &Url,
     headers: HeaderMap,
     body: Bytes,
+    expected_bytes: usize,
     most_bytes: usize,
     answered_before: bool,
 ) -> Result<Reply, Failure> {
@@ -73,7 +74,12 @@ pub async fn post(
         return Err(too_large());
     }
     let headers = std::mem::take(response.headers_mut());
-    let mut body = Vec::with_capacity(announced.min(most_bytes));
+    // Many answers come in pieces that announce no length; growing with each would copy all of it over and over.
+    let mut body = Vec::with_capacity(if status.is_success() {
+        announced.max(expected_bytes).min(most_bytes)
+    } else {
+        0
+    });
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() <= most_bytes => body.extend_from_slice(&chunk),

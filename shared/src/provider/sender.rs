@@ -249,6 +249,8 @@ impl Provider {
             &url,
             headers,
             call.body.into(),
+            // Base64 has 16 characters for 3 numbers.
+            numbers.saturating_mul(16) / 3 + 256 * texts.len(),
             most_bytes,
             answered.load(Ordering::Relaxed),
         )

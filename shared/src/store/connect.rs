@@ -20,8 +20,8 @@ use crate::config::{Secret, SecretSource, Settings};
 use crate::secrets::Secrets;
 use address::Address;
 
-/// One for the work and one for what goes on beside it; a hundred instances are then two hundred connections.
-pub const DEFAULT_CONNECTIONS: usize = 2;
+/// Two for writes, of which one's vectors are received while the other's are stored, and one for what goes on beside.
+pub const DEFAULT_CONNECTIONS: usize = 3;
 
 /// How long a caller waits for another to give a connection back.
 const WAIT: Duration = Duration::from_secs(10);
@@ -56,6 +56,12 @@ impl std::fmt::Debug for Database {
         f.debug_tuple("Database").field(&self.label()).finish()
     }
 }
+
+const TIMEOUTS: Timeouts = Timeouts {
+    wait: Some(WAIT),
+    create: Some(CREATE),
+    recycle: Some(RECYCLE),
+};
 
 impl Database {
     /// The database that the settings name. Resolves its secret, and connects at the first [`Database::get`].
@@ -103,6 +109,15 @@ impl Database {
             }
             outcome => outcome,
         }
+    }
+
+    /// A connection that nobody uses right now, if there may be one more.
+    pub async fn spare(&self) -> Option<Object> {
+        let at_once = Timeouts {
+            wait: Some(Duration::ZERO),
+            ..TIMEOUTS
+        };
+        Box::pin(self.current().pool.timeout_get(&at_once)).await.ok()
     }
 
     /// Asks the server something, in place of the work that comes. After a thaw the sockets may be dead without
@@ -199,11 +214,7 @@ fn connect(secret: Secret, max_size: usize) -> Result<Current, ConnectError> {
     };
     let pool = Pool::builder(manager)
         .max_size(max_size.max(1))
-        .timeouts(Timeouts {
-            wait: Some(WAIT),
-            create: Some(CREATE),
-            recycle: Some(RECYCLE),
-        })
+        .timeouts(TIMEOUTS)
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| ConnectError::Address {

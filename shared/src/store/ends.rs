@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
-use super::{Store, StoreError};
+use super::vectors::Holding;
+use super::{Connection, Store, StoreError};
 use crate::job::{ClaimedJob, End, Ended, JobStatus, Lease, Progress};
 
 /// The fence. It locks the job's row, so that whoever would take the job over waits for this statement's end, and if
@@ -14,6 +15,13 @@ use crate::job::{ClaimedJob, End, Ended, JobStatus, Lease, Progress};
 /// $1 is the job, $2 the token.
 pub(super) const FENCE: &str = "mine AS MATERIALIZED (
     SELECT j.* FROM cronvec.job_queue j WHERE j.id = $1 AND j.lease_token = $2 FOR NO KEY UPDATE
+), job AS MATERIALIZED (
+    SELECT * FROM mine WHERE lease_expires_at > clock_timestamp())";
+
+/// The same for writes of one lease that may go beside each other: nobody takes the job over meanwhile. No such statement
+/// may change the job's row, or two of them would wait for each other.
+pub(super) const SHARED_FENCE: &str = "mine AS MATERIALIZED (
+    SELECT j.* FROM cronvec.job_queue j WHERE j.id = $1 AND j.lease_token = $2 FOR SHARE
 ), job AS MATERIALIZED (
     SELECT * FROM mine WHERE lease_expires_at > clock_timestamp())";
 
@@ -175,6 +183,31 @@ impl Store {
             Ok(())
         } else {
             Err(StoreError::LeaseLost)
+        }
+    }
+
+    /// The same on a connection that one holds, with how far the job is.
+    pub async fn keep_job(&self, connection: &Connection, holding: &Holding<'_>) -> Result<(), StoreError> {
+        let lease = holding.job.lease;
+        let kept = connection
+            .query(
+                &format!(
+                    "WITH {FENCE} UPDATE cronvec.job_queue j
+                     SET lease_expires_at = clock_timestamp() + make_interval(secs => $3), progress = $4
+                     FROM job WHERE j.id = job.id RETURNING j.id"
+                ),
+                &[
+                    (&lease.job_id, Type::INT8),
+                    (&lease.token, Type::UUID),
+                    (&holding.lease.as_secs_f64(), Type::FLOAT8),
+                    (&json!(holding.progress), Type::JSONB),
+                ],
+            )
+            .await?;
+        if kept.is_empty() {
+            Err(StoreError::LeaseLost)
+        } else {
+            Ok(())
         }
     }
 

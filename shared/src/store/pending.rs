@@ -54,11 +54,12 @@ impl Store {
         let rows = self
             .query_along_index(
                 "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
-                     CASE WHEN s.fits THEN r.content END, s.fits, CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END
+                     CASE WHEN s.fits THEN s.content END, s.fits, CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
-                         SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, w.cut_tokens, w.cut_hash, r.content_hash,
+                         SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, w.cut_tokens, w.cut_hash, r.content_hash, r.content,
+                             -- Of a long text it is known without reading it.
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
                              SELECT * FROM cronvec.pending w
@@ -72,7 +73,6 @@ impl Store {
                      ) AS w
                      WINDOW line AS (ORDER BY urgency, not_before, record_id)
                  ) AS s
-                 LEFT JOIN cronvec.records r ON r.project_id = $2 AND r.id = s.record_id AND r.content_hash = s.content_hash
                  ORDER BY s.urgency, s.not_before, s.record_id",
                 &[
                     (&job.space_id, Type::INT4),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
-use super::ends::{FENCE, backoff};
+use super::ends::{FENCE, SHARED_FENCE, backoff};
 use super::vector_array::VectorArray;
 use super::{Connection, Param, Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
@@ -59,7 +59,7 @@ pub struct Charged {
     pub to_retry: u64,
 }
 
-/// What the holder of a lease says with each write: how far it is, and for how long it wants to go on.
+/// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
 #[derive(Debug, Clone)]
 pub struct Holding<'a> {
     pub job: &'a ClaimedJob,
@@ -142,16 +142,15 @@ impl Store {
     }
 
     /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
-    /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`, renews.
-    /// Of one job never two at once, or neither of two would see that a record is complete: the next one goes behind it
-    /// on the same connection, and may be sent before it has ended.
+    /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`.
+    ///
+    /// Two writes of one job may go beside each other if no record is part of both, or neither would see it complete.
     pub async fn write_chunks(
         &self,
         connection: &Connection,
-        holding: &Holding<'_>,
+        job: &ClaimedJob,
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
-        let vector_array = connection.vector_types.array.clone();
         let mut seen = HashSet::new();
         let records: Vec<&NewChunk> = chunks
             .iter()
@@ -170,10 +169,7 @@ impl Store {
                 .map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice()))
                 .collect(),
         );
-        let job = holding.job;
-        let progress = json!(holding.progress);
-        let lease = holding.lease.as_secs_f64();
-        let mut params: Vec<Param<'_>> = vec![
+        let params: Vec<Param<'_>> = vec![
             (&job.lease.job_id, Type::INT8),
             (&job.lease.token, Type::UUID),
             (&job.project_id, Type::INT4),
@@ -184,10 +180,8 @@ impl Store {
             (&ordinals, Type::INT4_ARRAY),
             (&contents, Type::TEXT_ARRAY),
             (&hashes, Type::BYTEA_ARRAY),
+            (&vectors, connection.vector_types.array.clone()),
         ];
-        params.push((&vectors, vector_array));
-        params.push((&lease, Type::FLOAT8));
-        params.push((&progress, Type::JSONB));
         let rows = connection.query(&write_statement(job.space_id), &params).await?;
         let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
@@ -398,7 +392,7 @@ impl Store {
 /// go along the primary key (a slice of 300 out of 16,000 took 650 ms as a join, under 1 ms so).
 fn write_statement(space: i32) -> String {
     format!(
-        "WITH {FENCE}, locked AS MATERIALIZED (
+        "WITH {SHARED_FENCE}, locked AS MATERIALIZED (
              SELECT i.id, i.hash, i.chunks
              FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::int[]) AS i (id, hash, chunks)
              CROSS JOIN LATERAL (
@@ -447,13 +441,6 @@ fn write_statement(space: i32) -> String {
          ), freed AS (
              DELETE FROM cronvec.quarantined_records
              WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
-         ), renewed AS (
-             UPDATE cronvec.job_queue j
-             SET lease_expires_at = clock_timestamp() + make_interval(secs => $12),
-                 -- What the write before this one has settled the worker may not know yet.
-                 progress = jsonb_set($13, '{{current}}', to_jsonb(greatest((job.progress->>'current')::bigint,
-                     ($13->>'current')::bigint) + (SELECT count(*) FROM complete)))
-             FROM job WHERE j.id = job.id
          )
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
              (SELECT count(*) FROM locked)"
