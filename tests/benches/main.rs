@@ -1,8 +1,9 @@
-//! Measures beside their ceilings: `cargo bench -p cronvec-tests -- [vectors|latency|queue|corpus|million …]`.
+//! Measures beside their ceilings: `cargo bench -p cronvec-tests -- [vectors|latency|queue|claims]`.
 //!
 //! Each figure stands next to what the same server does in the same run without the work around it; three rounds, orders
 //! alternating, medians. What it prints is what `docs/PERFORMANCE.md` says.
 
+mod claims;
 mod machine;
 mod queue;
 mod records;
@@ -12,12 +13,15 @@ mod worker;
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: cargo bench -p cronvec-tests -- [vectors] [latency] [queue] [--rounds N] [--records N]";
+const USAGE: &str = "usage: cargo bench -p cronvec-tests -- [vectors] [latency] [queue] [claims] \
+                     [--rounds N] [--records N] [--most N]";
 
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     rounds: usize,
     records: usize,
+    /// Of the long queues; of finished jobs ten times as many.
+    most: usize,
 }
 
 #[tokio::main]
@@ -25,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let mut sizes = Sizes {
         rounds: 3,
         records: 32_322,
+        most: 1_000_000,
     };
     let mut wanted = Vec::new();
     let mut arguments = std::env::args().skip(1);
@@ -35,12 +40,13 @@ async fn main() -> anyhow::Result<()> {
             "--bench" => {}
             "--rounds" => sizes.rounds = number().filter(|rounds| *rounds > 0).ok_or(anyhow::anyhow!(USAGE))?,
             "--records" => sizes.records = number().ok_or(anyhow::anyhow!(USAGE))?,
+            "--most" => sizes.most = number().ok_or(anyhow::anyhow!(USAGE))?,
             _ if argument.starts_with('-') => bail!(USAGE),
             _ => wanted.push(argument),
         }
     }
     if wanted.is_empty() {
-        wanted = ["vectors", "latency", "queue"].map(String::from).to_vec();
+        wanted = ["vectors", "latency", "queue", "claims"].map(String::from).to_vec();
     }
     machine::describe().await;
     for name in &wanted {
@@ -49,6 +55,7 @@ async fn main() -> anyhow::Result<()> {
             "vectors" => vectors::stored(sizes).await,
             "latency" => vectors::kept_waiting(sizes).await,
             "queue" => queue::all(sizes).await,
+            "claims" => claims::long_queues(sizes.most).await,
             _ => bail!(USAGE),
         }
     }
