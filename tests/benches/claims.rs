@@ -12,10 +12,10 @@ use crate::rounds::median;
 
 const CLAIMS: usize = 40;
 
-/// Each beside the same queue with a thousand jobs and no more.
+/// Each beside a queue with four thousand jobs and no more, claim by claim.
 pub async fn long_queues(most: usize) {
+    let short = queue("").await;
     let scenes = [
-        ("a thousand due", String::new()),
         (
             "and a million delayed ones of high priority",
             format!(
@@ -39,46 +39,63 @@ pub async fn long_queues(most: usize) {
             ),
         ),
     ];
-    let mut base = None;
+    let (buffers, rows) = explained(&short).await;
+    println!("four thousand due: {buffers} buffers, {rows} rows of jobs read for 10 claimed");
     for (name, sql) in scenes {
-        let system = System::embedding_in_process().await;
-        system.run_sql("SET statement_timeout = 0").await;
-        if !sql.is_empty() {
-            system.run_sql(&sql).await;
+        let long = queue(&sql).await;
+        let (buffers, rows) = explained(&long).await;
+        println!("{name}: {buffers} buffers, {rows} rows of jobs read for 10 claimed");
+        for analysed in [false, true] {
+            if analysed {
+                long.run_sql("ANALYZE cronvec.job_queue").await;
+                short.run_sql("ANALYZE cronvec.job_queue").await;
+            }
+            let (mut short_times, mut long_times) = (Vec::new(), Vec::new());
+            for _ in 0..CLAIMS {
+                short_times.push(claim(&short).await);
+                long_times.push(claim(&long).await);
+            }
+            let (short, long) = (median(short_times), median(long_times));
+            println!(
+                "  {}: {long:.2} ms a claim, {short:.2} ms in the short queue meanwhile; ratio {:.2}",
+                if analysed {
+                    "with statistics"
+                } else {
+                    "without statistics"
+                },
+                long / short
+            );
         }
-        system
-            .run_sql(
-                "INSERT INTO cronvec.job_queue (job_type, project, project_id, turn)
-                 SELECT 'INGEST_DATA', 'articles', 4 + n % 10, n / 10 FROM generate_series(1, 1000) AS n",
-            )
-            .await;
-        let without = claims(&system).await;
-        let (hit, rows) = explained(&system).await;
-        system.run_sql("ANALYZE cronvec.job_queue").await;
-        let with = claims(&system).await;
-        let base = *base.get_or_insert(without);
-        println!(
-            "{name}: {:.2} ms a claim of 10 ({:.2} of the first), {with:.2} ms after ANALYZE ({:.2}); {hit} buffers, {rows} rows of jobs read",
-            without,
-            without / base,
-            with / base,
-        );
     }
 }
 
-/// The median time of a claim of ten, in ms. They are given back with their turns.
-async fn claims(system: &System) -> f64 {
-    let wish = wish();
-    let mut times = Vec::new();
-    for _ in 0..CLAIMS {
-        let began = Instant::now();
-        let jobs = system.store.claim_jobs(&wish).await.expect("jobs");
-        times.push(began.elapsed().as_secs_f64() * 1000.0);
-        assert_eq!(jobs.len(), 10);
-        let leases: Vec<Lease> = jobs.iter().map(|job| job.lease).collect();
-        system.store.complete_jobs(&leases).await.expect("an end");
+/// A queue with this in it, and four thousand jobs of ten projects that are due.
+async fn queue(sql: &str) -> System {
+    let system = System::embedding_in_process().await;
+    system.run_sql("SET statement_timeout = 0").await;
+    if !sql.is_empty() {
+        system.run_sql(sql).await;
     }
-    median(times)
+    system
+        .run_sql(
+            "INSERT INTO cronvec.job_queue (job_type, project, project_id, turn)
+             SELECT 'INGEST_DATA', 'articles', 4 + n % 10, n / 10 FROM generate_series(1, 4000) AS n",
+        )
+        .await;
+    // What the filling left to be written is no claim's.
+    system.run_sql("CHECKPOINT").await;
+    system
+}
+
+/// The time of a claim of ten, in ms. They are completed.
+async fn claim(system: &System) -> f64 {
+    let began = Instant::now();
+    let jobs = system.store.claim_jobs(&wish()).await.expect("jobs");
+    let took = began.elapsed().as_secs_f64() * 1000.0;
+    assert_eq!(jobs.len(), 10);
+    let leases: Vec<Lease> = jobs.iter().map(|job| job.lease).collect();
+    system.store.complete_jobs(&leases).await.expect("an end");
+    took
 }
 
 fn wish() -> ClaimWish<'static> {

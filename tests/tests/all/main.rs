@@ -25,3 +25,4 @@ mod provider_failures;
 mod queue;
 mod runtime_api;
 mod schema;
+mod search;
