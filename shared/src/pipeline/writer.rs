@@ -220,6 +220,7 @@ fn holding(run: &Shared) -> Holding<'_> {
             total: run.total.max(current),
             message: Some("embedding".into()),
         },
+        column: run.column,
     }
 }
 

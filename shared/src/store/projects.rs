@@ -123,7 +123,8 @@ impl Store {
             )
             .await?
             .ok_or_else(|| StoreError::NoProject(name.into()))?;
-        let (total, embedded): (i64, i64) = (row.get(1), row.get(2));
+        let (records, embedded): (i64, i64) = (row.get(1), row.get(2));
+        let total = self.rows_of_table(name).await.unwrap_or(records);
         #[allow(clippy::cast_precision_loss, reason = "a percentage")]
         let percent = if total == 0 {
             100.0
@@ -138,5 +139,19 @@ impl Store {
             quarantined: row.get(4),
             percent,
         })
+    }
+
+    /// The rows of the project's attached table that are to be embedded. None where there is no table, or it can't be
+    /// read: then its records are what is known.
+    async fn rows_of_table(&self, project: &str) -> Option<i64> {
+        let sources = self.sources().await.ok()?;
+        let source = sources.iter().find(|source| source.project == project)?;
+        match self.count_rows(source).await {
+            Ok(rows) => Some(rows),
+            Err(error) => {
+                tracing::warn!(project, error = %error, "the attached table can't be counted; its records are");
+                None
+            }
+        }
     }
 }
