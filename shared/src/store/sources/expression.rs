@@ -114,13 +114,28 @@ impl Expression {
             .collect();
         let name = format!("cronvec.source_{source}_{}", self.role.name());
         let statement = format!(
-            "CREATE FUNCTION {name}({}) RETURNS {} LANGUAGE sql RETURN (\n{}\n)",
+            "CREATE FUNCTION {name}({}) RETURNS {} LANGUAGE sql RETURN\n{}",
             parameters.join(", "),
             self.role.returns(),
             self.sql
         );
         transaction
             .execute_typed(&statement, &[])
+            .await
+            .map_err(|error| self.explain(error, table))?;
+        // Where a condition stands it can be no aggregate, no window and no set. One expression it is by now.
+        let nulls: Vec<String> = self
+            .columns
+            .iter()
+            .map(|c| format!("NULL::{} AS {}", c.bare_type, c.quoted))
+            .collect();
+        let probe = format!(
+            "EXPLAIN SELECT FROM (SELECT {}) AS row WHERE (\n{}\n) IS NOT NULL",
+            nulls.join(", "),
+            self.sql
+        );
+        transaction
+            .query_typed(&probe, &[])
             .await
             .map_err(|error| self.explain(error, table))?;
         // Functions of a name can't be told apart by their parameters here: there is only one.
@@ -151,6 +166,9 @@ impl Expression {
         let what = match *server.code() {
             SqlState::UNDEFINED_COLUMN => format!("{}; columns are: {}", server.message(), table.column_names()),
             SqlState::INSUFFICIENT_PRIVILEGE => return error.into(),
+            SqlState::SYNTAX_ERROR if server.message().contains("multiple commands") => {
+                "this is several commands".into()
+            }
             _ => server.message().to_owned(),
         };
         StoreError::Invalid(format!(

@@ -71,7 +71,7 @@ impl Store {
                 "SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname::text, c.relkind::text, quote_ident(o.rolname),
                      pg_has_role(c.relowner, 'USAGE'), quote_ident(current_user),
                      EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid) AND c.relkind = 'r', c.relispartition,
-                     c.relpersistence::text
+                     c.relpersistence::text, n.nspname IN ('cronvec', 'pg_catalog', 'information_schema')
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
                  CROSS JOIN LATERAL (
                      SELECT CASE
@@ -95,6 +95,7 @@ impl Store {
             "v" => Some("a view"),
             "m" => Some("a materialized view"),
             "f" => Some("a foreign table"),
+            _ if row.get(10) => Some("one of the system's own"),
             _ if row.get(7) => Some("a table that others inherit from"),
             _ if row.get(8) => Some("a partition"),
             _ if row.get::<_, &str>(9) == "t" => Some("a temporary table"),

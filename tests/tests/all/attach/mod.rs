@@ -1,7 +1,10 @@
 //! Tables that people already have: attached, kept up with, let go.
 
 mod changes;
+mod column;
 mod kinds;
+mod refusals;
+mod rights;
 
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;
