@@ -79,6 +79,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
 pub(super) async fn to_the_end(app: &App, source: &Source, context: &Context) -> Result<Told> {
     let mut written = 0;
     let mut waits = 0;
+    while let Some(more) = app.store().take_note(source.id).await? {
+        written += more;
+    }
     loop {
         let slice = context
             .interrupt

@@ -69,6 +69,7 @@ impl Pass {
     /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
         canary::try_circuits(&self.invocation, &self.served).await?;
+        spare::take_notes(&self.invocation, self.project_id).await?;
         self.ensure_jobs().await?;
         Arc::clone(&self).work(&seen, &left).await?;
         if !self.must_end(&seen, &left) && spare::reconcile(&self.invocation, self.project_id).await? > 0 {

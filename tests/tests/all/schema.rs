@@ -55,7 +55,7 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
         .run_sql(
             "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
              ALTER TABLE cronvec.ingest_rejects DROP COLUMN raw;
-             DROP TABLE cronvec.sources;
+             DROP TABLE cronvec.source_notes, cronvec.sources;
              DO $$
              DECLARE
                  made text;

@@ -112,6 +112,7 @@ impl Plan<'_> {
             self.truncated(),
             self.event(),
             self.rows(),
+            self.named_rows(),
             self.there(),
             self.count(),
         ];
@@ -213,49 +214,71 @@ END",
         self.function("event", "", &rest, &body, true)
     }
 
-    /// A page of the table's rows, along the key.
-    fn rows(&self) -> Function {
+    /// What is read of rows `t`, the same for a page and for some that are named.
+    fn read(&self, from: &str) -> String {
         let key: Vec<String> = self.key.iter().map(|c| format!("t.{}::text", c.quoted)).collect();
-        let place: Vec<String> = (1..)
-            .zip(&self.key)
-            .map(|(nth, column)| format!("after[{nth}]::{}", column.base))
-            .collect();
         let vector = match &self.embedding_column {
             Some(column) => format!("t.{}", column.quoted),
             None => format!("NULL::{}", self.vector),
         };
+        format!(
+            "RETURN QUERY SELECT ARRAY[{}], {}, p.passes, CASE WHEN p.passes THEN {} END,
+            CASE WHEN p.passes THEN {} END, {vector}
+            FROM {from}
+            CROSS JOIN LATERAL (SELECT coalesce({}, false)) AS p (passes);",
+            key.join(", "),
+            self.id_of("t"),
+            self.text.of(self.id, "t"),
+            self.metadata_of("t"),
+            self.passes("t"),
+        )
+    }
+
+    fn read_columns(&self) -> String {
+        format!(
+            "RETURNS TABLE (place text[], id text, passes boolean, content text, metadata jsonb, vector {})
+    LANGUAGE plpgsql STABLE {SETTINGS} SET plan_cache_mode = force_custom_plan",
+            self.vector
+        )
+    }
+
+    /// A page of the table's rows, along the key.
+    fn rows(&self) -> Function {
+        let place: Vec<String> = (1..)
+            .zip(&self.key)
+            .map(|(nth, column)| format!("after[{nth}]::{}", column.base))
+            .collect();
         let page = |condition: &str| {
-            format!(
-                "RETURN QUERY SELECT ARRAY[{key}], {id}, p.passes, CASE WHEN p.passes THEN {text} END,
-            CASE WHEN p.passes THEN {metadata} END, {vector}
-            FROM (SELECT * FROM {table} AS t {condition} ORDER BY {keys} LIMIT max_rows) AS t
-            CROSS JOIN LATERAL (SELECT coalesce({passes}, false)) AS p (passes);",
-                key = key.join(", "),
-                id = self.id_of("t"),
-                text = self.text.of(self.id, "t"),
-                metadata = self.metadata_of("t"),
-                table = self.table.name,
-                keys = self.keys("t"),
-                passes = self.passes("t"),
-            )
+            self.read(&format!(
+                "(SELECT * FROM {} AS t {condition} ORDER BY {} LIMIT max_rows) AS t",
+                self.table.name,
+                self.keys("t")
+            ))
         };
-        let behind = page(&format!("WHERE ({}) > ({})", self.keys("t"), place.join(", ")));
         let body = format!(
             "BEGIN
     IF after IS NULL THEN
         {}
     ELSE
-        {behind}
+        {}
     END IF;
 END",
-            page("")
+            page(""),
+            page(&format!("WHERE ({}) > ({})", self.keys("t"), place.join(", ")))
         );
-        let rest = format!(
-            "RETURNS TABLE (place text[], id text, passes boolean, content text, metadata jsonb, vector {}) LANGUAGE plpgsql STABLE {SETTINGS}
-    SET plan_cache_mode = force_custom_plan",
-            self.vector
+        self.function("rows", "after text[], max_rows int", &self.read_columns(), &body, true)
+    }
+
+    /// The rows of these ids.
+    fn named_rows(&self) -> Function {
+        let from = format!(
+            "{} CROSS JOIN LATERAL (SELECT * FROM {} AS t WHERE {} LIMIT 1) AS t",
+            self.named(),
+            self.table.name,
+            self.is_named()
         );
-        self.function("rows", "after text[], max_rows int", &rest, &body, true)
+        let body = format!("BEGIN\n    {}\nEND", self.read(&from));
+        self.function("named", "ids text[]", &self.read_columns(), &body, true)
     }
 
     /// Which of these ids have a row that is a record.

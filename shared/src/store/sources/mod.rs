@@ -2,6 +2,7 @@
 //! triggers and the one column that was named.
 
 mod attach;
+mod compare;
 mod compile;
 mod expression;
 mod reconcile;

@@ -5,11 +5,19 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 
 use super::super::{Store, StoreError};
+use super::compare;
 
 /// Rows, or records, that one slice looks at.
 const ROWS_PER_SLICE: i32 = 1000;
 /// Time between two passes of a source.
 const REST: &str = "5 minutes";
+
+/// Of a slice's transaction. We wait less than PostgreSQL's `deadlock_timeout`: we give way before anyone looks for a
+/// victim. No row of a table is hidden from us in silence: what we don't see would be taken for gone.
+const SETTINGS: &str =
+    "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '30s';
+    SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off;
+    SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
 
 /// How a source stands after a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,17 +103,75 @@ impl Store {
         done
     }
 
+    /// Reads the rows that the oldest note of a source names. Returns how many records were written; none when there is no
+    /// note that is free.
+    pub async fn take_note(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
+        let taken = self.note_of(source_id).await;
+        if let Err(error) = &taken
+            && !error.is_outage()
+            && !error.is_lock_timeout()
+        {
+            self.execute(
+                "UPDATE cronvec.sources SET trouble = $2 WHERE id = $1",
+                &[(&source_id, Type::INT4), (&error.to_string(), Type::TEXT)],
+            )
+            .await?;
+        }
+        taken
+    }
+
+    /// Sources of which large statements have changed rows.
+    pub async fn sources_with_notes(&self, project_id: Option<i32>, limit: i64) -> Result<Vec<i32>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT s.id FROM cronvec.sources s
+                 WHERE ($1 IS NULL OR s.project_id = $1)
+                     AND EXISTS (SELECT FROM cronvec.source_notes n WHERE n.source_id = s.id)
+                 ORDER BY s.id LIMIT $2",
+                &[(&project_id, Type::INT4), (&limit, Type::INT8)],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn note_of(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(SETTINGS).await?;
+        let notes = transaction
+            .query_typed(
+                "SELECT n.id, n.ids, s.project_id, p.live_space FROM cronvec.source_notes n
+                 JOIN cronvec.sources s ON s.id = n.source_id JOIN cronvec.projects p ON p.id = s.project_id
+                 WHERE n.source_id = $1 ORDER BY n.id LIMIT 1 FOR UPDATE OF n SKIP LOCKED",
+                &[(&source_id, Type::INT4)],
+            )
+            .await?;
+        let Some(note) = notes.first() else { return Ok(None) };
+        let (id, ids, project_id, live): (i64, Vec<String>, i32, i32) =
+            (note.get(0), note.get(1), note.get(2), note.get(3));
+        let rows = transaction
+            .query_typed(
+                &compare::statement(&format!("cronvec.source_{source_id}_named($1)"), live),
+                &[
+                    (&ids, Type::TEXT_ARRAY),
+                    (&project_id, Type::INT4),
+                    (&false, Type::BOOL),
+                    (&false, Type::BOOL),
+                ],
+            )
+            .await?;
+        let written = number(only(&rows)?.get(2));
+        transaction
+            .execute_typed("DELETE FROM cronvec.source_notes WHERE id = $1", &[(&id, Type::INT8)])
+            .await?;
+        transaction.commit().await?;
+        Ok(Some(written))
+    }
+
     async fn slice_of(&self, source_id: i32) -> Result<Slice, StoreError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
-        // Less than PostgreSQL's `deadlock_timeout`: we give way before anyone looks for a victim.
-        transaction
-            .batch_execute(
-                "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '30s';
-                 SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off;
-                 SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
-            )
-            .await?;
+        transaction.batch_execute(SETTINGS).await?;
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
@@ -143,62 +209,18 @@ impl Store {
 /// The table's rows along their key, each beside its record. Rows whose text or metadata differ are written, unless the
 /// record was written meanwhile; rows without a record are filled in.
 async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slice, StoreError> {
-    let (id, live) = (state.id, state.live_space);
+    let id = state.id;
     if state.place.is_none() {
         missing_triggers(transaction, id).await?;
     }
     let rows = transaction
         .query_typed(
-            &format!(
-                "WITH page AS MATERIALIZED (
-                     SELECT p.*, coalesce(btrim(p.content, E' \\t\\n\\r'), '') = '' AS blank
-                     FROM cronvec.source_{id}_rows($1, $2) AS p
-                 ), compared AS MATERIALIZED (
-                     SELECT p.*, r.accepted, r.content_hash, e.content_hash AS shown_hash,
-                         CASE
-                             WHEN NOT p.passes THEN r.content_hash <> ''
-                             WHEN p.blank THEN r.content_hash IS DISTINCT FROM '' OR NOT EXISTS (
-                                 SELECT FROM cronvec.quarantined_records q
-                                 WHERE q.project_id = $3 AND q.record_id = p.id AND q.space_id = {live})
-                             ELSE r.content_hash IS DISTINCT FROM cronvec.content_hash(p.content)
-                                 OR r.metadata IS DISTINCT FROM coalesce(p.metadata, '{{}}')
-                         END AS differs
-                     FROM page p
-                     LEFT JOIN LATERAL (
-                         SELECT r.accepted, r.content_hash, r.metadata FROM cronvec.records r
-                         WHERE r.project_id = $3 AND r.id = p.id LIMIT 1) AS r ON true
-                     LEFT JOIN LATERAL (
-                         SELECT e.content_hash FROM cronvec.embedded_{live} e
-                         WHERE e.space_id = {live} AND e.project_id = $3 AND e.record_id = p.id LIMIT 1) AS e ON true
-                 ), fresh AS MATERIALIZED (
-                     SELECT c.* FROM compared c WHERE c.differs AND c.accepted IS NULL AND NOT c.blank
-                 ), filled AS MATERIALIZED (
-                     SELECT f.* FROM cronvec.fill_records($3, ARRAY(SELECT id FROM fresh), ARRAY(SELECT content FROM fresh),
-                         ARRAY(SELECT metadata FROM fresh),
-                         ARRAY(SELECT CASE WHEN $4 THEN vector END FROM fresh)) AS f
-                     WHERE EXISTS (SELECT FROM fresh)
-                 ), others AS MATERIALIZED (
-                     SELECT c.* FROM compared c WHERE c.differs AND (c.accepted IS NOT NULL OR c.blank)
-                 ), mine AS MATERIALIZED (
-                     SELECT o.* FROM others o
-                     WHERE o.accepted IS NULL OR o.id = ANY (ARRAY(SELECT cronvec.still_compared($3,
-                         ARRAY(SELECT id FROM others WHERE accepted IS NOT NULL),
-                         ARRAY(SELECT accepted FROM others WHERE accepted IS NOT NULL))))
-                 ), taken AS MATERIALIZED (
-                     SELECT cronvec.take_rows($3, ARRAY(SELECT id FROM mine WHERE passes),
-                         ARRAY(SELECT content FROM mine WHERE passes), ARRAY(SELECT metadata FROM mine WHERE passes),
-                         ARRAY(SELECT id FROM mine WHERE NOT passes))::text AS done
-                     WHERE EXISTS (SELECT FROM mine)
-                 )
-                 SELECT (SELECT count(*) FROM page), (SELECT place FROM page OFFSET greatest((SELECT count(*) FROM page) - 1, 0) LIMIT 1),
-                     coalesce((SELECT filled FROM filled), 0) + (SELECT count(*) FROM mine) + (SELECT count(*) - count(*) FROM taken),
-                     coalesce((SELECT adopted FROM filled), 0),
-                     (SELECT count(*) FROM page WHERE passes),
-                     ARRAY(SELECT id FROM compared WHERE $5 AND passes AND vector IS NULL AND content_hash = shown_hash)"
+            &compare::statement(
+                &format!("cronvec.source_{id}_rows($1, {ROWS_PER_SLICE})"),
+                state.live_space,
             ),
             &[
                 (&state.place, Type::TEXT_ARRAY),
-                (&ROWS_PER_SLICE, Type::INT4),
                 (&state.project_id, Type::INT4),
                 (&state.adopt, Type::BOOL),
                 (&state.fills, Type::BOOL),

@@ -150,6 +150,39 @@ async fn detaching_leaves_the_table_as_it_was_found_and_the_records_where_they_a
 }
 
 #[tokio::test]
+async fn rows_that_one_large_statement_has_changed_are_named_at_once_and_read_by_the_next_tick() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 8).await;
+    create_articles(&system, 2_100).await;
+    attach(&system, &articles()).await.unwrap();
+    assert_eq!(system.vectorize().await.records, 2_100);
+    system
+        .run_sql(
+            "UPDATE articles SET title = 'changed ' || id;
+             UPDATE articles SET title = 'and again' WHERE id = 1;
+             DELETE FROM articles WHERE id = 2;
+             INSERT INTO articles SELECT n, 'many ' || n FROM generate_series(3001, 5100) AS n",
+        )
+        .await;
+    assert_eq!(
+        waiting(&system).await,
+        json!(["1", "2"]),
+        "what is small is written at once"
+    );
+    let coverage = system.store.coverage(PROJECT).await.unwrap();
+    assert_eq!(
+        (coverage.total, coverage.embedded, coverage.pending),
+        (4_199, 0, 4_199),
+        "what is named waits, too"
+    );
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.purged), (4_199, 1));
+    assert_eq!(texts(&system).await["1"], "and again\n\nbody 1");
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.source_notes").await, 0);
+}
+
+#[tokio::test]
 async fn a_thousand_updates_of_one_row_at_once_end_in_one_vector_of_the_last_text() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 8).await;

@@ -5,6 +5,7 @@ mod column;
 mod kinds;
 mod refusals;
 mod rights;
+mod together;
 
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;

@@ -66,7 +66,7 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         .await;
     assert_eq!(
         owned,
-        json!({"text": true, "event": true, "rows": true, "there": true, "count": true, "take": false, "truncated": false})
+        json!({"text": true, "event": true, "rows": true, "named": true, "there": true, "count": true, "take": false, "truncated": false})
     );
     let definers = "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_' AND prosecdef";
     assert_eq!(
