@@ -263,3 +263,10 @@ REVOKE EXECUTE ON FUNCTION cronvec.mark_pending(int, text[]), cronvec.put_record
     cronvec.delete_records(int, text[]), cronvec.set_aside_blank(int, text[]),
     cronvec.take_rows(int, text[], text[], jsonb[], text[]),
     cronvec.fill_records(int, text[], text[], jsonb[], @vector_schema@.vector[]), cronvec.still_compared(int, text[], bigint[]) FROM PUBLIC;
+
+-- Producers and searchers need these functions and no table: who may execute them is all that there is to grant.
+ALTER FUNCTION cronvec.put_record(text, text, text, jsonb) SECURITY DEFINER;
+ALTER FUNCTION cronvec.delete_record(text, text) SECURITY DEFINER;
+ALTER FUNCTION cronvec.search(text, @vector_schema@.vector, int, jsonb) SECURITY DEFINER;
+REVOKE EXECUTE ON FUNCTION cronvec.put_record(text, text, text, jsonb), cronvec.delete_record(text, text),
+    cronvec.search(text, @vector_schema@.vector, int, jsonb) FROM PUBLIC;

@@ -248,3 +248,45 @@ async fn a_role_that_does_not_own_the_table_or_the_schema_is_told_which_it_needs
     drop(of_reader);
     reader.leave(&system).await;
 }
+
+#[tokio::test]
+async fn a_producer_needs_the_functions_and_no_table() {
+    let system = System::embedding_in_process().await;
+    let producer = Role::create(&system, "producer").await;
+    let name = &producer.name;
+    system
+        .run_sql(&format!(
+            "GRANT USAGE ON SCHEMA cronvec TO {name};
+             GRANT EXECUTE ON FUNCTION cronvec.put_record, cronvec.delete_record, cronvec.search TO {name}"
+        ))
+        .await;
+    let client = producer.connect().await;
+    client
+        .batch_execute(
+            "BEGIN; SELECT cronvec.put_record('articles', 'a', 'Water the tomatoes.', '{\"topic\": \"gardening\"}');
+             SELECT cronvec.put_record('articles', 'b', 'gone'); SELECT cronvec.delete_record('articles', 'b'); COMMIT",
+        )
+        .await
+        .unwrap();
+    system.vectorize().await;
+    let found = client
+        .query_typed(
+            "SELECT id FROM cronvec.search('articles', array_fill(0.1, ARRAY[256])::vector, 10)",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        found.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(),
+        ["a"]
+    );
+    for table in ["records", "pending", "chunks", "job_queue"] {
+        let error = client
+            .batch_execute(&format!("SELECT FROM cronvec.{table}"))
+            .await
+            .unwrap_err();
+        assert!(format!("{error:?}").contains("permission denied"), "{table}: {error:?}");
+    }
+    drop(client);
+    producer.leave(&system).await;
+}
