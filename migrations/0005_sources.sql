@@ -4,7 +4,7 @@
 CREATE TABLE cronvec.sources (
     id               int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     project_id       int  NOT NULL REFERENCES cronvec.projects ON DELETE CASCADE,
-    relation         oid  NOT NULL,
+    relation         regclass NOT NULL,
     -- As attach was told, quoted; for people.
     table_name       text NOT NULL,
     key_columns      text[] NOT NULL,

@@ -203,7 +203,7 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
         .query_typed(
             "INSERT INTO cronvec.sources (project_id, relation, table_name, key_columns, text_sql, metadata_sql, where_sql,
                  embedding_column, on_change, adopt)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+             VALUES ($1, $2::oid::regclass, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
             &[
                 (&plan.project_id, Type::INT4),
                 (&plan.table.oid, Type::OID),
@@ -330,11 +330,17 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
 async fn grant(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     let writers = transaction
         .query_typed(
-            "SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(a.grantee::regrole::text) END
-             FROM pg_class c
-             CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a
-             WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
-                 AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LIMIT 1000",
+            "WITH tables AS MATERIALIZED (
+                 SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
+             )
+             SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+             FROM (
+                 SELECT coalesce(c.relacl, acldefault('r', c.relowner)) FROM tables c
+                 UNION ALL
+                 SELECT a.attacl FROM tables c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
+             ) AS acls (acl)
+             CROSS JOIN LATERAL aclexplode(acls.acl) AS a
+             WHERE a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LIMIT 1000",
             &[(&plan.table.oid, Type::OID)],
         )
         .await?;

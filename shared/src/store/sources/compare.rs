@@ -13,7 +13,7 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                      SELECT p.*, r.accepted, r.content_hash, e.content_hash AS shown_hash,
                          CASE
                              WHEN NOT p.passes THEN r.content_hash <> ''
-                             WHEN p.blank THEN r.content_hash IS DISTINCT FROM '' OR NOT EXISTS (
+                             WHEN p.blank THEN coalesce(r.content_hash, '') <> '' OR NOT EXISTS (
                                  SELECT FROM cronvec.quarantined_records q
                                  WHERE q.project_id = $2 AND q.record_id = p.id AND q.space_id = {live})
                              ELSE r.content_hash IS DISTINCT FROM cronvec.content_hash(p.content)
@@ -33,13 +33,16 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                          ARRAY(SELECT metadata FROM fresh),
                          ARRAY(SELECT CASE WHEN $3 THEN vector END FROM fresh)) AS f
                      WHERE EXISTS (SELECT FROM fresh)
+                 ), aside AS MATERIALIZED (
+                     -- Nothing is deleted where nothing was: a record that a user makes meanwhile isn't ours to bury.
+                     SELECT cronvec.set_aside_blank($2, ARRAY(
+                         SELECT c.id FROM compared c WHERE c.differs AND c.accepted IS NULL AND c.passes AND c.blank))::text
                  ), others AS MATERIALIZED (
-                     SELECT c.* FROM compared c WHERE c.differs AND (c.accepted IS NOT NULL OR c.blank)
+                     SELECT c.* FROM compared c WHERE c.differs AND c.accepted IS NOT NULL
                  ), mine AS MATERIALIZED (
                      SELECT o.* FROM others o
-                     WHERE o.accepted IS NULL OR o.id = ANY (ARRAY(SELECT cronvec.still_compared($2,
-                         ARRAY(SELECT id FROM others WHERE accepted IS NOT NULL),
-                         ARRAY(SELECT accepted FROM others WHERE accepted IS NOT NULL))))
+                     WHERE o.id = ANY (ARRAY(SELECT cronvec.still_compared($2,
+                         ARRAY(SELECT id FROM others), ARRAY(SELECT accepted FROM others))))
                  ), taken AS MATERIALIZED (
                      SELECT cronvec.take_rows($2, ARRAY(SELECT id FROM mine WHERE passes),
                          ARRAY(SELECT content FROM mine WHERE passes), ARRAY(SELECT metadata FROM mine WHERE passes),
@@ -47,7 +50,8 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                      WHERE EXISTS (SELECT FROM mine)
                  )
                  SELECT (SELECT count(*) FROM page), (SELECT place FROM page OFFSET greatest((SELECT count(*) FROM page) - 1, 0) LIMIT 1),
-                     coalesce((SELECT filled FROM filled), 0) + (SELECT count(*) FROM mine) + (SELECT count(*) - count(*) FROM taken),
+                     coalesce((SELECT filled FROM filled), 0) + (SELECT count(*) FROM mine) + (SELECT count(*) - count(*) FROM taken)
+                         + (SELECT count(*) - count(*) FROM aside),
                      coalesce((SELECT adopted FROM filled), 0),
                      (SELECT count(*) FROM page WHERE passes),
                      ARRAY(SELECT id FROM compared WHERE $4 AND passes AND vector IS NULL AND content_hash = shown_hash)"

@@ -73,7 +73,7 @@ impl Expression {
                     columns,
                 });
             }
-            if parts.iter().all(is_name) && !parts.iter().any(|part| is_constant(part)) {
+            if parts.iter().all(is_name) && !parts.iter().any(is_constant) {
                 for part in parts {
                     table.column(part)?;
                 }

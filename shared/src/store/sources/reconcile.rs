@@ -331,7 +331,7 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
     let at_end = read < i64::from(ROWS_PER_SLICE);
     transaction
         .execute_typed(
-            "UPDATE cronvec.sources SET gone = gone + $4, checked_at = now(),
+            "UPDATE cronvec.sources SET gone = gone + $4, trouble = NULL, checked_at = now(),
                  phase = CASE WHEN $2 THEN 'gone' ELSE 'count' END, place = CASE WHEN NOT $2 THEN ARRAY[$3] END
              WHERE id = $1",
             &[
@@ -401,7 +401,7 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
         .await?;
     let written = number(deleted);
     if at_end {
-        tracing::info!(
+        tracing::debug!(
             source.id = state.id,
             passes = state.passes + 1,
             "a source was compared with its table"

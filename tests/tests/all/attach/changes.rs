@@ -150,6 +150,21 @@ async fn detaching_leaves_the_table_as_it_was_found_and_the_records_where_they_a
 }
 
 #[tokio::test]
+async fn uninstalling_lets_attached_tables_go() {
+    let system = System::embedding_in_process().await;
+    create_articles(&system, 3).await;
+    attach(&system, &articles()).await.unwrap();
+    shared::store::migrate::uninstall(&system.sql).await.unwrap();
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'articles'::regclass")
+            .await,
+        0
+    );
+    system.run_sql("UPDATE articles SET title = 'another'").await;
+}
+
+#[tokio::test]
 async fn rows_that_one_large_statement_has_changed_are_named_at_once_and_read_by_the_next_tick() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 8).await;
