@@ -76,6 +76,8 @@ pub struct Connection(Object);
 
 impl Store {
     pub async fn connection(&self) -> Result<Connection, StoreError> {
+        // Asked for before one is held: two jobs that hold both would wait for a third.
+        self.vector_types().await?;
         Ok(Connection(self.client().await?))
     }
 
@@ -210,7 +212,8 @@ impl Store {
         let locked = count(row.get(3))?;
         let passed_over = (record_ids.len() as u64).saturating_sub(locked);
         if passed_over > 0 {
-            self.defer_held(holding, &record_ids, &record_hashes).await?;
+            self.defer_held(connection, holding, &record_ids, &record_hashes)
+                .await?;
         }
         Ok(Written {
             stored: count(row.get(1))?,
@@ -222,15 +225,23 @@ impl Store {
     /// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
     /// where that somebody has marked them anew (`idle` looks at the row as it is, `held` at the snapshot): a new text is
     /// due at once.
-    async fn defer_held(&self, holding: &Holding<'_>, ids: &[&str], hashes: &[&[u8]]) -> Result<(), StoreError> {
+    async fn defer_held(
+        &self,
+        connection: &Connection,
+        holding: &Holding<'_>,
+        ids: &[&str],
+        hashes: &[&[u8]],
+    ) -> Result<(), StoreError> {
         let job = holding.job;
         let space = job.space_id;
         let rows = holding.column.map_or_else(String::new, |source| {
             format!("WHERE i.id = ANY (ARRAY(SELECT cronvec.source_{source}_lock($4)))")
         });
-        self.execute(
-            &format!(
-                "WITH {FENCE}, free AS MATERIALIZED (
+        connection
+            .0
+            .execute_typed(
+                &format!(
+                    "WITH {FENCE}, free AS MATERIALIZED (
                      SELECT i.id
                      FROM job CROSS JOIN unnest($4::text[]) AS i (id)
                      CROSS JOIN LATERAL (
@@ -256,16 +267,16 @@ impl Store {
                  )
                  UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
                  WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))"
-            ),
-            &[
-                (&job.lease.job_id, Type::INT8),
-                (&job.lease.token, Type::UUID),
-                (&job.project_id, Type::INT4),
-                (&ids, Type::TEXT_ARRAY),
-                (&hashes, Type::BYTEA_ARRAY),
-            ],
-        )
-        .await?;
+                ),
+                &[
+                    (&job.lease.job_id, Type::INT8),
+                    (&job.lease.token, Type::UUID),
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
         Ok(())
     }
 
