@@ -162,6 +162,10 @@ impl App {
         Ok(report)
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub fn max_content_bytes(&self) -> usize {
         self.settings.max_content_bytes
     }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    completions, config, coverage, demo, ingest, job, migrate, projects, provider, search, status, tick, uninstall,
+    attach, completions, config, coverage, demo, detach, ingest, job, migrate, projects, provider, reconcile, search,
+    sources, status, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -32,6 +33,14 @@ pub(crate) enum Verb {
     Tick(tick::Args),
     /// Hand in the records of a file: NDJSON, JSON or CSV
     Ingest(ingest::Args),
+    /// Embed a table that is there already, and keep up with it
+    Attach(attach::Args),
+    /// Let an attached table go, as it was found
+    Detach(detach::Args),
+    /// The attached tables
+    Sources(sources::Args),
+    /// Compare attached tables with their records, and bring these in line
+    Reconcile(reconcile::Args),
     /// The records nearest to a text
     Search(search::Args),
     /// The queue, its recent jobs and the workers

@@ -1,20 +1,25 @@
 //! One file a verb.
 
+pub(crate) mod attach;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod coverage;
 pub(crate) mod demo;
+pub(crate) mod detach;
 pub(crate) mod ingest;
 pub(crate) mod job;
 pub(crate) mod migrate;
 pub(crate) mod projects;
 pub(crate) mod provider;
+pub(crate) mod reconcile;
 pub(crate) mod search;
+pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod tick;
 pub(crate) mod uninstall;
 
 use anyhow::Result;
+use shared::store::StoreError;
 
 use crate::Context;
 use crate::app::App;
@@ -28,6 +33,10 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Migrate(action) => migrate::run(action, context).await,
         Verb::Tick(args) => tick::run(args, context).await,
         Verb::Ingest(args) => ingest::run(args, context).await,
+        Verb::Attach(args) => attach::run(args, context).await,
+        Verb::Detach(args) => detach::run(args, context).await,
+        Verb::Sources(args) => sources::run(args, context).await,
+        Verb::Reconcile(args) => reconcile::run(args, context).await,
         Verb::Search(args) => search::run(args, context).await,
         Verb::Status(args) => status::run(args, context).await,
         Verb::Coverage(args) => coverage::run(args, context).await,
@@ -47,6 +56,14 @@ async fn ready() -> Result<App> {
     let app = App::open().await?;
     app.check_schema().await?;
     Ok(app)
+}
+
+/// What a person can mend by typing it otherwise ends with 2.
+fn as_usage(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Invalid(message) => usage(message),
+        error => error.into(),
+    }
 }
 
 /// The project that was named, or the only one there is.

@@ -3,6 +3,7 @@
 
 mod pass;
 mod report;
+mod spare;
 mod suspects;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::report::{Report, StoppedBecause};
+use crate::spare;
 use crate::suspects::Suspects;
 
 /// Nobody was due: others who became due since wait so much longer for the slot.
@@ -72,13 +73,23 @@ impl Pass {
     /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
         canary::try_circuits(&self.invocation, &self.served).await?;
+        spare::take_notes(&self.invocation, self.project_id).await?;
         self.ensure_jobs().await?;
+        Arc::clone(&self).work(&seen, &left).await?;
+        if !self.must_end(&seen, &left) && spare::reconcile(&self.invocation, self.project_id).await? > 0 {
+            self.ensure_jobs().await?;
+            self.work(&seen, &left).await?;
+        }
+        Ok(())
+    }
+
+    async fn work(self: Arc<Self>, seen: &Arc<Seen>, left: &Arc<AtomicU64>) -> Result<(), StoreError> {
         loop {
             seen.continuing.store(0, Ordering::Relaxed);
             seen.claimed.store(0, Ordering::Relaxed);
             let mut slots = JoinSet::new();
             for _ in 0..self.slots.max(1) {
-                slots.spawn(Arc::clone(&self).slot(Arc::clone(&seen), Arc::clone(&left)));
+                slots.spawn(Arc::clone(&self).slot(Arc::clone(seen), Arc::clone(left)));
             }
             let mut outcome = Ok(());
             while let Some(ended) = slots.join_next().await {
@@ -87,7 +98,7 @@ impl Pass {
             }
             outcome?;
             let (continuing, claimed) = (&seen.continuing, &seen.claimed);
-            if self.must_end(&seen, &left) || claimed.load(Ordering::Relaxed) == 0 {
+            if self.must_end(seen, left) || claimed.load(Ordering::Relaxed) == 0 {
                 return Ok(());
             }
             if continuing.load(Ordering::Relaxed) == 0 && self.ensure_jobs().await? == 0 {

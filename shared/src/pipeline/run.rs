@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub served: Served,
     pub job: ClaimedJob,
     pub total: u64,
+    /// The attached table whose own column gets the vectors, too.
+    pub column: Option<i32>,
     /// Records that earlier invocations settled.
     pub settled_before: u64,
     pub settled: AtomicU64,
@@ -156,6 +158,7 @@ impl Run {
             Some(progress) => progress.total,
             None => invocation.store.count_due(&job, COUNT_CAP).await?,
         };
+        let column = invocation.store.column_to_fill(job.project_id, job.space_id).await?;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
         let shared = Arc::new(Shared {
             turns: Semaphore::new(if is_suspect {
@@ -167,6 +170,7 @@ impl Run {
             served,
             job,
             total,
+            column,
             settled_before: before.current,
             settled: AtomicU64::new(0),
             stored: AtomicU64::new(0),

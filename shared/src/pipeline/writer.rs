@@ -209,7 +209,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
     let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
     if !chunks.is_empty() {
         let began = Instant::now();
-        let written = store.write_chunks(connection, &run.job, &*chunks).await?;
+        let written = store.write_chunks(connection, &holding(run), &*chunks).await?;
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
@@ -258,6 +258,7 @@ fn holding(run: &Shared) -> Holding<'_> {
             total: run.total.max(current),
             message: Some("embedding".into()),
         },
+        column: run.column,
     }
 }
 

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "queue",
@@ -33,6 +33,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "ingestion",
         sql: include_str!("../../../migrations/0004_ingestion.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "sources",
+        sql: include_str!("../../../migrations/0005_sources.sql"),
     },
 ];
 

@@ -1,7 +1,7 @@
 //! Owns every statement that is sent to PostgreSQL, one file a noun. Refuses to know providers and policies.
 //!
 //! Statements are unnamed and typed (`query_typed`), and nothing outlives its transaction: a pooler in transaction
-//! mode may stand between. Lock order everywhere: job → record → pending.
+//! mode may stand between. Lock order everywhere: job → user's row → record → pending.
 
 pub mod claim;
 pub mod connect;
@@ -17,11 +17,13 @@ pub mod pending;
 pub mod projects;
 pub mod retention;
 pub mod search;
+pub mod sources;
 pub mod spaces;
 pub mod staged;
 mod vector_array;
 pub mod vectors;
 pub mod workers;
+mod write_statement;
 
 use std::sync::Arc;
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
-use super::ends::{FENCE, SHARED_FENCE, backoff};
+use super::ends::{FENCE, backoff};
 use super::vector_array::VectorArray;
+use super::write_statement::write_statement;
 use super::{Connection, Param, Store, StoreError};
 use crate::job::{ClaimedJob, Progress};
 use crate::record::ContentHash;
@@ -65,6 +66,8 @@ pub struct Holding<'a> {
     pub job: &'a ClaimedJob,
     pub lease: Duration,
     pub progress: Progress,
+    /// The attached table, by its source, whose own column gets the vectors, too.
+    pub column: Option<i32>,
 }
 
 impl Store {
@@ -148,9 +151,10 @@ impl Store {
     pub async fn write_chunks(
         &self,
         connection: &Connection,
-        job: &ClaimedJob,
+        holding: &Holding<'_>,
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
+        let job = holding.job;
         let mut seen = HashSet::new();
         let records: Vec<&NewChunk> = chunks
             .iter()
@@ -182,7 +186,9 @@ impl Store {
             (&hashes, Type::BYTEA_ARRAY),
             (&vectors, connection.vector_types.array.clone()),
         ];
-        let rows = connection.query(&write_statement(job.space_id), &params).await?;
+        let rows = connection
+            .query(&write_statement(job.space_id, holding.column), &params)
+            .await?;
         let row = rows.first().ok_or(StoreError::LeaseLost)?;
         if !row.get::<_, bool>(0) {
             return Err(StoreError::LeaseLost);
@@ -190,7 +196,8 @@ impl Store {
         let locked = count(row.get(3))?;
         let passed_over = (record_ids.len() as u64).saturating_sub(locked);
         if passed_over > 0 {
-            self.defer_held(connection, job, &record_ids, &record_hashes).await?;
+            self.defer_held(connection, holding, &record_ids, &record_hashes)
+                .await?;
         }
         Ok(Written {
             stored: count(row.get(1))?,
@@ -205,11 +212,15 @@ impl Store {
     async fn defer_held(
         &self,
         connection: &Connection,
-        job: &ClaimedJob,
+        holding: &Holding<'_>,
         ids: &[&str],
         hashes: &[&[u8]],
     ) -> Result<(), StoreError> {
+        let job = holding.job;
         let space = job.space_id;
+        let rows = holding.column.map_or_else(String::new, |source| {
+            format!("WHERE i.id = ANY (ARRAY(SELECT cronvec.source_{source}_lock($4)))")
+        });
         connection
             .query(
                 &format!(
@@ -218,7 +229,7 @@ impl Store {
                      FROM job CROSS JOIN unnest($4::text[]) AS i (id)
                      CROSS JOIN LATERAL (
                          SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id
-                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
+                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r {rows}
                  ), held AS MATERIALIZED (
                      SELECT i.id, w.not_before
                      FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
@@ -383,68 +394,6 @@ impl Store {
             to_retry: count(row.get(2))?,
         })
     }
-}
-
-/// The write for one space: its partitions by name, so that the planner looks at no other.
-///
-/// A table that was filled a moment ago has no statistics yet, and a join over it may be planned as if it had one row.
-/// So nothing here is left to the planner: rows are found by `LATERAL … LIMIT 1` or by `= ANY (array)`, which can only
-/// go along the primary key (a slice of 300 out of 16,000 took 650 ms as a join, under 1 ms so).
-fn write_statement(space: i32) -> String {
-    format!(
-        "WITH {SHARED_FENCE}, locked AS MATERIALIZED (
-             SELECT i.id, i.hash, i.chunks
-             FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::int[]) AS i (id, hash, chunks)
-             CROSS JOIN LATERAL (
-                 SELECT FROM cronvec.records r
-                 WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
-                 LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
-         ), stored AS (
-             INSERT INTO cronvec.chunks_{space}
-                 (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
-             SELECT {space}, $3, l.id, l.hash, c.ordinal, c.content, c.chunk_hash, coalesce(c.embedding, twin.embedding)
-             FROM (
-                 -- Not in FROM, where all vectors would be copied into a table first.
-                 SELECT unnest($7::text[]) AS id, unnest($8::int[]) AS ordinal, unnest($9::text[]) AS content,
-                     unnest($10::bytea[]) AS chunk_hash, unnest($11) AS embedding
-             ) AS c
-             JOIN locked l ON l.id = c.id
-             LEFT JOIN LATERAL (
-                 -- Not as the join's condition: that is asked after the look-up.
-                 SELECT t.embedding FROM cronvec.chunks_{space} t
-                 WHERE c.embedding IS NULL AND t.chunk_hash = c.chunk_hash LIMIT 1
-             ) AS twin ON true
-             WHERE c.embedding IS NOT NULL OR twin.embedding IS NOT NULL
-             ON CONFLICT DO NOTHING
-             RETURNING record_id
-         ), now_there AS MATERIALIZED (
-             SELECT record_id, count(*) AS chunks FROM stored GROUP BY record_id
-         ), complete AS MATERIALIZED (
-             SELECT l.id, l.hash, l.chunks
-             FROM locked l LEFT JOIN now_there n ON n.record_id = l.id
-             WHERE l.chunks = coalesce(n.chunks, 0)
-                 OR l.chunks = coalesce(n.chunks, 0) + (
-                     SELECT count(*) FROM cronvec.chunks_{space} c
-                     WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = l.id AND c.content_hash = l.hash)
-         ), shown AS (
-             INSERT INTO cronvec.embedded_{space} AS e (space_id, project_id, record_id, content_hash, chunks)
-             SELECT {space}, $3, id, hash, chunks FROM complete
-             ON CONFLICT (space_id, project_id, record_id) DO UPDATE SET
-                 content_hash = excluded.content_hash, chunks = excluded.chunks, embedded_at = excluded.embedded_at
-         ), dropped AS (
-             DELETE FROM cronvec.chunks_{space} c USING complete
-             WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY (ARRAY(SELECT id FROM complete))
-                 AND c.record_id = complete.id AND (c.content_hash <> complete.hash OR c.ordinal >= complete.chunks)
-         ), settled AS (
-             DELETE FROM cronvec.pending
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
-         ), freed AS (
-             DELETE FROM cronvec.quarantined_records
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
-         )
-         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             (SELECT count(*) FROM locked)"
-    )
 }
 
 fn hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {

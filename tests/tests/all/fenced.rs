@@ -332,6 +332,7 @@ async fn without_a_live_lease_no_statement_about_a_job_changes_anything() {
             job: &job,
             lease,
             progress: progress.clone(),
+            column: None,
         };
         let charge = |permanent| Charge {
             record_id: "r0".into(),

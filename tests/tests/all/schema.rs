@@ -55,6 +55,18 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
         .run_sql(
             "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
              ALTER TABLE cronvec.ingest_rejects DROP COLUMN raw;
+             DROP TABLE cronvec.source_notes, cronvec.sources;
+             DO $$
+             DECLARE
+                 made text;
+             BEGIN
+                 FOR made IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'cronvec'::regnamespace AND proname IN (
+                     'mark_pending', 'put_records', 'delete_records', 'set_aside_blank', 'take_rows', 'fill_records',
+                     'still_compared', 'key_parts')
+                 LOOP
+                     EXECUTE 'DROP FUNCTION ' || made;
+                 END LOOP;
+             END $$;
              DELETE FROM cronvec.migrations WHERE version >= 3",
         )
         .await;

@@ -1,5 +1,5 @@
 //! Owns the list of what the migrations made, kept with the schema, so that a change by hand is found. Refuses to judge
-//! what others added, and the partitions of spaces.
+//! what others added, the partitions of spaces and the functions of attached tables.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Transaction};
@@ -31,7 +31,7 @@ const OBJECTS: &str = "
     FROM pg_class c WHERE c.relnamespace = 'cronvec'::regnamespace AND c.relkind = 'S'
     UNION ALL
     SELECT format('function %s of %s arguments %s', p.proname, p.pronargs, md5(p.prosrc))
-    FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace";
+    FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace AND p.proname !~ '^source_[0-9]+_'";
 
 /// Notes what is there now.
 pub(super) async fn note(transaction: &Transaction<'_>) -> Result<(), StoreError> {

@@ -13,6 +13,10 @@ async fn help_is_done_and_wrong_usage_is_2() {
     let help = cli.run("--help").await;
     assert_eq!((help.code(), help.stderr.as_str()), (Some(DONE), ""));
     for verb in [
+        "attach",
+        "detach",
+        "sources",
+        "reconcile",
         "demo",
         "migrate",
         "tick",

@@ -1,0 +1,108 @@
+//! `attach TABLE`
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use shared::store::sources::NewSource;
+
+use super::reconcile::{Told, to_the_end};
+use super::{as_usage, ready};
+use crate::Context;
+use crate::app::App;
+use crate::exit::{Ended, usage};
+use crate::output::count;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The table, with its schema where it isn't on the search path
+    table: String,
+    /// The columns that tell its rows apart, parted by commas; the primary key if left out
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    id: Vec<String>,
+    /// What is embedded: columns, parted by commas, or an SQL expression over a row
+    #[arg(long, value_name = "SQL")]
+    text: String,
+    /// What a search can filter by: columns, or an expression that gives a JSON object
+    #[arg(long, value_name = "SQL")]
+    metadata: Option<String>,
+    /// Only rows for which this is true
+    #[arg(long = "where", value_name = "SQL")]
+    filter: Option<String>,
+    /// The project that its rows are records of; made if need be, by default named as the table
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    /// A vector column of the table that gets the vectors, too
+    #[arg(long, value_name = "COLUMN")]
+    embedding_column: Option<String>,
+    /// What becomes of the column's vector when the text changes, until the new one is there
+    #[arg(long, value_name = "WHAT", default_value = "keep", requires = "embedding_column")]
+    on_change: OnChange,
+    /// The column's vectors are this model's: take them for those of the texts that stand beside them
+    #[arg(long, value_name = "MODEL")]
+    adopt_existing: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OnChange {
+    Keep,
+    Null,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    if args.text.trim().is_empty() {
+        return Err(usage("--text is empty: name the columns whose text is embedded"));
+    }
+    let app = ready().await?;
+    let named = app.store().table_name(&args.table).await.map_err(as_usage)?;
+    let name = args.project.clone().unwrap_or(named);
+    let is_new = app.create_project(&name).await?;
+    let attached = attach(&app, &args, &name).await;
+    if attached.is_err() && is_new {
+        app.store().forget_empty_project(&name).await?;
+    }
+    let source = attached?;
+    context.output.note(format!(
+        "{} is attached to project {name}: from now on each change is noticed",
+        source.table
+    ));
+    let told = to_the_end(&app, &source, context).await?;
+    context.output.show(&json!(told), || summary(&told))?;
+    Ok(Ended::Well)
+}
+
+async fn attach(app: &App, args: &Args, name: &str) -> Result<shared::store::sources::Source> {
+    let project = app.store().project(name).await?;
+    let spaces = app.spaces().await?;
+    let space = spaces.into_iter().find(|space| space.id == project.live_space);
+    let space = space.with_context(|| format!("project '{name}' embeds in a way that this program doesn't know"))?;
+    let new = NewSource {
+        table: &args.table,
+        key: &args.id,
+        text: &args.text,
+        metadata: args.metadata.as_deref(),
+        filter: args.filter.as_deref(),
+        embedding_column: args.embedding_column.as_deref(),
+        forgets: args.on_change == OnChange::Null,
+        adopt: args.adopt_existing.as_deref(),
+    };
+    app.store().attach(&new, &project, &space.spec).await.map_err(as_usage)
+}
+
+fn summary(told: &Told) -> String {
+    let source = &told.source;
+    let mut lines = vec![format!(
+        "{} rows to embed, {} of them new or changed",
+        count(u64::try_from(source.rows).unwrap_or_default()),
+        count(told.written)
+    )];
+    if source.adopted > 0 {
+        lines.push(format!(
+            "{} have their vectors already",
+            count(u64::try_from(source.adopted).unwrap_or_default())
+        ));
+    }
+    lines.push(format!(
+        "each tick embeds what waits: cronvec tick vectorization; cronvec coverage --project {}",
+        source.project
+    ));
+    lines.join("\n")
+}

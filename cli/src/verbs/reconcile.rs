@@ -1,0 +1,115 @@
+//! `reconcile`
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use shared::store::sources::{Slice, Source};
+
+use super::{as_usage, ready};
+use crate::Context;
+use crate::app::App;
+use crate::exit::Ended;
+use crate::output::count;
+
+/// Somebody holds what we need: asked again so often, and after so long.
+const PATIENCE: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A table or its project; all of them if left out
+    table: Option<String>,
+    /// Records whose row is gone may be more than a tenth of all
+    #[arg(long)]
+    allow_deletes: bool,
+}
+
+/// A source after a pass.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    #[serde(flatten)]
+    pub source: Source,
+    /// Records that this command wrote.
+    pub written: u64,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    let app = ready().await?;
+    let sources = match &args.table {
+        Some(named) => vec![app.store().source(named).await.map_err(as_usage)?],
+        None => app.store().sources().await?,
+    };
+    if sources.is_empty() {
+        context
+            .output
+            .note("no tables are attached; attach one with: cronvec attach TABLE --text COLUMNS");
+    }
+    let mut ended = Ended::Well;
+    for source in sources {
+        // What went on before this command isn't all of it.
+        let under_way = source.phase != "idle";
+        let mut written = 0;
+        if under_way {
+            app.store().begin_pass(source.id, false).await?;
+            written += to_the_end(&app, &source, context).await?.written;
+        }
+        app.store()
+            .begin_pass(source.id, args.allow_deletes || context.yes)
+            .await?;
+        let mut told = to_the_end(&app, &source, context).await?;
+        told.written += written;
+        if let Some(trouble) = &told.source.trouble {
+            context.output.note(format!("{}: {trouble}", told.source.table));
+            ended = Ended::Unhealthy;
+        }
+        context.output.show(&told, || {
+            format!(
+                "{}: {} rows, {} records brought in line",
+                told.source.table,
+                count(u64::try_from(told.source.rows).unwrap_or_default()),
+                count(told.written)
+            )
+        })?;
+    }
+    Ok(ended)
+}
+
+/// Slice by slice to the pass's end.
+pub(super) async fn to_the_end(app: &App, source: &Source, context: &Context) -> Result<Told> {
+    let mut written = 0;
+    let mut waits = 0;
+    while let Some(more) = app.store().take_note(source.id).await? {
+        written += more;
+    }
+    loop {
+        let slice = context
+            .interrupt
+            .or_end(app.store().reconcile_slice(source.id), || {})
+            .await?;
+        match slice {
+            Ok(slice) => {
+                written += slice.written();
+                match slice {
+                    Slice::Through { .. } => break,
+                    Slice::More { .. } => waits = 0,
+                    Slice::Busy => waits += 1,
+                }
+            }
+            Err(error) if error.is_lock_timeout() => waits += 1,
+            Err(error) => {
+                return Err(
+                    anyhow::Error::from(error).context(format!("{} can't be compared with its records", source.table))
+                );
+            }
+        }
+        if waits > PATIENCE {
+            bail!("{} is held by somebody; ticks go on with it", source.table);
+        }
+        if waits > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    let source = app.store().source(&source.project).await?;
+    Ok(Told { source, written })
+}

@@ -1,0 +1,165 @@
+//! Owns attached tables: what is known of them, how they are attached and let go. Refuses to touch a user's table but for
+//! triggers and the one column that was named.
+
+mod attach;
+mod compare;
+mod compile;
+mod expression;
+mod reconcile;
+mod table;
+
+use tokio_postgres::types::Type;
+
+pub use attach::NewSource;
+pub use reconcile::Slice;
+
+use super::{Store, StoreError};
+
+/// An attached table, as operators see it.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    #[serde(skip)]
+    pub id: i32,
+    pub project: String,
+    pub table: String,
+    pub key: Vec<String>,
+    pub text: String,
+    pub metadata: Option<String>,
+    #[serde(rename = "where")]
+    pub filter: Option<String>,
+    pub embedding_column: Option<String>,
+    pub on_change: String,
+    /// What the pass that compares table and records is at; `idle` between two.
+    pub phase: String,
+    /// Passes that came through.
+    pub passes: i64,
+    /// Of this pass, or the last one.
+    pub rows: i64,
+    pub changed: i64,
+    pub adopted: i64,
+    pub deleted: i64,
+    pub trouble: Option<String>,
+}
+
+impl Store {
+    pub async fn sources(&self) -> Result<Vec<Source>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT s.id, p.name, s.table_name, s.key_columns, s.text_sql, s.metadata_sql, s.where_sql,
+                     s.embedding_column, s.on_change, s.phase, s.passes, s.rows_seen, s.changed, s.adopted, s.deleted, s.trouble
+                 FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id ORDER BY s.id LIMIT 10000",
+                &[],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Source {
+                id: row.get(0),
+                project: row.get(1),
+                table: row.get(2),
+                key: row.get(3),
+                text: row.get(4),
+                metadata: row.get(5),
+                filter: row.get(6),
+                embedding_column: row.get(7),
+                on_change: row.get(8),
+                phase: row.get(9),
+                passes: row.get(10),
+                rows: row.get(11),
+                changed: row.get(12),
+                adopted: row.get(13),
+                deleted: row.get(14),
+                trouble: row.get(15),
+            })
+            .collect())
+    }
+
+    /// The source of this project, or the only one of this table.
+    pub async fn source(&self, project_or_table: &str) -> Result<Source, StoreError> {
+        let sources = self.sources().await?;
+        let named = |source: &&Source| {
+            let table = source.table.replace('"', "");
+            let wanted = project_or_table.replace('"', "");
+            table == wanted || table.split_once('.').is_some_and(|(_, name)| name == wanted)
+        };
+        if let Some(source) = sources.iter().find(|source| source.project == project_or_table) {
+            return Ok(source.clone());
+        }
+        let found: Vec<&Source> = sources.iter().filter(named).collect();
+        match found.as_slice() {
+            [only] => Ok((*only).clone()),
+            [] => Err(StoreError::Invalid(format!(
+                "no table {project_or_table} is attached, nor is one to a project of that name; see: cronvec sources"
+            ))),
+            _ => Err(StoreError::Invalid(format!(
+                "{project_or_table} is attached to several projects; name the project"
+            ))),
+        }
+    }
+
+    /// Takes a project away that was made for a table which couldn't be attached. One that has anything stays.
+    pub async fn forget_empty_project(&self, name: &str) -> Result<(), StoreError> {
+        self.execute(
+            "DELETE FROM cronvec.projects p WHERE p.name = $1
+                 AND NOT EXISTS (SELECT FROM cronvec.records r WHERE r.project_id = p.id)
+                 AND NOT EXISTS (SELECT FROM cronvec.job_queue j WHERE j.project_id = p.id)
+                 AND NOT EXISTS (SELECT FROM cronvec.sources s WHERE s.project_id = p.id)",
+            &[(&name, Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The attached table, by its id, whose own column gets the vectors that a job makes.
+    pub async fn column_to_fill(&self, project_id: i32, space_id: i32) -> Result<Option<i32>, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT s.id FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
+                 WHERE s.project_id = $1 AND s.embedding_column IS NOT NULL AND p.live_space = $2",
+                &[(&project_id, Type::INT4), (&space_id, Type::INT4)],
+            )
+            .await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// Takes triggers and functions away. The project keeps its records, the table its column.
+    pub async fn detach(&self, source: &Source) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL lock_timeout = '3s'").await?;
+        let busy = |error: tokio_postgres::Error| attach::explain_lock(error, &source.table);
+        // Triggers are dropped with the function that they call.
+        let functions = transaction
+            .query_typed(
+                "SELECT p.oid::regprocedure::text FROM pg_proc p
+                 WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1) ORDER BY 1 LIMIT 100",
+                &[(&format!("source_{}_", source.id), Type::TEXT)],
+            )
+            .await?;
+        for function in &functions {
+            let function: &str = function.get(0);
+            transaction
+                .execute_typed(&format!("DROP FUNCTION IF EXISTS {function} CASCADE"), &[])
+                .await
+                .map_err(busy)?;
+        }
+        transaction
+            .execute_typed("DELETE FROM cronvec.sources WHERE id = $1", &[(&source.id, Type::INT4)])
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The rows of an attached table that are to be embedded.
+    pub async fn count_rows(&self, source: &Source) -> Result<i64, StoreError> {
+        let rows = self
+            .query_in_transaction(
+                "BEGIN; SET LOCAL row_security = off",
+                &format!("SELECT cronvec.source_{}_count()", source.id),
+                &[],
+            )
+            .await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+}
