@@ -25,7 +25,7 @@ const CHUNKS_PER_WRITE: usize = 300;
 /// A second write goes beside the first only with so many: small ones cost more than they save.
 const CHUNKS_AHEAD: usize = 200;
 /// Writes that follow one another on the same connections before others may have them.
-const WRITES_IN_A_ROW: usize = 10;
+const WRITES_IN_A_ROW: usize = 50;
 /// While there is something to write, the lease is renewed and the progress told so often.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A lease that nothing renewed for so long is renewed by itself.
