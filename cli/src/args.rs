@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    completions, config, coverage, demo, ingest, job, migrate, projects, provider, search, status, tick, uninstall,
+    audit, cleanup, clear, completions, config, coverage, demo, doctor, explain, failed, health, ingest, job, metrics,
+    migrate, projects, provider, purge, recent, replay, reset_stuck, search, spaces, start, stats, status, stop, stuck,
+    tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -38,12 +40,47 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// How much of each project is embedded
     Coverage(coverage::Args),
+    /// The queue's numbers by type, and hour by hour
+    Stats(stats::Args),
+    /// Whether all is well; for a monitor to call
+    Health(health::Args),
+    /// Throughput, rates and percentiles
+    Metrics(metrics::Args),
+    /// The latest jobs
+    Recent(recent::Args),
+    /// Failed jobs and records that stand aside
+    Failed(failed::Args),
+    /// Jobs that don't get on
+    Stuck(stuck::Args),
     /// One job in detail
     Job(job::Show),
-    /// Run a failed or cancelled job again
+    /// Who did what to which ids
+    Audit(audit::Args),
+    /// What keeps a record from being embedded, or when it was
+    Explain(explain::Args),
+    /// What is wrong with an installation, and the mend
+    Doctor(doctor::Args),
+    /// Run failed or cancelled jobs again
     Retry(job::Retry),
-    /// Take a job out of the queue, also while it runs
+    /// Take jobs out of the queue, also while they run
     Cancel(job::Cancel),
+    /// Let records that stand aside try again
+    Replay(replay::Args),
+    /// Forget records that stand aside
+    Purge(purge::Args),
+    /// Put jobs whose worker is gone back into the queue
+    ResetStuck(reset_stuck::Args),
+    /// Keep workers from projects' jobs; writes go on
+    Stop(stop::Args),
+    /// Let workers at projects' jobs again
+    Start(start::Args),
+    /// Empty the queue: cancel what waits, withdraw what is pending
+    Clear(clear::Args),
+    /// Delete finished jobs that are older than so many days
+    Cleanup(cleanup::Args),
+    /// List the ways to embed, and remove those that no project uses
+    #[command(subcommand)]
+    Spaces(spaces::Action),
     /// List, create, pause and resume projects
     #[command(subcommand)]
     Projects(projects::Action),

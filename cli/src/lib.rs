@@ -2,9 +2,12 @@
 
 pub mod app;
 mod args;
+mod checks;
 mod drain;
 mod exit;
+mod filters;
 pub mod local;
+mod operator;
 mod output;
 mod progress;
 pub mod reading;

@@ -54,6 +54,8 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
     system
         .run_sql(
             "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
+             ALTER TABLE cronvec.ingest_rejects DROP COLUMN raw;
+             DROP TABLE cronvec.backfills;
              DELETE FROM cronvec.migrations WHERE version >= 3",
         )
         .await;
@@ -66,7 +68,13 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
     user.batch_execute("COMMIT").await.unwrap();
 
     let applied = migrate::up(&mut migrator).await.unwrap();
-    assert_eq!(applied, (3..=VERSION).collect::<Vec<i32>>());
+    let known = migrate::status(&migrator).await.unwrap();
+    let missed: Vec<i32> = known
+        .iter()
+        .map(|one| one.version)
+        .filter(|version| *version >= 3)
+        .collect();
+    assert_eq!(applied, missed);
     migrate::verify(&migrator).await.unwrap();
     assert_eq!(system.vectorize().await.records, 2);
 }

@@ -3,6 +3,8 @@
 mod demos;
 mod ingest;
 mod ingest_rejects;
+mod operate;
+mod reading_verbs;
 mod schema;
 mod signals;
 mod verbs;
