@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    audit, cleanup, clear, completions, config, coverage, demo, doctor, explain, failed, health, ingest, job, metrics,
-    migrate, projects, provider, purge, recent, replay, reset_stuck, search, spaces, start, stats, status, stop, stuck,
-    tick, uninstall,
+    audit, backfill, cleanup, clear, completions, config, coverage, demo, doctor, explain, failed, health, ingest, job,
+    metrics, migrate, projects, provider, purge, recent, replay, reset_stuck, search, spaces, start, stats, status,
+    stop, stuck, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// How much of each project is embedded
     Coverage(coverage::Args),
+    /// Embed all that isn't, and see it through
+    Backfill(backfill::Args),
     /// The queue's numbers by type, and hour by hour
     Stats(stats::Args),
     /// Whether all is well; for a monitor to call

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod audit;
+pub(crate) mod backfill;
 pub(crate) mod cleanup;
 pub(crate) mod clear;
 pub(crate) mod completions;
@@ -49,6 +50,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Search(args) => search::run(args, context).await,
         Verb::Status(args) => status::run(args, context).await,
         Verb::Coverage(args) => coverage::run(args, context).await,
+        Verb::Backfill(args) => backfill::run(args, context).await,
         Verb::Stats(args) => stats::run(args, context).await,
         Verb::Health(args) => health::run(args, context).await,
         Verb::Metrics(args) => metrics::run(args, context).await,

@@ -5,6 +5,7 @@ mod error;
 mod event;
 mod guard;
 mod instance;
+mod remote;
 
 use std::future::Future;
 use std::time::Instant;
@@ -17,6 +18,7 @@ pub use error::CallError;
 pub use event::{CallOptions, Shape, Worker, WorkerCall};
 pub use guard::{Authorised, Guard};
 pub use instance::Instance;
+pub use remote::Remote;
 
 /// Answers one call of the worker `kind`: reads the event, checks the bearer, lets `work` do its pass until the earlier
 /// of `deadline` and the call's own `maxSeconds`, and shapes its report. Over HTTP every outcome is an answer; when the

@@ -64,8 +64,11 @@ pub struct Marked {
 /// How far a backfill is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Left {
+    /// Pending records of its project.
     pub records: i64,
-    /// Of these, those whose time hasn't come.
+    /// Of these, those that it marked.
+    pub own: i64,
+    /// And those whose time hasn't come.
     pub waiting: i64,
     pub seconds_to_first: Option<f64>,
     /// Of the records of its project, those that stand aside since it began.
@@ -264,13 +267,14 @@ impl Store {
     pub async fn backfill_left(&self, backfill: &Backfill) -> Result<Left, StoreError> {
         let row = self
             .query_one(
-                "SELECT count(*), count(*) FILTER (WHERE w.not_before > clock_timestamp()),
+                "SELECT count(*), count(*) FILTER (WHERE w.operation = $1),
+                     count(*) FILTER (WHERE w.not_before > clock_timestamp()),
                      (extract(epoch FROM min(w.not_before) - clock_timestamp()))::float8,
                      (SELECT count(*) FROM cronvec.quarantined_records q
                       WHERE q.project_id = $2 AND q.last_attempt_at >= $3)
                  FROM cronvec.projects p JOIN cronvec.pending w
                      ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
-                 WHERE p.id = $2 AND w.operation = $1",
+                 WHERE p.id = $2",
                 &[
                     (&backfill.id, Type::INT8),
                     (&backfill.project_id, Type::INT4),
@@ -280,9 +284,10 @@ impl Store {
             .await?;
         Ok(Left {
             records: row.get(0),
-            waiting: row.get(1),
-            seconds_to_first: row.get(2),
-            quarantined: row.get(3),
+            own: row.get(1),
+            waiting: row.get(2),
+            seconds_to_first: row.get(3),
+            quarantined: row.get(4),
         })
     }
 

@@ -1,0 +1,75 @@
+//! Who does a backfill's ticks.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use shared::call::{self, CallOptions, Remote};
+use tokio::sync::watch;
+
+use crate::app::App;
+use crate::exit::usage;
+use crate::shapes::TickReport;
+
+/// What a deployment's own time-out has at most, and its answer's way.
+const REMOTE_LIMIT: Duration = Duration::from_secs(120);
+
+#[derive(Debug)]
+pub(super) enum Via {
+    Local,
+    Remote(Remote),
+}
+
+impl Via {
+    pub async fn parse(text: &str, app: &App) -> Result<Self> {
+        if text == "local" {
+            return Ok(Self::Local);
+        }
+        if let Some(name) = text.strip_prefix("lambda:") {
+            return Err(usage(format!(
+                "this program can't invoke the function '{name}' by its name: it has no AWS client for that. \
+                 Give its function URL, --via https://…, or invoke it from a schedule and watch with `cronvec backfill status`"
+            )));
+        }
+        let secret = match &app.settings().cron_secret {
+            Some(source) => Some(app.secrets().resolve(source).await?.expose().to_owned()),
+            None => None,
+        };
+        Ok(Self::Remote(Remote::new(text, secret).map_err(usage)?))
+    }
+
+    /// One invocation of vectorization. When `ending` comes true a local one parts from its jobs, a remote one is left
+    /// to its own end.
+    pub async fn tick(
+        &self,
+        app: &App,
+        options: &CallOptions,
+        ending: &mut watch::Receiver<bool>,
+    ) -> Result<TickReport> {
+        let value = match self {
+            Self::Local => {
+                let worker =
+                    vectorization::Worker::new(app.shared_store(), app.settings().clone(), app.secrets().clone());
+                let deadline = Instant::now() + app.settings().queue.worker_timeout;
+                let pass = worker.run(options.clone(), deadline);
+                tokio::pin!(pass);
+                let report = tokio::select! {
+                    report = &mut pass => report,
+                    _ = ending.wait_for(|ending| *ending) => {
+                        worker.stop();
+                        pass.await
+                    }
+                };
+                serde_json::to_value(report?)?
+            }
+            Self::Remote(remote) => {
+                tokio::select! {
+                    answer = remote.call(call::Worker::Vectorization, options, REMOTE_LIMIT) => {
+                        answer.map_err(|why| anyhow!("the deployment can't be called: {why}"))?
+                    }
+                    _ = ending.wait_for(|ending| *ending) => return Ok(TickReport::default()),
+                }
+            }
+        };
+        serde_json::from_value(value).context("a tick's report can't be read")
+    }
+}
