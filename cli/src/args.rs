@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::verbs::{
     audit, backfill, cleanup, clear, completions, config, coverage, demo, doctor, explain, failed, health, ingest, job,
-    metrics, migrate, projects, provider, purge, recent, replay, reset_stuck, search, spaces, start, stats, status,
-    stop, stuck, tick, uninstall,
+    metrics, migrate, projects, provider, purge, recent, replay, reset_stuck, search, serve, spaces, start, stats,
+    status, stop, stuck, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -25,6 +25,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Run all of it as one long-lived process, for containers and service managers
+    Serve(serve::Args),
     /// Try it: a database, sample records, the real workers, some searches
     Demo(demo::Args),
     /// Bring the schema up, list its migrations, check it
@@ -96,6 +98,13 @@ pub(crate) enum Verb {
     Uninstall(uninstall::Args),
     /// A completion script for a shell
     Completions(completions::Args),
+}
+
+impl Verb {
+    /// It runs until a signal, and that is a good end.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub(crate) mod recent;
 pub(crate) mod replay;
 pub(crate) mod reset_stuck;
 pub(crate) mod search;
+pub(crate) mod serve;
 pub(crate) mod spaces;
 pub(crate) mod start;
 pub(crate) mod stats;
@@ -51,6 +52,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Status(args) => status::run(args, context).await,
         Verb::Coverage(args) => coverage::run(args, context).await,
         Verb::Backfill(args) => backfill::run(args, context).await,
+        Verb::Serve(args) => serve::run(args, context).await,
         Verb::Stats(args) => stats::run(args, context).await,
         Verb::Health(args) => health::run(args, context).await,
         Verb::Metrics(args) => metrics::run(args, context).await,

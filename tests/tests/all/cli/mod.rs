@@ -7,6 +7,7 @@ mod ingest_rejects;
 mod operate;
 mod reading_verbs;
 mod schema;
+mod serve;
 mod signals;
 mod verbs;
 
