@@ -119,6 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_is_documented() {
+        let documentation = include_str!("../../docs/CLI.md");
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            assert!(
+                [format!("`{name} "), format!("`{name}`"), format!("`cronvec {name}`")]
+                    .iter()
+                    .any(|form| documentation.contains(form)),
+                "{name} stands in docs/CLI.md"
+            );
+        }
+    }
+
+    #[test]
     fn json_may_stand_before_or_after_the_verb() {
         for line in [["cronvec", "--json", "status"], ["cronvec", "status", "--json"]] {
             assert!(Cli::try_parse_from(line).is_ok_and(|cli| cli.json));

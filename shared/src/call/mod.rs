@@ -3,6 +3,7 @@
 mod deadline;
 mod error;
 mod event;
+mod function;
 mod guard;
 mod instance;
 mod remote;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 pub use deadline::from_epoch_ms;
 pub use error::CallError;
 pub use event::{CallOptions, Shape, Worker, WorkerCall};
+pub use function::Function;
 pub use guard::{Authorised, Guard};
 pub use instance::Instance;
 pub use remote::Remote;

@@ -3,12 +3,11 @@
 use super::reader::Reader;
 
 /// US dollars for a million tokens, as their makers listed them in 2025.
-const LISTED: [(&str, f64); 5] = [
+const LISTED: [(&str, f64); 4] = [
     ("text-embedding-3-small", 0.02),
     ("text-embedding-3-large", 0.13),
     ("text-embedding-ada-002", 0.10),
     ("gemini-embedding-001", 0.15),
-    ("text-embedding-004", 0.0),
 ];
 
 /// Prices by model; the settings' own come first.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use shared::call::{self, CallOptions, Remote};
+use shared::call::{self, CallOptions, Function, Remote};
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -12,11 +12,14 @@ use crate::shapes::TickReport;
 
 /// What a deployment's own time-out has at most, and its answer's way.
 const REMOTE_LIMIT: Duration = Duration::from_secs(120);
+/// No function runs longer.
+const LAMBDA_LIMIT: Duration = Duration::from_secs(910);
 
 #[derive(Debug)]
 pub(super) enum Via {
     Local,
     Remote(Remote),
+    Lambda(Box<Function>),
 }
 
 impl Via {
@@ -24,16 +27,18 @@ impl Via {
         if text == "local" {
             return Ok(Self::Local);
         }
-        if let Some(name) = text.strip_prefix("lambda:") {
-            return Err(usage(format!(
-                "this program can't invoke the function '{name}' by its name: it has no AWS client for that. \
-                 Give its function URL, --via https://…, or invoke it from a schedule and watch with `cronvec backfill status`"
-            )));
-        }
         let secret = match &app.settings().cron_secret {
             Some(source) => Some(app.secrets().resolve(source).await?.expose().to_owned()),
             None => None,
         };
+        if let Some(name) = text.strip_prefix("lambda:") {
+            let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter();
+            let region = set
+                .filter_map(|name| std::env::var(name).ok())
+                .find(|region| !region.is_empty());
+            let function = Function::new(name, region, secret).await.map_err(usage)?;
+            return Ok(Self::Lambda(Box::new(function)));
+        }
         Ok(Self::Remote(Remote::new(text, secret).map_err(usage)?))
     }
 
@@ -62,9 +67,16 @@ impl Via {
                 serde_json::to_value(report?)?
             }
             Self::Remote(remote) => {
+                let call = remote.call(call::Worker::Vectorization, options, REMOTE_LIMIT);
                 tokio::select! {
-                    answer = remote.call(call::Worker::Vectorization, options, REMOTE_LIMIT) => {
-                        answer.map_err(|why| anyhow!("the deployment can't be called: {why}"))?
+                    answer = call => answer.map_err(|why| anyhow!("the deployment can't be called: {why}"))?,
+                    _ = ending.wait_for(|ending| *ending) => return Ok(TickReport::default()),
+                }
+            }
+            Self::Lambda(function) => {
+                tokio::select! {
+                    answer = function.invoke(options, LAMBDA_LIMIT) => {
+                        answer.map_err(|why| anyhow!("the function can't be invoked: {why}"))?
                     }
                     _ = ending.wait_for(|ending| *ending) => return Ok(TickReport::default()),
                 }

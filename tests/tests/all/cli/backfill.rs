@@ -90,12 +90,8 @@ async fn a_dry_run_says_records_tokens_time_and_cost_and_does_nothing() {
     ] {
         cli.refuses(line, USAGE, &["error: "]).await;
     }
-    cli.refuses(
-        "backfill --via lambda:worker --yes",
-        USAGE,
-        &["'worker'", "function URL"],
-    )
-    .await;
+    cli.refuses("backfill --via lambda:worker --yes", USAGE, &["AWS_REGION is not set"])
+        .await;
     cli.refuses("backfill --project nobody --yes", FAILED, &["no project 'nobody'"])
         .await;
 }
@@ -346,4 +342,79 @@ async fn a_stopped_project_and_a_switched_off_search_are_told_at_once() {
     let off = Cli::at(system.database.url()).with("SEMANTIC_SEARCH_ENABLED", "false");
     off.refuses("backfill --yes", FAILED, &["SEMANTIC_SEARCH_ENABLED"])
         .await;
+}
+
+/// What a function of that name was sent; it answers with what a pass in this process said.
+async fn lambda(system: &System) -> (String, std::sync::Arc<std::sync::Mutex<Vec<(String, Value)>>>) {
+    use axum::extract::Path;
+    use axum::http::HeaderMap;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (worker, log) = (
+        std::sync::Arc::new(system.vectorization()),
+        std::sync::Arc::clone(&seen),
+    );
+    let answer = move |Path(name): Path<String>, headers: HeaderMap, body: String| {
+        let (worker, log) = (std::sync::Arc::clone(&worker), std::sync::Arc::clone(&log));
+        async move {
+            let signed = headers["authorization"].to_str().unwrap().to_owned();
+            assert!(
+                signed.starts_with("AWS4-HMAC-SHA256") && signed.contains("/eu-west-1/lambda/"),
+                "{signed}"
+            );
+            log.lock().unwrap().push((name, serde_json::from_str(&body).unwrap()));
+            let report = worker
+                .run(shared::call::CallOptions::default(), cronvec_tests::system::minute())
+                .await
+                .unwrap();
+            let mut report = serde_json::to_value(report).unwrap();
+            report["success"] = json!(true);
+            let known = log.lock().unwrap().iter().all(|(name, _)| name == "vectorization");
+            match known {
+                true => (axum::http::StatusCode::OK, axum::Json(report)),
+                false => (
+                    axum::http::StatusCode::NOT_FOUND,
+                    axum::Json(json!({"Message": "no such function"})),
+                ),
+            }
+        }
+    };
+    let router = axum::Router::new().route("/2015-03-31/functions/{name}/invocations", axum::routing::post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, seen)
+}
+
+#[tokio::test]
+async fn a_backfill_works_through_a_function_by_its_name() {
+    let (_provider, system, cli) = unasked(60).await;
+    let (address, seen) = lambda(&system).await;
+    let cli = cli
+        .with("CRON_SECRET", "a-long-secret")
+        .with("AWS_ENDPOINT_URL", &address)
+        .with("AWS_REGION", "eu-west-1")
+        .with("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .with("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI-EXAMPLEKEY");
+    let ended = summary(&cli.lines("backfill --yes --via lambda:vectorization").await);
+    assert_eq!(
+        (&ended["state"], &ended["embedded"]),
+        (&json!("finished"), &json!(60)),
+        "{ended}"
+    );
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(
+        seen[0],
+        (
+            "vectorization".to_owned(),
+            json!({"authorization": "Bearer a-long-secret", "project": PROJECT})
+        )
+    );
+    let refused = cli.run("backfill --yes --json --via lambda:a/b").await;
+    assert_eq!(refused.code(), Some(FAILED), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("the function a/b answered 404: no such function"),
+        "{refused:?}"
+    );
 }
