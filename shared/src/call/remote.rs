@@ -7,6 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{CallOptions, Worker};
+use crate::config::check_base_url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer is a report, not a page.
@@ -31,10 +32,9 @@ impl fmt::Debug for Remote {
 impl Remote {
     /// At a deployment's address, or at the full one of a worker. The message says what is wrong with it.
     pub fn new(address: &str, secret: Option<String>) -> Result<Self, String> {
-        let base = Url::parse(address).map_err(|error| format!("'{address}' is no address: {error}"))?;
-        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-            return Err("the address begins with https:// or http://".to_owned());
-        }
+        // It bears the secret: no plain http to where anybody listens.
+        check_base_url(address).map_err(|message| format!("the address {message}"))?;
+        let base = Url::parse(address).map_err(|error| error.to_string())?;
         crate::tls::install();
         let client = reqwest::Client::builder()
             .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))

@@ -21,6 +21,7 @@ pub use retention::Retention;
 pub use secret::{Secret, SecretSource};
 
 use reader::Reader;
+pub(crate) use reader::check_base_url;
 
 /// Whether mistakes are refused (production) or warned about (development).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,8 +52,10 @@ impl Via {
     ) -> Result<TickReport> {
         let value = match self {
             Self::Local => {
-                let worker =
-                    vectorization::Worker::new(app.shared_store(), app.settings().clone(), app.secrets().clone());
+                // One job each, or one lane's worker would hold the others' jobs, too.
+                let mut settings = app.settings().clone();
+                settings.queue.vectorize_jobs = 1;
+                let worker = vectorization::Worker::new(app.shared_store(), settings, app.secrets().clone());
                 let deadline = Instant::now() + app.settings().queue.worker_timeout;
                 let pass = worker.run(options.clone(), deadline);
                 tokio::pin!(pass);

@@ -85,6 +85,7 @@ async fn a_dry_run_says_records_tokens_time_and_cost_and_does_nothing() {
         "backfill --parallel 0",
         "backfill --priority x",
         "backfill --via ftp://x --yes",
+        "backfill --via http://example.com --yes",
         "backfill --passes 0",
         "backfill --delay -1",
     ] {
@@ -189,16 +190,31 @@ async fn it_goes_round_again_for_records_that_a_user_had_locked() {
 }
 
 #[tokio::test]
-async fn several_lanes_share_the_records() {
-    let (provider, system, cli) = unasked(400).await;
+async fn several_lanes_work_at_once_each_by_a_worker_of_its_own() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    let cli = Cli::of(&system, &provider);
+    // Records of one lane of three.
+    let put = async |lane: u32| {
+        let sql = format!(
+            "SELECT count(cronvec.put_record('articles', 'r' || n, 'text number ' || n)) FROM generate_series(1, 600) AS n
+             WHERE cronvec.bucket('r' || n) % 3 = {lane}"
+        );
+        system.run_sql(&sql).await;
+    };
     let gate = provider.hold();
+    put(0).await;
     let backfill = cli.start("backfill --yes --json --parallel 3").await;
-    // One lane has four requests in flight at most.
-    provider.wait_open(9).await;
+    // A worker has four requests in flight at most; who waits for their answers claims nothing.
+    provider.wait_open(4).await;
+    put(1).await;
+    provider.wait_open(8).await;
+    put(2).await;
+    provider.wait_open(12).await;
     gate.release();
     let outcome = whole(backfill).await;
     assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
-    assert_eq!(summary(&objects(&outcome))["embedded"], 400);
+    assert_eq!(summary(&objects(&outcome))["embedded"], 600);
     assert_eq!(cli.object("projects list").await["lanes"], 3);
     system.assert_all_embedded_by_fake(PROJECT, 16).await;
 }

@@ -211,15 +211,15 @@ async fn several_workers_serve_several_projects_at_once() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 16).await;
     system.create_project("other").await;
-    for project in [PROJECT, "other"] {
-        system.put_many(project, 200, "text number").await;
-    }
+    system.put_many(PROJECT, 200, "text number").await;
     let gate = provider.hold();
     let cli = production(&system, &provider)
         .with("EMBEDDING_CONCURRENT_WORKERS", "2")
         .with("VECTORIZE_JOBS_PER_INVOCATION", "1");
     let _service = Service::start(&cli, "").await;
-    // One has four requests in flight at most.
+    // One has four requests in flight at most, and claims nothing while it waits for their answers.
+    provider.wait_open(4).await;
+    system.put_many("other", 200, "text number").await;
     provider.wait_open(8).await;
     gate.release();
 }
