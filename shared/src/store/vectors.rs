@@ -73,6 +73,8 @@ pub struct Connection(Object);
 
 impl Store {
     pub async fn connection(&self) -> Result<Connection, StoreError> {
+        // Looked up before it is taken: who holds one and waits for another may wait for one that waits for it.
+        self.vector_types().await?;
         Ok(Connection(self.client().await?))
     }
 
