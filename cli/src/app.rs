@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 use shared::call::CallOptions;
 use shared::config::{SecretSource, Settings};
 use shared::pipeline::{self, Unserved};
@@ -13,6 +13,7 @@ use shared::provider::{Provider, Purpose, Timeout};
 use shared::record::Rejection;
 use shared::secrets::Secrets;
 use shared::space::{Space, SpaceSpec};
+use shared::store::audit::{Act, IDS_NAMED};
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
 use shared::store::jobs::JobView;
@@ -59,19 +60,27 @@ impl App {
         settings
             .require_database()
             .map_err(|problem| usage(problem.to_string()))?;
-        Self::connect(settings).await
+        Self::connect(settings, DEFAULT_CONNECTIONS).await
+    }
+
+    /// The same with so many connections, for who runs several workers at once.
+    pub(crate) async fn open_with(settings: Settings, connections: usize) -> Result<Self> {
+        settings
+            .require_database()
+            .map_err(|problem| usage(problem.to_string()))?;
+        Self::connect(settings, connections).await
     }
 
     /// Connects to a database of ours instead of the settings' one; for `demo`.
     pub async fn open_at(url: &str) -> Result<Self> {
         let mut settings = settings()?;
         settings.database = Some(SecretSource::Value(url.to_owned()));
-        Self::connect(settings).await
+        Self::connect(settings, DEFAULT_CONNECTIONS).await
     }
 
-    async fn connect(settings: Settings) -> Result<Self> {
+    async fn connect(settings: Settings, connections: usize) -> Result<Self> {
         let secrets = Secrets::new();
-        let database = Database::open(&settings, &secrets, DEFAULT_CONNECTIONS)
+        let database = Database::open(&settings, &secrets, connections)
             .await
             .map_err(|error| match error {
                 ConnectError::Address { .. } | ConnectError::Roots { .. } => usage(error.to_string()),
@@ -82,6 +91,36 @@ impl App {
             secrets,
             store: Arc::new(Store::new(database)),
         })
+    }
+
+    /// For verbs that ask the store for one thing.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn shared_store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Writes down an act of the person at this keyboard: what, and to which ids. It never fails the act.
+    pub(crate) async fn audit(&self, category: &str, message: &str, ids: &[String], operation: Option<&str>) {
+        let named = &ids[..ids.len().min(IDS_NAMED)];
+        let metadata = json!({"who": crate::operator::name(), "ids": named, "count": ids.len()});
+        let act = Act {
+            category,
+            message,
+            metadata,
+            operation,
+        };
+        self.store.audit(act).await;
     }
 
     /// Fails, with the command that mends it, unless the schema is this binary's.
@@ -162,10 +201,6 @@ impl App {
         Ok(report)
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
     pub fn max_content_bytes(&self) -> usize {
         self.settings.max_content_bytes
     }
@@ -194,6 +229,7 @@ impl App {
 
     /// The nearest records to a text; `filter` is what their metadata contains.
     pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
+        self.require_search()?;
         let live = self.store.project(project).await?.live_space;
         let space = self.store.spaces().await?.into_iter().find(|space| space.id == live);
         let spec = space.with_context(|| format!("project '{project}' has no space"))?.spec;
@@ -205,6 +241,27 @@ impl App {
         let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
         let vector = answer.vectors.pop().context("the provider gave no vector")??;
         Ok(self.store.search(project, &vector.into(), limit, filter).await?)
+    }
+
+    /// Fails where embedding is switched off.
+    pub(crate) fn require_search(&self) -> Result<()> {
+        if self.settings.embedding.search_enabled {
+            return Ok(());
+        }
+        bail!(
+            "unavailable: SEMANTIC_SEARCH_ENABLED is false, nothing is embedded or searched; records go on being marked"
+        )
+    }
+
+    /// Retention with another age of finished jobs.
+    pub(crate) async fn cleanup(&self, days: u32, interrupt: &Interrupt) -> Result<cleanup::Report> {
+        let mut settings = self.settings.clone();
+        settings.retention.job_days = days;
+        let deadline = Instant::now() + settings.queue.worker_timeout;
+        let worker = cleanup::Worker::new(Arc::clone(&self.store), settings);
+        Ok(interrupt
+            .or_end(worker.run(CallOptions::default(), deadline), || worker.stop())
+            .await??)
     }
 
     /// How the settings and the projects embed, each way once.

@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    attach, completions, config, coverage, demo, detach, ingest, job, migrate, projects, provider, reconcile, search,
-    sources, status, tick, uninstall,
+    attach, audit, backfill, cleanup, clear, completions, config, coverage, demo, detach, doctor, explain, failed,
+    health, ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, reset_stuck, search,
+    serve, sources, spaces, start, stats, status, stop, stuck, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -24,6 +25,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Run all of it as one long-lived process, for containers and service managers
+    Serve(serve::Args),
     /// Try it: a database, sample records, the real workers, some searches
     Demo(demo::Args),
     /// Bring the schema up, list its migrations, check it
@@ -47,12 +50,49 @@ pub(crate) enum Verb {
     Status(status::Args),
     /// How much of each project is embedded
     Coverage(coverage::Args),
+    /// Embed all that isn't, and see it through
+    Backfill(backfill::Args),
+    /// The queue's numbers by type, and hour by hour
+    Stats(stats::Args),
+    /// Whether all is well; for a monitor to call
+    Health(health::Args),
+    /// Throughput, rates and percentiles
+    Metrics(metrics::Args),
+    /// The latest jobs
+    Recent(recent::Args),
+    /// Failed jobs and records that stand aside
+    Failed(failed::Args),
+    /// Jobs that don't get on
+    Stuck(stuck::Args),
     /// One job in detail
     Job(job::Show),
-    /// Run a failed or cancelled job again
+    /// Who did what to which ids
+    Audit(audit::Args),
+    /// What keeps a record from being embedded, or when it was
+    Explain(explain::Args),
+    /// What is wrong with an installation, and the mend
+    Doctor(doctor::Args),
+    /// Run failed or cancelled jobs again
     Retry(job::Retry),
-    /// Take a job out of the queue, also while it runs
+    /// Take jobs out of the queue, also while they run
     Cancel(job::Cancel),
+    /// Let records that stand aside try again
+    Replay(replay::Args),
+    /// Forget records that stand aside
+    Purge(purge::Args),
+    /// Put jobs whose worker is gone back into the queue
+    ResetStuck(reset_stuck::Args),
+    /// Keep workers from projects' jobs; writes go on
+    Stop(stop::Args),
+    /// Let workers at projects' jobs again
+    Start(start::Args),
+    /// Empty the queue: cancel what waits, withdraw what is pending
+    Clear(clear::Args),
+    /// Delete finished jobs that are older than so many days
+    Cleanup(cleanup::Args),
+    /// List the ways to embed, and remove those that no project uses
+    #[command(subcommand)]
+    Spaces(spaces::Action),
     /// List, create, pause and resume projects
     #[command(subcommand)]
     Projects(projects::Action),
@@ -68,6 +108,13 @@ pub(crate) enum Verb {
     Completions(completions::Args),
 }
 
+impl Verb {
+    /// It runs until a signal, and that is a good end.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -77,6 +124,20 @@ mod tests {
     #[test]
     fn the_grammar_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_documented() {
+        let documentation = include_str!("../../docs/CLI.md");
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            assert!(
+                [format!("`{name} "), format!("`{name}`"), format!("`cronvec {name}`")]
+                    .iter()
+                    .any(|form| documentation.contains(form)),
+                "{name} stands in docs/CLI.md"
+            );
+        }
     }
 
     #[test]

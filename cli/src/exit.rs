@@ -89,6 +89,11 @@ impl Interrupt {
         self.0.receiver_count() > 0
     }
 
+    /// Ends with a signal. As long as it is held somebody is in the middle of something.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+
     /// Waits for `work`; after a signal `stop` asks it to end, and it is waited for all the same. After a signal nothing
     /// is begun.
     pub async fn or_end<T>(&self, work: impl Future<Output = T>, stop: impl FnOnce()) -> Result<T> {

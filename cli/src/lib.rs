@@ -2,9 +2,12 @@
 
 pub mod app;
 mod args;
+mod checks;
 mod drain;
 mod exit;
+mod filters;
 pub mod local;
+mod operator;
 mod output;
 mod progress;
 pub mod reading;
@@ -27,6 +30,9 @@ use crate::output::Output;
 
 /// A worker that was told to end gets so long to part from its job.
 const LAST_ACTS: Duration = Duration::from_secs(2);
+
+/// And a service, with requests of others under way.
+const LAST_ACTS_OF_SERVICE: Duration = Duration::from_secs(10);
 
 /// What every verb is given besides its own arguments.
 #[derive(Debug)]
@@ -52,7 +58,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    telemetry::init(telemetry::Format::from_env());
+    // A service is in production unless it is told otherwise.
+    let format = match cli.verb.is_service() && std::env::var_os("APP_ENV").is_none() {
+        true => telemetry::Format::Json,
+        false => telemetry::Format::from_env(),
+    };
+    telemetry::init(format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,6 +77,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         yes: cli.yes,
         interrupt: Interrupt::default(),
     };
+    let is_service = cli.verb.is_service();
     let code = runtime.block_on(async {
         let mut verb = pin!(verbs::run(cli.verb, &context));
         tokio::select! {
@@ -73,8 +85,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             () = exit::interrupted() => {}
         }
         if context.interrupt.raise() {
+            let patience = if is_service { LAST_ACTS_OF_SERVICE } else { LAST_ACTS };
             tokio::select! {
-                _ = tokio::time::timeout(LAST_ACTS, verb) => {}
+                ended = tokio::time::timeout(patience, verb) => match ended {
+                    // A signal is how a service ends.
+                    Ok(ended) if is_service => return exit::code(ended),
+                    _ => {}
+                },
                 // Who asks twice means it.
                 () = exit::interrupted() => {}
             }

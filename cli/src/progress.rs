@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use crate::output::Output;
 
@@ -33,7 +33,8 @@ impl Progress {
         .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(None, target)
             .with_style(style)
-            .with_message(what);
+            .with_message(what)
+            .with_finish(ProgressFinish::AndClear);
         Self {
             bar,
             shown: (!is_terminal && !output.json).then(Instant::now),

@@ -27,6 +27,16 @@ impl JobType {
     }
 }
 
+impl FromStr for JobType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = [Self::IngestData, Self::Vectorize];
+        let found = known.into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| format!("unknown job type '{name}'"))
+    }
+}
+
 impl fmt::Display for JobType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -45,6 +55,24 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Processing => "PROCESSING",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
     pub fn has_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
@@ -54,14 +82,8 @@ impl FromStr for JobStatus {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "PENDING" => Ok(Self::Pending),
-            "PROCESSING" => Ok(Self::Processing),
-            "COMPLETED" => Ok(Self::Completed),
-            "FAILED" => Ok(Self::Failed),
-            "CANCELLED" => Ok(Self::Cancelled),
-            other => Err(format!("unknown status '{other}'")),
-        }
+        let known = Self::ALL.into_iter().find(|status| status.as_str() == name);
+        known.ok_or_else(|| format!("unknown status '{name}'"))
     }
 }
 

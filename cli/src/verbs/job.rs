@@ -1,13 +1,21 @@
-//! `job ID`, `retry ID`, `cancel ID`
+//! `job ID`, `retry`, `cancel`
 
 use anyhow::Result;
 use serde_json::json;
-use shared::store::jobs::JobView;
+use shared::job::JobStatus;
+use shared::store::StoreError;
+use shared::store::selection::{JobDetail, JobFilter};
 
-use super::ready;
 use super::status::progress;
+use super::{left_as_it_is, ready};
 use crate::Context;
-use crate::exit::Ended;
+use crate::app::App;
+use crate::exit::{Ended, usage};
+use crate::filters::Filters;
+use crate::output::count;
+
+/// Jobs that are asked for at once.
+const PAGE: i64 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
@@ -16,33 +24,129 @@ pub(crate) struct Show {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Retry {
-    id: i64,
+    /// This one; else all that the options choose, FAILED ones unless --status says cancelled
+    id: Option<i64>,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
-    id: i64,
+    /// This one; else all that the options choose, of those that haven't ended
+    id: Option<i64>,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 pub(crate) async fn show(args: Show, context: &Context) -> Result<Ended> {
-    let job = ready().await?.job(args.id).await?;
+    let job = ready().await?.store().job_detail(args.id).await?;
     context.output.show(&job, || in_words(&job))?;
     Ok(Ended::Well)
 }
 
 pub(crate) async fn retry(args: Retry, context: &Context) -> Result<Ended> {
-    ready().await?.retry(args.id).await?;
-    done(args.id, "is in the queue again", context)
+    let app = ready().await?;
+    if let Some(id) = one(args.id, &args.filters)? {
+        app.retry(id).await?;
+        app.audit("queue", "jobs retried", &[id.to_string()], None).await;
+        return done(id, "is in the queue again", context);
+    }
+    let filter = args.filters.checked(&app).await?;
+    let status = filter.status.unwrap_or(JobStatus::Failed);
+    let outcome = each(&app, &filter, &[status], async |id| app.retry(id).await).await?;
+    outcome.tell(&app, "jobs retried", context).await
 }
 
 pub(crate) async fn cancel(args: Cancel, context: &Context) -> Result<Ended> {
     let app = ready().await?;
-    if !context.confirm(&format!("Cancel job {}? What it has stored stays.", args.id))? {
-        context.output.note("left as it is");
-        return Ok(Ended::Unhealthy);
+    if let Some(id) = one(args.id, &args.filters)? {
+        if !context.confirm(&format!("Cancel job {id}? What it has stored stays."))? {
+            return left_as_it_is(context);
+        }
+        app.cancel(id).await?;
+        app.audit("queue", "jobs cancelled", &[id.to_string()], None).await;
+        return done(id, "is cancelled", context);
     }
-    app.cancel(args.id).await?;
-    done(args.id, "is cancelled", context)
+    let filter = args.filters.checked(&app).await?;
+    let all = [JobStatus::Pending, JobStatus::Processing];
+    let statuses = filter.status.map_or(all.to_vec(), |status| vec![status]);
+    if !context.confirm("Cancel all jobs that the options choose? What they have stored stays.")? {
+        return left_as_it_is(context);
+    }
+    let outcome = each(&app, &filter, &statuses, async |id| app.cancel(id).await).await?;
+    outcome.tell(&app, "jobs cancelled", context).await
+}
+
+/// The one that is named; `None` when options choose.
+fn one(id: Option<i64>, filters: &Filters) -> Result<Option<i64>> {
+    match (id, filters.is_empty()) {
+        (None, true) => Err(usage(
+            "which jobs? Name one by its id, or choose by --status, --type or --project",
+        )),
+        (Some(_), false) => Err(usage("either one job by its id, or many by options")),
+        (id, _) => Ok(id),
+    }
+}
+
+/// What came of an act on many.
+#[derive(Debug, Default)]
+struct Outcome {
+    done: Vec<String>,
+    refused: Vec<(i64, String)>,
+}
+
+/// Acts on each job of these statuses. One that has moved on meanwhile, or whose lane has another job, is passed over.
+async fn each(
+    app: &App,
+    filter: &JobFilter,
+    statuses: &[JobStatus],
+    act: impl AsyncFn(i64) -> Result<()>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for status in statuses {
+        let filter = JobFilter {
+            status: Some(*status),
+            ..filter.clone()
+        };
+        let mut after = 0;
+        loop {
+            let ids = app.store().job_ids(&filter, after, PAGE).await?;
+            let Some(last) = ids.last() else { break };
+            after = *last;
+            for id in ids {
+                match act(id).await {
+                    Ok(()) => outcome.done.push(id.to_string()),
+                    Err(error) => match error.downcast_ref() {
+                        Some(StoreError::Conflict(why) | StoreError::Invalid(why)) => {
+                            outcome.refused.push((id, why.clone()));
+                        }
+                        _ => return Err(error),
+                    },
+                }
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    async fn tell(self, app: &App, what: &str, context: &Context) -> Result<Ended> {
+        if !self.done.is_empty() {
+            app.audit("queue", what, &self.done, None).await;
+        }
+        for (id, why) in &self.refused {
+            context.output.note(format!("job {id}: {why}"));
+        }
+        let shown = json!({"success": true, "jobIds": self.done, "passedOver": self.refused.len()});
+        context.output.show(&shown, || {
+            format!(
+                "{} {what}, {} passed over",
+                count(self.done.len() as u64),
+                self.refused.len()
+            )
+        })?;
+        Ok(Ended::Well)
+    }
 }
 
 fn done(id: i64, what: &str, context: &Context) -> Result<Ended> {
@@ -54,7 +158,8 @@ fn done(id: i64, what: &str, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn in_words(job: &JobView) -> String {
+fn in_words(detail: &JobDetail) -> String {
+    let job = &detail.job;
     let mut lines = vec![
         format!("job {}: {} of project {}", job.id, job.job_type, job.project),
         format!("  status     {}", job.status),
@@ -65,7 +170,31 @@ fn in_words(job: &JobView) -> String {
     ];
     lines.extend(job.started_at.iter().map(|time| format!("  started    {time}")));
     lines.extend(job.completed_at.iter().map(|time| format!("  ended      {time}")));
+    lines.push(format!("  worked     {} ms", count(detail.active_ms)));
+    if let Some(space) = detail.space {
+        lines.push(format!(
+            "  space      {space}, lane {} of {}",
+            detail.lane, detail.lanes
+        ));
+    }
+    if let (Some(worker), Some(seconds)) = (&detail.worker, detail.lease_seconds_left) {
+        lines.push(format!("  held by    {worker}, its lease ends in {seconds:.0} s"));
+    }
+    if detail.held {
+        lines.push("  held       its project is stopped".to_owned());
+    }
+    if detail.crashes > 0 {
+        lines.push(format!("  crashes    {}", detail.crashes));
+    }
+    if let Some(reason) = &detail.holds_its_lane {
+        lines.push(format!("  its lane   gets no new job, since this one is {reason}"));
+    }
+    if detail.rejected > 0 {
+        lines.push(format!("  rejected   {} records", count(detail.rejected)));
+    }
     lines.extend(progress(job).map(|progress| format!("  progress   {progress}")));
+    lines.extend(detail.payload.iter().map(|payload| format!("  payload    {payload}")));
+    lines.extend(detail.cursor.iter().map(|cursor| format!("  cursor     {cursor}")));
     lines.extend(job.result.iter().map(|result| format!("  result     {result}")));
     lines.join("\n")
 }

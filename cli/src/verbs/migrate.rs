@@ -24,6 +24,10 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     match action {
         Action::Up => {
             let applied = app.migrate_up().await?;
+            if !applied.is_empty() {
+                let versions: Vec<String> = applied.iter().map(|applied| applied.version.to_string()).collect();
+                app.audit("schema", "migrations applied", &versions, None).await;
+            }
             context
                 .output
                 .list(&applied, |applied| table(applied, "the schema is up to date"))?;

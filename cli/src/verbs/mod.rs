@@ -1,25 +1,45 @@
 //! One file a verb.
 
 pub(crate) mod attach;
+pub(crate) mod audit;
+pub(crate) mod backfill;
+pub(crate) mod cleanup;
+pub(crate) mod clear;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod coverage;
 pub(crate) mod demo;
 pub(crate) mod detach;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod failed;
+pub(crate) mod health;
 pub(crate) mod ingest;
 pub(crate) mod job;
+pub(crate) mod metrics;
 pub(crate) mod migrate;
 pub(crate) mod projects;
 pub(crate) mod provider;
+pub(crate) mod purge;
+pub(crate) mod recent;
 pub(crate) mod reconcile;
+pub(crate) mod replay;
+pub(crate) mod reset_stuck;
 pub(crate) mod search;
+pub(crate) mod serve;
 pub(crate) mod sources;
+pub(crate) mod spaces;
+pub(crate) mod start;
+pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod stuck;
 pub(crate) mod tick;
 pub(crate) mod uninstall;
 
 use anyhow::Result;
 use shared::store::StoreError;
+use shared::store::projects::Project;
 
 use crate::Context;
 use crate::app::App;
@@ -40,6 +60,25 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Search(args) => search::run(args, context).await,
         Verb::Status(args) => status::run(args, context).await,
         Verb::Coverage(args) => coverage::run(args, context).await,
+        Verb::Backfill(args) => backfill::run(args, context).await,
+        Verb::Serve(args) => serve::run(args, context).await,
+        Verb::Stats(args) => stats::run(args, context).await,
+        Verb::Health(args) => health::run(args, context).await,
+        Verb::Metrics(args) => metrics::run(args, context).await,
+        Verb::Recent(args) => recent::run(args, context).await,
+        Verb::Failed(args) => failed::run(args, context).await,
+        Verb::Stuck(args) => stuck::run(args, context).await,
+        Verb::Audit(args) => audit::run(args, context).await,
+        Verb::Explain(args) => explain::run(args, context).await,
+        Verb::Doctor(args) => doctor::run(args, context).await,
+        Verb::Replay(args) => replay::run(args, context).await,
+        Verb::Purge(args) => purge::run(args, context).await,
+        Verb::ResetStuck(args) => reset_stuck::run(args, context).await,
+        Verb::Stop(args) => stop::run(args, context).await,
+        Verb::Start(args) => start::run(args, context).await,
+        Verb::Clear(args) => clear::run(args, context).await,
+        Verb::Cleanup(args) => cleanup::run(args, context).await,
+        Verb::Spaces(action) => spaces::run(action, context).await,
         Verb::Job(args) => job::show(args, context).await,
         Verb::Retry(args) => job::retry(args, context).await,
         Verb::Cancel(args) => job::cancel(args, context).await,
@@ -89,4 +128,22 @@ async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
             )))
         }
     }
+}
+
+/// The projects that were named, or all; each of them exists.
+async fn projects_or_all(app: &App, named: &[String]) -> Result<Vec<Project>> {
+    if named.is_empty() {
+        return app.projects().await;
+    }
+    let mut projects = Vec::new();
+    for name in named {
+        projects.push(app.store().project(name).await?);
+    }
+    Ok(projects)
+}
+
+/// What a verb says that asked and was told no.
+fn left_as_it_is(context: &Context) -> Result<Ended> {
+    context.output.note("left as it is");
+    Ok(Ended::Unhealthy)
 }

@@ -8,6 +8,7 @@ use shared::store::projects::Project;
 
 use super::ready;
 use crate::Context;
+use crate::app::App;
 use crate::exit::Ended;
 use crate::output::{Align, Table};
 
@@ -48,6 +49,7 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
         }
         Action::Create { name } => {
             let state = if app.create_project(&name).await? {
+                audit(&app, "project created", &name).await;
                 "created"
             } else {
                 "there already"
@@ -56,10 +58,12 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
         }
         Action::Pause { name } => {
             app.set_paused(&name, true).await?;
+            audit(&app, "projects stopped", &name).await;
             (name, "paused")
         }
         Action::Resume { name } => {
             app.set_paused(&name, false).await?;
+            audit(&app, "projects started", &name).await;
             (name, "resumed")
         }
     };
@@ -67,6 +71,10 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
         format!("project {name} is {state}")
     })?;
     Ok(Ended::Well)
+}
+
+async fn audit(app: &App, what: &str, name: &str) {
+    app.audit("project", what, &[name.to_owned()], None).await;
 }
 
 /// A project and how it embeds.

@@ -68,8 +68,13 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     // Several widths may be asked of one endpoint: all must be answered.
     let failing: BTreeSet<&str> = endpoints(&tested, false).collect();
     let well: BTreeSet<&str> = endpoints(&tested, true).collect();
+    let resting = app.store().pauses(None).await?;
     for endpoint in well.difference(&failing) {
         app.resume_endpoint(endpoint).await?;
+        if resting.iter().any(|pause| pause.endpoint == **endpoint) {
+            let ids = [(*endpoint).to_owned()];
+            app.audit("provider", "endpoint may be asked again", &ids, None).await;
+        }
     }
     context.output.list(&tested, table)?;
     for failed in tested.iter().filter_map(|tested| tested.failure.as_ref()) {

@@ -75,7 +75,8 @@ fn rests(pause: &Pause) -> String {
     }
 }
 
-fn jobs(jobs: &[JobView]) -> Table {
+/// Jobs, a row each.
+pub(super) fn jobs(jobs: &[JobView]) -> Table {
     let columns = [
         ("job", Align::Right),
         ("type", Align::Left),

@@ -14,6 +14,7 @@ use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop};
 use shared::secrets::Secrets;
+use shared::store::figures::REQUEST_BUCKET;
 use shared::store::workers::{Metric, tell_until};
 use shared::store::{Store, StoreError};
 
@@ -60,7 +61,13 @@ impl Worker {
             let began = Instant::now();
             let report = self.pass(&options, deadline).await?;
             if report.processed > 0 {
-                let numbers = metrics(&report, began.elapsed());
+                let buckets = buckets(&report);
+                let mut numbers = metrics(&report, began.elapsed()).to_vec();
+                numbers.extend(buckets.iter().map(|(name, value)| Metric {
+                    metric: name,
+                    value: *value,
+                    project: None,
+                }));
                 tell_until(deadline, self.store.record_metrics(&numbers)).await;
             }
             Ok(report)
@@ -123,4 +130,13 @@ fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 6] {
             project: None,
         },
     ]
+}
+
+/// The histogram of requests, a metric a bucket.
+#[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
+fn buckets(report: &Report) -> Vec<(String, f64)> {
+    let durations = report.durations.iter();
+    durations
+        .map(|(bound, requests)| (format!("{REQUEST_BUCKET}{bound}"), *requests as f64))
+        .collect()
 }

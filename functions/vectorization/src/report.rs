@@ -1,5 +1,6 @@
 //! What a pass says it did: the JSON answer, the log line, the metrics and what the tests assert on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
@@ -50,6 +51,9 @@ pub struct Report {
     /// As the provider counts them.
     pub tokens: u64,
     pub lost_leases: u64,
+    /// Requests by how long they took; for the metrics alone.
+    #[serde(skip)]
+    pub durations: BTreeMap<u64, u64>,
 }
 
 impl Report {
@@ -73,6 +77,7 @@ impl Report {
             requests: read(&tally.requests),
             tokens: read(&tally.tokens),
             lost_leases: read(&tally.lost_leases),
+            durations: tally.durations(),
         }
     }
 }

@@ -3,8 +3,10 @@
 mod deadline;
 mod error;
 mod event;
+mod function;
 mod guard;
 mod instance;
+mod remote;
 
 use std::future::Future;
 use std::time::Instant;
@@ -15,8 +17,10 @@ use serde_json::{Map, Value, json};
 pub use deadline::from_epoch_ms;
 pub use error::CallError;
 pub use event::{CallOptions, Shape, Worker, WorkerCall};
+pub use function::Function;
 pub use guard::{Authorised, Guard};
 pub use instance::Instance;
+pub use remote::Remote;
 
 /// Answers one call of the worker `kind`: reads the event, checks the bearer, lets `work` do its pass until the earlier
 /// of `deadline` and the call's own `maxSeconds`, and shapes its report. Over HTTP every outcome is an answer; when the

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model::{Catalogue, Model};
 use super::reader::Reader;
-use super::{AppEnv, Gemini, Ollama, OpenAi};
+use super::{AppEnv, Gemini, Ollama, OpenAi, Prices};
 use crate::space::{ProviderKind, SpaceSpec};
 
 /// No chunk is larger unless it is asked for: search finds a passage better than a whole document.
@@ -35,6 +35,8 @@ pub struct Embedding {
     pub max_attempts: i32,
     /// `EMBEDDING_RETRY_BACKOFF_BASE`
     pub backoff_base: Duration,
+    /// `EMBEDDING_PRICES`
+    pub prices: Prices,
 }
 
 impl Embedding {
@@ -51,6 +53,7 @@ impl Embedding {
             concurrent_requests: reader.number("EMBEDDING_CONCURRENT_REQUESTS", 4, 1..=64),
             max_attempts: reader.number("EMBEDDING_MAX_RETRIES", 3, 1..=100),
             backoff_base: Duration::from_millis(reader.number("EMBEDDING_RETRY_BACKOFF_BASE", 10_000, 1..=3_600_000)),
+            prices: Prices::read(reader),
         }
     }
 
@@ -79,6 +82,7 @@ impl Embedding {
                 self.backoff_base.as_millis().to_string(),
             ),
         ]);
+        self.prices.describe(rows);
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod embedding;
 mod model;
+mod prices;
 mod problems;
 mod providers;
 mod queue;
@@ -12,6 +13,7 @@ mod retention;
 mod secret;
 
 pub use embedding::Embedding;
+pub use prices::Prices;
 pub use problems::{Problem, Problems};
 pub use providers::{Gemini, Ollama, OpenAi};
 pub use queue::Queue;
@@ -19,6 +21,7 @@ pub use retention::Retention;
 pub use secret::{Secret, SecretSource};
 
 use reader::Reader;
+pub(crate) use reader::check_base_url;
 
 /// Whether mistakes are refused (production) or warned about (development).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

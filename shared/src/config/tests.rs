@@ -318,6 +318,29 @@ fn bytes_are_plain_or_have_a_decimal_unit() {
 }
 
 #[test]
+fn a_price_that_is_set_comes_before_the_listed_one() {
+    let prices = read(&[("EMBEDDING_PRICES", "own = 3.5, text-embedding-3-small=0")])
+        .unwrap()
+        .embedding
+        .prices;
+    assert_eq!(
+        (prices.of("own"), prices.of("text-embedding-3-small")),
+        (Some(3.5), Some(0.0))
+    );
+    assert_eq!(
+        (prices.of("text-embedding-3-large"), prices.of("nobody's")),
+        (Some(0.13), None)
+    );
+    for text in ["own", "own=", "=1", "own=-1", "own=nan", "own=1,x"] {
+        assert_eq!(
+            problem(&[("EMBEDDING_PRICES", text)]).variable,
+            "EMBEDDING_PRICES",
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn describing_the_settings_shows_every_variable_and_no_secret() {
     let settings = read(&[
         ("DATABASE_URL", "postgresql://app:hunter2@db.example.com/shop"),

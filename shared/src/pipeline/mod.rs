@@ -19,13 +19,15 @@ mod texts;
 mod verdict;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::store::Store;
+use crate::store::figures::bucket_of;
 
 pub use clock::Clock;
 pub use named::Named;
@@ -110,9 +112,28 @@ pub struct Tally {
     pub purged: AtomicU64,
     pub passed_over: AtomicU64,
     pub lost_leases: AtomicU64,
+    /// Requests by how long they took, in the buckets of `store::figures`.
+    durations: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Tally {
+    /// The histogram of requests so far: the upper bounds in ms, and how many fell below each and above the one before.
+    pub fn durations(&self) -> BTreeMap<u64, u64> {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_duration(&self, took: Duration) {
+        let bound = bucket_of(took.as_secs_f64() * 1000.0);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number of at least 1"
+        )]
+        let bound = bound as u64;
+        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        *durations.entry(bound).or_default() += 1;
+    }
+
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }

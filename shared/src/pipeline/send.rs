@@ -119,6 +119,7 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     Tally::add(&invocation.tally.requests, 1);
     if !matches!(answer, Err(Failure::OutOfTime)) {
         invocation.clock.note_request(began.elapsed());
+        invocation.tally.note_duration(began.elapsed());
     }
     answer
 }

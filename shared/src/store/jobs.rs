@@ -73,7 +73,8 @@ pub struct OldestPending {
     pub age_minutes: f64,
 }
 
-const VIEW: &str = "id, job_type, project, status, priority, attempts, max_attempts, progress, result, scheduled_for,
+pub(super) const VIEW: &str =
+    "id, job_type, project, status, priority, attempts, max_attempts, progress, result, scheduled_for,
     created_at, started_at, completed_at";
 
 impl Store {
@@ -93,6 +94,16 @@ impl Store {
             completed: count(2, "completed"),
             failed: count(3, "failed"),
         };
+        Ok(QueueStats {
+            queue_stats: stats,
+            capped,
+            recent_jobs: self.recent_jobs(50).await?,
+            oldest_pending_job: self.oldest_pending_job().await?,
+        })
+    }
+
+    /// Of those that could be claimed now.
+    pub async fn oldest_pending_job(&self) -> Result<Option<OldestPending>, StoreError> {
         let oldest = self
             .query_opt(
                 "SELECT id, created_at, (extract(epoch FROM clock_timestamp() - scheduled_for) / 60)::float8
@@ -102,16 +113,11 @@ impl Store {
                 &[],
             )
             .await?;
-        Ok(QueueStats {
-            queue_stats: stats,
-            capped,
-            recent_jobs: self.recent_jobs(50).await?,
-            oldest_pending_job: oldest.map(|row| OldestPending {
-                id: row.get::<_, i64>(0).to_string(),
-                created_at: rfc3339(row.get(1)),
-                age_minutes: (row.get::<_, f64>(2) * 10.0).round() / 10.0,
-            }),
-        })
+        Ok(oldest.map(|row| OldestPending {
+            id: row.get::<_, i64>(0).to_string(),
+            created_at: rfc3339(row.get(1)),
+            age_minutes: (row.get::<_, f64>(2) * 10.0).round() / 10.0,
+        }))
     }
 
     pub async fn recent_jobs(&self, limit: i64) -> Result<Vec<JobView>, StoreError> {
@@ -268,7 +274,7 @@ impl Store {
     }
 }
 
-fn view(row: &Row) -> JobView {
+pub(super) fn view(row: &Row) -> JobView {
     JobView {
         id: row.get::<_, i64>(0).to_string(),
         job_type: row.get(1),
@@ -286,7 +292,7 @@ fn view(row: &Row) -> JobView {
     }
 }
 
-fn rfc3339(at: OffsetDateTime) -> String {
+pub(super) fn rfc3339(at: OffsetDateTime) -> String {
     // Every time that PostgreSQL gives within year 9999 can be written so; what can't is shown as it stands.
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "queue",
@@ -38,6 +38,11 @@ const MIGRATIONS: [Migration; 5] = [
         version: 5,
         name: "sources",
         sql: include_str!("../../../migrations/0005_sources.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "operations",
+        sql: include_str!("../../../migrations/0006_operations.sql"),
     },
 ];
 
@@ -275,11 +280,16 @@ async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreErr
     }
     let row = rows.first().ok_or(SchemaError::NoVector)?;
     let installed: String = row.get(1);
-    let mut parts = installed.split('.').map(|part| part.parse().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST_VECTOR {
+    if is_too_old(&installed) {
         return Err(SchemaError::VectorTooOld(installed).into());
     }
     Ok(row.get(0))
+}
+
+/// Whether this version of pgvector lacks what we need.
+pub(super) fn is_too_old(vector: &str) -> bool {
+    let mut parts = vector.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST_VECTOR
 }
 
 /// The first 8 hexadecimal digits of the SHA-256 of all migrations.

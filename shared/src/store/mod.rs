@@ -3,6 +3,8 @@
 //! Statements are unnamed and typed (`query_typed`), and nothing outlives its transaction: a pooler in transaction
 //! mode may stand between. Lock order everywhere: job → user's row → record → pending.
 
+pub mod audit;
+pub mod backfill;
 pub mod claim;
 pub mod connect;
 pub mod cuts;
@@ -10,18 +12,25 @@ pub mod endpoints;
 mod ends;
 pub mod enqueue;
 pub mod ensure;
+pub mod explain;
+pub mod figures;
+pub mod health;
 pub mod ingest;
 pub mod jobs;
 pub mod migrate;
 pub mod pending;
 pub mod projects;
+pub mod quarantine;
 pub mod retention;
 pub mod search;
+pub mod selection;
 pub mod sources;
 pub mod spaces;
 pub mod staged;
+pub mod stuck;
 mod vector_array;
 pub mod vectors;
+pub mod withdraw;
 pub mod workers;
 mod write_statement;
 

@@ -60,6 +60,54 @@ impl Store {
         Ok(spaces.into_iter().find(|space| space.spec == *spec))
     }
 
+    /// Drops a space that no project uses, with its vectors. It gives way rather than make readers wait.
+    pub async fn remove_space(&self, id: i32) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL lock_timeout = '5s'").await?;
+        let rows = transaction
+            .query_typed(
+                "SELECT EXISTS (SELECT FROM cronvec.projects WHERE $1 IN (live_space, next_space))
+                 FROM cronvec.spaces WHERE id = $1 FOR UPDATE",
+                &[(&id, Type::INT4)],
+            )
+            .await?;
+        match rows.first().map(|row| row.get::<_, bool>(0)) {
+            None => return Err(StoreError::Invalid(format!("no space {id}"))),
+            Some(true) => return Err(StoreError::Conflict(format!("a project uses space {id}"))),
+            Some(false) => {}
+        }
+        for statement in [
+            "DELETE FROM cronvec.pending WHERE line BETWEEN ($1::bigint << 32) AND ($1::bigint << 32) + 2147483647",
+            "DELETE FROM cronvec.quarantined_records WHERE space_id = $1",
+            "DELETE FROM cronvec.lane_holds WHERE space_id = $1",
+            "DELETE FROM cronvec.job_queue WHERE job_type = 'VECTORIZE' AND space_id = $1",
+            "DELETE FROM cronvec.spaces WHERE id = $1",
+        ] {
+            transaction.execute_typed(statement, &[(&id, Type::INT4)]).await?;
+        }
+        transaction
+            .batch_execute(&format!(
+                "DROP TABLE IF EXISTS cronvec.chunks_{id}; DROP TABLE IF EXISTS cronvec.embedded_{id}"
+            ))
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Each space's chunks, as the planner estimates them.
+    pub async fn space_sizes(&self) -> Result<Vec<(i32, i64)>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT s.id, greatest(c.reltuples, 0)::bigint FROM cronvec.spaces s
+                 JOIN pg_class c ON c.relname = 'chunks_' || s.id AND c.relnamespace = 'cronvec'::regnamespace
+                 ORDER BY s.id LIMIT 10000",
+                &[],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
     /// All spaces that this program's providers know; a space of an unknown provider is left to newer programs.
     pub async fn spaces(&self) -> Result<Vec<Space>, StoreError> {
         let rows = self

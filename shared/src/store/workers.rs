@@ -1,4 +1,4 @@
-//! Owns what workers leave about themselves: their status, metrics, the audit log. Refuses to fail what it describes.
+//! Owns what workers leave about themselves: their status, their numbers. Refuses to fail what it describes.
 
 use std::future::Future;
 use std::time::Instant;
@@ -108,26 +108,6 @@ impl Store {
         )
         .await?;
         Ok(())
-    }
-
-    /// Writes down an act. A failing audit is logged and never fails the act.
-    pub async fn audit(&self, level: &str, category: &str, message: &str, metadata: Value, operation: Option<&str>) {
-        let written = self
-            .execute(
-                "INSERT INTO cronvec.audit_log (level, category, message, metadata, operation_id)
-                 VALUES ($1, $2, $3, $4, $5)",
-                &[
-                    (&level, Type::TEXT),
-                    (&category, Type::TEXT),
-                    (&message, Type::TEXT),
-                    (&metadata, Type::JSONB),
-                    (&operation, Type::TEXT),
-                ],
-            )
-            .await;
-        if let Err(error) = written {
-            tracing::error!(error = %error, audit.message = message, "an audit entry could not be written");
-        }
     }
 }
 

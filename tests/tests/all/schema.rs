@@ -55,7 +55,7 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
         .run_sql(
             "ALTER TABLE cronvec.pending DROP CONSTRAINT pending_cut, DROP COLUMN cut_tokens, DROP COLUMN cut_hash;
              ALTER TABLE cronvec.ingest_rejects DROP COLUMN raw;
-             DROP TABLE cronvec.source_notes, cronvec.sources;
+             DROP TABLE cronvec.source_notes, cronvec.sources, cronvec.backfills;
              DO $$
              DECLARE
                  made text;
@@ -79,7 +79,13 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
     user.batch_execute("COMMIT").await.unwrap();
 
     let applied = migrate::up(&mut migrator).await.unwrap();
-    assert_eq!(applied, (3..=VERSION).collect::<Vec<i32>>());
+    let known = migrate::status(&migrator).await.unwrap();
+    let missed: Vec<i32> = known
+        .iter()
+        .map(|one| one.version)
+        .filter(|version| *version >= 3)
+        .collect();
+    assert_eq!(applied, missed);
     migrate::verify(&migrator).await.unwrap();
     assert_eq!(system.vectorize().await.records, 2);
 }

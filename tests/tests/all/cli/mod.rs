@@ -1,10 +1,14 @@
 //! The operator's command line: the real binary, its outputs and its exit codes.
 
 mod attach;
+mod backfill;
 mod demos;
 mod ingest;
 mod ingest_rejects;
+mod operate;
+mod reading_verbs;
 mod schema;
+mod serve;
 mod signals;
 mod verbs;
 

@@ -1,0 +1,63 @@
+//! `--status`, `--type` and `--project`, wherever a verb is about many jobs.
+
+use anyhow::Result;
+use shared::job::{JobStatus, JobType};
+use shared::store::selection::JobFilter;
+
+use crate::app::App;
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Filters {
+    /// Only jobs of this status: pending, processing, completed, failed, cancelled
+    #[arg(long, value_name = "STATUS", value_parser = status)]
+    pub status: Option<JobStatus>,
+    #[command(flatten)]
+    pub scope: Scope,
+}
+
+/// For verbs whose jobs have one status anyway.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Scope {
+    /// Only jobs of this type: INGEST_DATA, VECTORIZE
+    #[arg(long = "type", value_name = "TYPE", value_parser = job_type)]
+    pub job_type: Option<JobType>,
+    /// Only this project
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+}
+
+impl Filters {
+    pub fn is_empty(&self) -> bool {
+        self.status.is_none() && self.scope.job_type.is_none() && self.scope.project.is_none()
+    }
+
+    /// As the store wants it; a project that is named exists.
+    pub async fn checked(self, app: &App) -> Result<JobFilter> {
+        let filter = self.scope.checked(app).await?;
+        Ok(JobFilter {
+            status: self.status,
+            ..filter
+        })
+    }
+}
+
+impl Scope {
+    pub async fn checked(self, app: &App) -> Result<JobFilter> {
+        if let Some(name) = &self.project {
+            app.store().project(name).await?;
+        }
+        Ok(JobFilter {
+            status: None,
+            job_type: self.job_type,
+            project: self.project,
+        })
+    }
+}
+
+pub(crate) fn status(text: &str) -> Result<JobStatus, String> {
+    text.to_uppercase().parse()
+}
+
+pub(crate) fn job_type(text: &str) -> Result<JobType, String> {
+    text.to_uppercase().replace('-', "_").parse()
+}

@@ -1,0 +1,59 @@
+//! `audit`
+
+use anyhow::Result;
+use shared::store::audit::{AuditEntry, AuditFilter};
+
+use super::ready;
+use crate::Context;
+use crate::exit::Ended;
+use crate::output::{Align, Table, brief};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// So many entries
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    limit: i64,
+    /// Only of this kind: queue, project, quarantine, backfill, schema, provider, space
+    #[arg(long)]
+    category: Option<String>,
+    /// Only of this level: debug, info, warn, error
+    #[arg(long)]
+    level: Option<String>,
+    /// Only of this operation, such as a backfill's
+    #[arg(long, value_name = "ID")]
+    operation: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    let filter = AuditFilter {
+        level: args.level,
+        category: args.category,
+        operation: args.operation,
+    };
+    let entries = ready().await?.store().audit_entries(&filter, args.limit).await?;
+    context.output.list(&entries, table)?;
+    Ok(Ended::Well)
+}
+
+fn table(entries: &[AuditEntry]) -> Table {
+    let columns = [
+        ("when", Align::Left),
+        ("who", Align::Left),
+        ("kind", Align::Left),
+        ("what", Align::Left),
+        ("ids", Align::Left),
+    ];
+    let mut table = Table::new(&columns, "nobody has done anything yet");
+    for entry in entries {
+        let ids = entry.metadata["ids"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<&str> = ids.iter().filter_map(|id| id.as_str()).collect();
+        table.row([
+            entry.timestamp.truncate_to_second().to_string(),
+            entry.metadata["who"].as_str().unwrap_or_default().to_owned(),
+            entry.category.clone(),
+            entry.message.clone(),
+            brief(&ids.join(", "), 40),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,177 @@
+//! `backfill status|stop|rollback`
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use shared::store::backfill::Backfill;
+
+use super::super::{left_as_it_is, ready};
+use crate::Context;
+use crate::app::App;
+use crate::exit::{Ended, usage};
+use crate::output::{Align, Table, count};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Only of this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+    /// So many of them
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stop {
+    /// Only of this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
+    /// Which one; else the latest of the project
+    operation: Option<i64>,
+    /// Of this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    #[serde(flatten)]
+    backfill: Backfill,
+    /// Of what it marked, still pending.
+    left: i64,
+    done: i64,
+    percent: f64,
+}
+
+pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
+    let app = ready().await?;
+    check(&app, args.project.as_deref()).await?;
+    let mut lines = Vec::new();
+    for backfill in app.store().backfills(args.project.as_deref(), args.limit).await? {
+        let left = app.store().backfill_left(&backfill).await?.own;
+        let done = (backfill.marked - backfill.withdrawn - left).max(0);
+        let of = backfill.marked - backfill.withdrawn;
+        #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+        let percent = if of > 0 {
+            (done as f64 / of as f64 * 1e4).round() / 1e2
+        } else {
+            100.0
+        };
+        lines.push(Line {
+            backfill,
+            left,
+            done,
+            percent,
+        });
+    }
+    context.output.list(&lines, table)?;
+    Ok(Ended::Well)
+}
+
+pub(super) async fn stop(args: Stop, context: &Context) -> Result<Ended> {
+    let app = ready().await?;
+    check(&app, args.project.as_deref()).await?;
+    let mut stopped = Vec::new();
+    for backfill in app.store().backfills(args.project.as_deref(), 1000).await? {
+        if backfill.state == "running" && app.store().set_backfill(backfill.id, "stopped", 0).await? {
+            stopped.push(backfill.id.to_string());
+        }
+    }
+    if !stopped.is_empty() {
+        app.audit(
+            "backfill",
+            "backfill stopped",
+            &stopped,
+            stopped.first().map(String::as_str),
+        )
+        .await;
+    }
+    context
+        .output
+        .show(&json!({"success": true, "stopped": stopped}), || match stopped.len() {
+            0 => "no backfill runs".to_owned(),
+            _ => format!(
+                "stopped: {}; `cronvec backfill` goes on with it, `cronvec backfill rollback` takes it back",
+                stopped.join(", ")
+            ),
+        })?;
+    Ok(Ended::Well)
+}
+
+pub(super) async fn rollback(args: Rollback, context: &Context) -> Result<Ended> {
+    let app = ready().await?;
+    check(&app, args.project.as_deref()).await?;
+    let backfill = match args.operation {
+        Some(id) => app.store().backfill(id).await?,
+        None => {
+            let latest = app.store().backfills(args.project.as_deref(), 1).await?.pop();
+            latest.ok_or_else(|| usage("there was no backfill yet"))?
+        }
+    };
+    let left = app.store().backfill_left(&backfill).await?.own;
+    let question = format!(
+        "Take back {left} records that backfill {} of project {} has marked and that aren't embedded yet?",
+        backfill.id, backfill.project
+    );
+    if !context.confirm(&question)? {
+        return left_as_it_is(context);
+    }
+    // First, so that nobody goes on marking.
+    app.store().set_backfill(backfill.id, "rolled_back", 0).await?;
+    let project = app.store().project(&backfill.project).await?;
+    let mut withdrawn = 0;
+    for space in [Some(project.live_space), project.next_space].into_iter().flatten() {
+        withdrawn += app.store().withdraw(space, project.id, Some(backfill.id)).await?;
+    }
+    app.store().end_idle_jobs(project.id).await?;
+    app.store().set_backfill(backfill.id, "rolled_back", withdrawn).await?;
+    let id = backfill.id.to_string();
+    let said = format!("backfill rolled back: {withdrawn} records withdrawn");
+    app.audit("backfill", &said, std::slice::from_ref(&id), Some(&id)).await;
+    context.output.show(
+        &json!({"success": true, "operation": id, "withdrawn": withdrawn}),
+        || format!("{} records aren't waiting any more", count(withdrawn)),
+    )?;
+    Ok(Ended::Well)
+}
+
+async fn check(app: &App, project: Option<&str>) -> Result<()> {
+    if let Some(name) = project {
+        app.store().project(name).await?;
+    }
+    Ok(())
+}
+
+fn table(lines: &[Line]) -> Table {
+    let columns = [
+        ("operation", Align::Right),
+        ("project", Align::Left),
+        ("state", Align::Left),
+        ("marked", Align::Right),
+        ("done", Align::Right),
+        ("left", Align::Right),
+        ("withdrawn", Align::Right),
+        ("percent", Align::Right),
+        ("begun", Align::Left),
+    ];
+    let mut table = Table::new(&columns, "no backfill yet");
+    for line in lines {
+        let backfill = &line.backfill;
+        table.row([
+            backfill.id.to_string(),
+            backfill.project.clone(),
+            backfill.state.clone(),
+            count(backfill.marked),
+            count(line.done),
+            count(line.left),
+            count(backfill.withdrawn),
+            format!("{:.1}", line.percent),
+            backfill.started_at.truncate_to_second().to_string(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,215 @@
+//! `doctor`: what is wrong with an installation, and the mend.
+
+use anyhow::Result;
+use shared::pipeline::canary;
+use shared::provider::Failure;
+use shared::store::health::Server;
+use shared::store::selection::JobFilter;
+
+use crate::Context;
+use crate::app::App;
+use crate::checks::{self, Check};
+use crate::exit::Ended;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Send no canary to the providers
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    let app = App::open().await?;
+    let mut all = vec![checks::secret(&app)];
+    let (database, reachable) = checks::database(&app).await;
+    all.push(database);
+    if reachable {
+        all.extend(of_the_database(&app).await?);
+    }
+    if !args.offline {
+        all.extend(providers(&app, reachable).await);
+    }
+    context.output.list(&all, checks::table)?;
+    Ok(match checks::all_well(&all) {
+        true => Ended::Well,
+        false => Ended::Unhealthy,
+    })
+}
+
+async fn of_the_database(app: &App) -> Result<Vec<Check>> {
+    let mut all = vec![server(&app.store().server().await?), pgvector(app).await];
+    let (schema, known) = checks::schema(app).await;
+    all.push(schema);
+    if !known {
+        return Ok(all);
+    }
+    all.push(match app.verify_schema().await? {
+        Ok(()) => Check::ok("schema's objects", "as the migrations made them"),
+        Err(difference) => Check::fail(
+            "schema's objects",
+            difference,
+            "undo the change by hand, or take all away and begin anew: cronvec uninstall, cronvec migrate up",
+        ),
+    });
+    all.push(columns(app).await?);
+    all.extend(checks::queue(app).await?);
+    all.push(stopped(app).await?);
+    all.push(rate_limits(app).await?);
+    all.push(payloads(app).await?);
+    all.push(failures(app).await?);
+    Ok(all)
+}
+
+fn server(server: &Server) -> Check {
+    let check = "database's health";
+    if server.is_read_only {
+        return Check::fail(
+            check,
+            "it is a replica, or read-only: nothing can be stored",
+            "let DATABASE_URL name the primary",
+        );
+    }
+    if server.connections * 10 >= server.max_connections * 9 {
+        return Check::fail(
+            check,
+            format!(
+                "{} of {} connections are taken",
+                server.connections, server.max_connections
+            ),
+            "put a pooler before it, raise max_connections, or run fewer workers",
+        );
+    }
+    if let Some(minutes) = server.oldest_transaction_minutes.filter(|minutes| *minutes > 15.0) {
+        return Check::warn(
+            check,
+            format!("a transaction has been open for {minutes:.0} minutes: vacuum can't clean up behind it"),
+            "find it in pg_stat_activity by xact_start, and end it",
+        );
+    }
+    Check::ok(
+        check,
+        format!(
+            "PostgreSQL {}, {} of {} connections",
+            server.version, server.connections, server.max_connections
+        ),
+    )
+}
+
+async fn pgvector(app: &App) -> Check {
+    let check = "pgvector";
+    match app.store().vector_version().await {
+        Ok(Some((version, false))) => Check::ok(check, format!("version {version}")),
+        Ok(Some((version, true))) => Check::fail(
+            check,
+            format!("version {version} is too old; 0.7 is needed"),
+            "ALTER EXTENSION vector UPDATE, after installing a newer one on the server",
+        ),
+        Ok(None) => Check::fail(
+            check,
+            "the extension 'vector' is missing",
+            "install pgvector on the server, then: cronvec migrate up, or as a superuser CREATE EXTENSION vector",
+        ),
+        Err(error) => Check::fail(check, error.to_string(), "see that the database answers"),
+    }
+}
+
+/// Whether each space's partition takes vectors of its width.
+async fn columns(app: &App) -> Result<Check> {
+    let wrong = app.store().wrong_vector_columns().await?;
+    Ok(match wrong.first() {
+        None => Check::ok("embedding columns", "each is as wide as its space"),
+        Some(wrong) => Check::fail(
+            "embedding columns",
+            wrong.clone(),
+            "put the partition's column and its check back as the migrations make them; vectors of another width can't be searched",
+        ),
+    })
+}
+
+async fn stopped(app: &App) -> Result<Check> {
+    let projects = app.projects().await?;
+    let names: Vec<&str> = projects
+        .iter()
+        .filter(|project| project.paused)
+        .map(|project| project.name.as_str())
+        .collect();
+    if projects.is_empty() {
+        return Ok(Check::warn(
+            "projects",
+            "there is none yet",
+            "cronvec projects create NAME",
+        ));
+    }
+    Ok(match names.as_slice() {
+        [] => Check::ok("projects", "none is stopped"),
+        [first, ..] => Check::warn(
+            "projects",
+            format!("stopped: {}", names.join(", ")),
+            format!("cronvec start {first}"),
+        ),
+    })
+}
+
+async fn rate_limits(app: &App) -> Result<Check> {
+    let pauses = app.store().pauses(None).await?;
+    let limited = pauses.iter().find(|pause| {
+        let message = pause.message.to_lowercase();
+        !pause.circuit && (message.contains("429") || message.contains("rate") || message.contains("limit"))
+    });
+    Ok(match limited {
+        Some(pause) => Check::warn(
+            "rate limits",
+            format!("{} for {:.0} s: {}", pause.endpoint, pause.seconds_left, pause.message),
+            "nothing, work goes on by itself; if it is too slow, ask the provider for a higher limit or lower EMBEDDING_CONCURRENT_REQUESTS",
+        ),
+        None => Check::ok("rate limits", "no provider limits us now"),
+    })
+}
+
+async fn payloads(app: &App) -> Result<Check> {
+    let (rejected, example) = app.store().too_large_rejects().await?;
+    Ok(match rejected {
+        0 => Check::ok("payload sizes", "no record was too large lately"),
+        _ => Check::warn(
+            "payload sizes",
+            format!("{rejected} records were too large lately: {example}"),
+            "raise MAX_CONTENT_BYTES, or cut the texts; the records are kept, see `cronvec ingest --rejects`",
+        ),
+    })
+}
+
+async fn failures(app: &App) -> Result<Check> {
+    let groups = app.store().failed_jobs_by_reason(&JobFilter::default()).await?;
+    Ok(match groups.first() {
+        None => Check::ok("failed jobs", "none"),
+        Some(group) => Check::warn(
+            "failed jobs",
+            format!("{} of project {}: {}", group.count, group.project, group.reason),
+            format!("see `cronvec failed --details`, then: cronvec retry {}", group.example),
+        ),
+    })
+}
+
+/// A canary to each; of a database that isn't there, to the settings' own provider alone.
+async fn providers(app: &App, with_projects: bool) -> Vec<Check> {
+    let own = vec![app.settings().embedding.new_space.clone()];
+    let specs = match with_projects {
+        true => app.ways_to_embed().await.unwrap_or(own),
+        false => own,
+    };
+    let mut all = Vec::new();
+    for spec in specs {
+        let check = format!("provider {} {}", spec.provider, spec.model);
+        let tried = match app.provider(&spec).await {
+            Ok(provider) => canary::try_provider(&provider).await,
+            Err(unserved) => Err(Failure::Misconfigured {
+                message: unserved.to_string(),
+            }),
+        };
+        all.push(match tried {
+            Ok(took) => Check::ok(check, format!("answers in {} ms", took.as_millis())),
+            Err(failure) => Check::fail(check, failure.to_string(), failure.mend()),
+        });
+    }
+    all
+}

@@ -1,0 +1,106 @@
+//! Owns the audit log: who did what, when, and to which ids. Refuses to fail the act that it tells of.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// Whoever locks the log must not keep an operator from acting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ids that an entry names; their number is told beside them.
+pub const IDS_NAMED: usize = 100;
+
+/// An act to be written down.
+#[derive(Debug, Clone)]
+pub struct Act<'a> {
+    /// What kind: `queue`, `project`, `quarantine`, `backfill`, `schema`, `provider`, `space`.
+    pub category: &'a str,
+    pub message: &'a str,
+    pub metadata: Value,
+    pub operation: Option<&'a str>,
+}
+
+/// One entry as it is read.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    #[serde(with = "time::serde::rfc3339")]
+    pub timestamp: OffsetDateTime,
+    pub level: String,
+    pub category: String,
+    pub message: String,
+    pub metadata: Value,
+    pub operation_id: Option<String>,
+}
+
+/// Which entries are wanted; those left out don't matter.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    pub level: Option<String>,
+    pub category: Option<String>,
+    pub operation: Option<String>,
+}
+
+impl Store {
+    /// Writes down an act, with the database's role that did it. What can't be written is logged, and no more.
+    pub async fn audit(&self, act: Act<'_>) {
+        let written = async {
+            self.execute(
+                "INSERT INTO cronvec.audit_log (level, category, message, metadata, operation_id)
+                 VALUES ('info', $1, $2, $3 || jsonb_build_object('role', current_user), $4)",
+                &[
+                    (&act.category, Type::TEXT),
+                    (&act.message, Type::TEXT),
+                    (&act.metadata, Type::JSONB),
+                    (&act.operation, Type::TEXT),
+                ],
+            )
+            .await
+        };
+        match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = %error, audit.message = act.message, "an audit entry could not be written");
+            }
+            Err(_) => tracing::error!(
+                audit.message = act.message,
+                "an audit entry could not be written in time"
+            ),
+        }
+    }
+
+    /// The latest entries, the newest first.
+    pub async fn audit_entries(&self, filter: &AuditFilter, limit: i64) -> Result<Vec<AuditEntry>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT timestamp, level, category, message, metadata, operation_id
+                 FROM cronvec.audit_log
+                 WHERE ($1::text IS NULL OR level = $1) AND ($2::text IS NULL OR category = $2)
+                     AND ($3::text IS NULL OR operation_id = $3)
+                 ORDER BY timestamp DESC, id DESC LIMIT $4",
+                &[
+                    (&filter.level, Type::TEXT),
+                    (&filter.category, Type::TEXT),
+                    (&filter.operation, Type::TEXT),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| AuditEntry {
+                timestamp: row.get(0),
+                level: row.get(1),
+                category: row.get(2),
+                message: row.get(3),
+                metadata: row.get(4),
+                operation_id: row.get(5),
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,81 @@
+//! Owns what the database knows about one record and whatever stands before its embedding. Refuses to judge which of it
+//! is the reason.
+
+use serde::Deserialize;
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+
+/// All that bears on one record in its project's live space. Times are as PostgreSQL writes them in JSON.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecordFacts {
+    pub space_id: i32,
+    pub paused: bool,
+    pub known: bool,
+    pub deleted: bool,
+    pub embed: Option<bool>,
+    pub embedded_at: Option<String>,
+    /// Its vectors are of its current text.
+    pub current: bool,
+    pub chunks: Option<i32>,
+    pub pending: bool,
+    pub not_before: Option<String>,
+    /// Positive when it waits for its time.
+    pub seconds_to_wait: Option<f64>,
+    pub seconds_due: Option<f64>,
+    pub attempts: Option<i32>,
+    pub quarantine_reason: Option<String>,
+    pub quarantine_message: Option<String>,
+    pub quarantined_at: Option<String>,
+    pub hold_reason: Option<String>,
+    pub hold_job: Option<i64>,
+    pub job_id: Option<i64>,
+    pub job_status: Option<String>,
+    pub job_error: Option<String>,
+    pub job_seconds_to_wait: Option<f64>,
+    /// Since the worker was last seen.
+    pub worker_seconds: Option<f64>,
+}
+
+impl Store {
+    /// What bears on a record of an existing project.
+    pub async fn record_facts(&self, project: &str, record: &str) -> Result<RecordFacts, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT to_jsonb(f) FROM (
+                     SELECT p.live_space AS space_id, p.paused, r.id IS NOT NULL AS known,
+                         r.id IS NOT NULL AND r.content IS NULL AS deleted, r.embed,
+                         e.embedded_at, coalesce(e.content_hash = r.content_hash, false) AS current, e.chunks,
+                         w.record_id IS NOT NULL AS pending, w.not_before, w.attempts,
+                         extract(epoch FROM w.not_before - clock_timestamp())::float8 AS seconds_to_wait,
+                         extract(epoch FROM clock_timestamp() - w.not_before)::float8 AS seconds_due,
+                         q.reason AS quarantine_reason, q.message AS quarantine_message,
+                         q.last_attempt_at AS quarantined_at,
+                         h.reason AS hold_reason, h.job_id AS hold_job,
+                         j.id AS job_id, j.status AS job_status, j.result->>'error' AS job_error,
+                         extract(epoch FROM j.scheduled_for - clock_timestamp())::float8 AS job_seconds_to_wait,
+                         (SELECT extract(epoch FROM clock_timestamp() - s.last_seen_at)::float8
+                          FROM cronvec.worker_status s WHERE s.name = 'vectorization') AS worker_seconds
+                     FROM cronvec.projects p
+                     LEFT JOIN cronvec.records r ON r.project_id = p.id AND r.id = $2
+                     LEFT JOIN cronvec.embedded e
+                         ON e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = $2
+                     LEFT JOIN cronvec.pending w
+                         ON w.record_id = $2 AND w.project_id = p.id AND w.space_id = p.live_space
+                     LEFT JOIN cronvec.quarantined_records q
+                         ON q.project_id = p.id AND q.record_id = $2 AND q.space_id = p.live_space
+                             AND q.content_hash = r.content_hash
+                     LEFT JOIN cronvec.lane_holds h
+                         ON h.space_id = p.live_space AND h.project_id = p.id AND h.lane = r.bucket % p.lanes
+                             AND h.until > statement_timestamp()
+                     LEFT JOIN cronvec.job_queue j
+                         ON j.job_type = 'VECTORIZE' AND j.status IN ('PENDING', 'PROCESSING')
+                             AND j.space_id = p.live_space AND j.project_id = p.id AND j.lane = r.bucket % p.lanes
+                     WHERE p.name = $1) AS f",
+                &[(&project, Type::TEXT), (&record, Type::TEXT)],
+            )
+            .await?
+            .ok_or_else(|| StoreError::NoProject(project.into()))?;
+        serde_json::from_value(row.get(0)).map_err(|error| StoreError::Unreadable(error.to_string()))
+    }
+}

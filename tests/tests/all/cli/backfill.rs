@@ -1,0 +1,436 @@
+//! `backfill`: what it would do, what it does, how it is stopped, gone on with and taken back.
+
+use cronvec_tests::conditions::eventually;
+use cronvec_tests::process::Process;
+use cronvec_tests::provider::{Answer, Provider};
+use cronvec_tests::system::{PROJECT, System, record};
+use serde_json::{Value, json};
+use shared::store::enqueue::EnqueueOptions;
+use std::time::{Duration, Instant};
+
+use super::{Cli, DONE, FAILED, INTERRUPTED, USAGE, objects, whole};
+
+const PENDING: &str = "SELECT count(*) FROM cronvec.pending";
+const EMBEDDED: &str = "SELECT count(*) FROM cronvec.embedded";
+
+/// Records that were stored and that nothing has asked to embed.
+async fn unasked(records: u32) -> (Provider, System, Cli) {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    let all: Vec<Value> = (1..=records)
+        .map(|n| record(&format!("r{n:04}"), &format!("text number {n}")))
+        .collect();
+    let options = EnqueueOptions {
+        embed: false,
+        ..EnqueueOptions::default()
+    };
+    system.enqueue(PROJECT, &all, options).await;
+    system.ingest().await;
+    assert_eq!(system.count(PENDING).await, 0);
+    let cli = Cli::of(&system, &provider).with("OPENAI_API_KEY", "sk-test-of-the-harness");
+    (provider, system, cli)
+}
+
+/// The last line of what it said: the summary.
+fn summary(lines: &[Value]) -> Value {
+    let last = lines.last().expect("a summary").clone();
+    assert_eq!(last["step"], "ended", "{last}");
+    last
+}
+
+#[tokio::test]
+async fn a_dry_run_says_records_tokens_time_and_cost_and_does_nothing() {
+    let (_provider, system, cli) = unasked(40).await;
+    let estimate = cli.object("backfill --dry-run").await;
+    assert_eq!(
+        (
+            &estimate["records"],
+            &estimate["pending"],
+            &estimate["seconds"],
+            &estimate["price"]
+        ),
+        (&json!(40), &json!(0), &Value::Null, &json!(0.02)),
+        "{estimate}"
+    );
+    let tokens = estimate["tokens"].as_i64().unwrap();
+    assert!(tokens > 80 && tokens < 800, "{estimate}");
+    system
+        .run_sql("INSERT INTO cronvec.performance_metrics (metric, value) VALUES ('records_embedded', 100), ('vectorization_ms', 5000)")
+        .await;
+    let dear = Cli::of(&system, &_provider).with("EMBEDDING_PRICES", "other=1, text-embedding-3-small=1000000");
+    let estimate = dear.object("backfill --dry-run").await;
+    assert_eq!(
+        (
+            &estimate["seconds"],
+            &estimate["recordsPerSecond"],
+            estimate["cost"].as_f64()
+        ),
+        (&json!(2.0), &json!(20.0), Some(tokens as f64))
+    );
+    assert_eq!(
+        (
+            system.count(PENDING).await,
+            system.count("SELECT count(*) FROM cronvec.backfills").await
+        ),
+        (0, 0)
+    );
+    let wrong = Cli::of(&system, &_provider).with("EMBEDDING_PRICES", "cheap");
+    wrong
+        .refuses("backfill --dry-run", USAGE, &["EMBEDDING_PRICES has 'cheap'"])
+        .await;
+    cli.refuses("backfill", USAGE, &["Embed 40 records of articles?", "--yes"])
+        .await;
+    assert_eq!(system.count(PENDING).await, 0);
+    for line in [
+        "backfill --parallel 0",
+        "backfill --priority x",
+        "backfill --via ftp://x --yes",
+        "backfill --via http://example.com --yes",
+        "backfill --passes 0",
+        "backfill --delay -1",
+    ] {
+        cli.refuses(line, USAGE, &["error: "]).await;
+    }
+    cli.refuses("backfill --via lambda:worker --yes", USAGE, &["AWS_REGION is not set"])
+        .await;
+    cli.refuses("backfill --project nobody --yes", FAILED, &["no project 'nobody'"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_backfill_embeds_what_nothing_had_asked_for_and_sums_up() {
+    let (_provider, system, cli) = unasked(230).await;
+    let ended = summary(&cli.lines("backfill --yes --batch-size 50").await);
+    assert_eq!(
+        (
+            &ended["state"],
+            &ended["marked"],
+            &ended["embedded"],
+            &ended["left"],
+            &ended["quarantined"]
+        ),
+        (&json!("finished"), &json!(230), &json!(230), &json!(0), &json!(0)),
+        "{ended}"
+    );
+    assert_eq!(ended["coverage"]["percent"], 100.0);
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+    let status = cli.object("backfill status").await;
+    assert_eq!(
+        (
+            &status["operation"],
+            &status["state"],
+            &status["done"],
+            &status["percent"]
+        ),
+        (&ended["operation"], &json!("finished"), &json!(230), &json!(100.0))
+    );
+    let acts = cli
+        .lines(&format!("audit --operation {}", ended["operation"].as_str().unwrap()))
+        .await;
+    assert_eq!(acts.len(), 1, "{acts:?}");
+    let again = summary(&cli.lines("backfill --yes").await);
+    assert_eq!(
+        (&again["marked"], &again["ticks"].as_i64().map(|ticks| ticks <= 1)),
+        (&json!(0), &Some(true))
+    );
+    let said = cli.run("backfill --yes").await;
+    assert!(said.stdout.contains("finished: 0 embedded"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_backfill_takes_what_waits_already_along_and_sets_bad_records_aside() {
+    let (provider, system, cli) = unasked(60).await;
+    provider.answer_containing("number 7", Answer::rejected());
+    system.put(PROJECT, "late", "a text that waits").await;
+    let ended = summary(&cli.lines("backfill --yes").await);
+    assert_eq!(
+        (
+            &ended["state"],
+            &ended["marked"],
+            &ended["embedded"],
+            &ended["quarantined"]
+        ),
+        (&json!("finished"), &json!(60), &json!(60), &json!(1)),
+        "{ended}"
+    );
+    assert_eq!(cli.object("explain r0007").await["state"], "quarantined");
+    assert_eq!(
+        summary(&cli.lines("backfill --yes").await)["marked"],
+        0,
+        "what stands aside isn't asked for again"
+    );
+}
+
+#[tokio::test]
+async fn it_goes_round_again_for_records_that_a_user_had_locked() {
+    let (provider, system, cli) = unasked(50).await;
+    let user = system.database.client().await;
+    user.batch_execute("BEGIN; SELECT FROM cronvec.records WHERE id = 'r0020' FOR UPDATE")
+        .await
+        .unwrap();
+    let gate = provider.hold();
+    let backfill = cli.start("backfill --yes --json").await;
+    provider.wait_open(1).await;
+    assert_eq!(
+        system.count("SELECT marked FROM cronvec.backfills").await,
+        49,
+        "nobody waited for the user"
+    );
+    user.batch_execute("COMMIT").await.unwrap();
+    gate.release();
+    let outcome = whole(backfill).await;
+    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
+    let ended = summary(&objects(&outcome));
+    assert_eq!(
+        (&ended["marked"], &ended["embedded"]),
+        (&json!(50), &json!(50)),
+        "{ended}"
+    );
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+}
+
+#[tokio::test]
+async fn several_lanes_work_at_once_each_by_a_worker_of_its_own() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    let cli = Cli::of(&system, &provider);
+    // Records of one lane of three.
+    let put = async |lane: u32| {
+        let sql = format!(
+            "SELECT count(cronvec.put_record('articles', 'r' || n, 'text number ' || n)) FROM generate_series(1, 600) AS n
+             WHERE cronvec.bucket('r' || n) % 3 = {lane}"
+        );
+        system.run_sql(&sql).await;
+    };
+    let gate = provider.hold();
+    put(0).await;
+    let backfill = cli.start("backfill --yes --json --parallel 3").await;
+    // A worker has four requests in flight at most; who waits for their answers claims nothing.
+    provider.wait_open(4).await;
+    put(1).await;
+    provider.wait_open(8).await;
+    put(2).await;
+    provider.wait_open(12).await;
+    gate.release();
+    let outcome = whole(backfill).await;
+    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
+    assert_eq!(summary(&objects(&outcome))["embedded"], 600);
+    assert_eq!(cli.object("projects list").await["lanes"], 3);
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+}
+
+async fn stops_at(signal: impl Fn(&Process)) {
+    let (provider, system, cli) = unasked(300).await;
+    let gate = provider.hold();
+    let backfill = cli.start("backfill --yes --json").await;
+    provider.wait_open(4).await;
+    gate.pass(4);
+    eventually("the first batches are stored", || async {
+        system.count(EMBEDDED).await == 100
+    })
+    .await;
+    provider.wait_open(4).await;
+    let begun = Instant::now();
+    signal(&backfill);
+    let outcome = whole(backfill).await;
+    let took = begun.elapsed();
+    assert_eq!(outcome.code(), Some(INTERRUPTED), "{outcome:?}");
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    let ended = summary(&objects(&outcome));
+    assert_eq!(
+        (&ended["state"], &ended["because"], &ended["left"]),
+        (&json!("stopped"), &json!("interrupted"), &json!(200)),
+        "{ended}"
+    );
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'")
+            .await,
+        0
+    );
+    gate.release();
+    let again = summary(&cli.lines("backfill --yes").await);
+    assert_eq!(
+        (
+            &again["operation"],
+            &again["state"],
+            &again["embedded"],
+            &again["marked"]
+        ),
+        (&ended["operation"], &json!("finished"), &json!(200), &json!(300)),
+        "the same one went on"
+    );
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_backfill_stops_within_two_seconds_and_is_gone_on_with() {
+    stops_at(Process::interrupt).await;
+}
+
+#[tokio::test]
+async fn a_terminated_backfill_stops_within_two_seconds_and_is_gone_on_with() {
+    stops_at(Process::terminate).await;
+}
+
+#[tokio::test]
+async fn a_backfill_is_stopped_from_elsewhere_and_rolled_back_without_touching_what_others_asked_for() {
+    let (provider, system, cli) = unasked(300).await;
+    system.put(PROJECT, "mine", "waits for its own sake").await;
+    let gate = provider.hold();
+    let backfill = cli.start("backfill --yes --json").await;
+    provider.wait_open(4).await;
+    let stopped = cli.object("backfill stop").await;
+    assert_eq!(stopped["stopped"].as_array().unwrap().len(), 1);
+    let outcome = whole(backfill).await;
+    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
+    let ended = summary(&objects(&outcome));
+    assert_eq!(
+        (&ended["because"], &ended["left"]),
+        (&json!("stopped"), &json!(301)),
+        "{ended}"
+    );
+    assert_eq!(cli.object("backfill stop").await["stopped"], json!([]));
+
+    // Written since: its row was the backfill's, its text is the user's.
+    system.put(PROJECT, "r0005", "a new text").await;
+    cli.refuses("backfill rollback", USAGE, &["Take back 300 records", "--yes"])
+        .await;
+    let rolled = cli.object("backfill rollback --yes").await;
+    assert_eq!(rolled["withdrawn"], 299, "{rolled}");
+    let left = system
+        .value("SELECT array_agg(record_id ORDER BY record_id) FROM cronvec.pending")
+        .await;
+    assert_eq!(left, json!(["mine", "r0005"]));
+    let status = cli.object("backfill status --project articles").await;
+    assert_eq!(
+        (&status["state"], &status["withdrawn"], &status["marked"]),
+        (&json!("rolled_back"), &json!(299), &json!(300))
+    );
+    assert_eq!(cli.object("backfill rollback --yes").await["withdrawn"], 0);
+    gate.release();
+    assert_eq!(cli.object("tick vectorization").await["records"], 2);
+    assert_eq!(
+        summary(&cli.lines("backfill --yes").await)["marked"],
+        299,
+        "a new one begins"
+    );
+}
+
+#[tokio::test]
+async fn iterations_bound_the_ticks_and_what_is_left_is_gone_on_with() {
+    let (provider, system, cli) = unasked(100).await;
+    provider.answer_next(1, Answer::throttled(1));
+    let ended = summary(&cli.lines("backfill --yes --iterations 1").await);
+    assert_eq!(
+        (&ended["ticks"], &ended["state"], &ended["because"]),
+        (&json!(1), &json!("stopped"), &json!("its iterations are over")),
+        "{ended}"
+    );
+    let ended = summary(&cli.lines("backfill --yes --delay 0.01").await);
+    assert_eq!(
+        ended["state"], "finished",
+        "it waited for the end of the pause: {ended}"
+    );
+    system.assert_all_embedded_by_fake(PROJECT, 16).await;
+}
+
+#[tokio::test]
+async fn an_open_circuit_ends_it_with_1_and_the_reason() {
+    let (provider, _system, cli) = unasked(10).await;
+    provider.answer_when(|_| true, Answer::error(401, "auth", "no such key"));
+    let outcome = cli.run("backfill --yes --json").await;
+    assert_eq!(outcome.code(), Some(FAILED), "{outcome:?}");
+    let ended = summary(&objects(&outcome));
+    assert!(ended["because"].as_str().unwrap().contains("shut off"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_stopped_project_and_a_switched_off_search_are_told_at_once() {
+    let (_provider, system, cli) = unasked(1).await;
+    cli.object("stop").await;
+    cli.refuses(
+        "backfill --yes",
+        USAGE,
+        &["project articles is stopped", "cronvec start"],
+    )
+    .await;
+    let off = Cli::at(system.database.url()).with("SEMANTIC_SEARCH_ENABLED", "false");
+    off.refuses("backfill --yes", FAILED, &["SEMANTIC_SEARCH_ENABLED"])
+        .await;
+}
+
+/// What a function of that name was sent; it answers with what a pass in this process said.
+async fn lambda(system: &System) -> (String, std::sync::Arc<std::sync::Mutex<Vec<(String, Value)>>>) {
+    use axum::extract::Path;
+    use axum::http::HeaderMap;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (worker, log) = (
+        std::sync::Arc::new(system.vectorization()),
+        std::sync::Arc::clone(&seen),
+    );
+    let answer = move |Path(name): Path<String>, headers: HeaderMap, body: String| {
+        let (worker, log) = (std::sync::Arc::clone(&worker), std::sync::Arc::clone(&log));
+        async move {
+            let signed = headers["authorization"].to_str().unwrap().to_owned();
+            assert!(
+                signed.starts_with("AWS4-HMAC-SHA256") && signed.contains("/eu-west-1/lambda/"),
+                "{signed}"
+            );
+            log.lock().unwrap().push((name, serde_json::from_str(&body).unwrap()));
+            let report = worker
+                .run(shared::call::CallOptions::default(), cronvec_tests::system::minute())
+                .await
+                .unwrap();
+            let mut report = serde_json::to_value(report).unwrap();
+            report["success"] = json!(true);
+            let known = log.lock().unwrap().iter().all(|(name, _)| name == "vectorization");
+            match known {
+                true => (axum::http::StatusCode::OK, axum::Json(report)),
+                false => (
+                    axum::http::StatusCode::NOT_FOUND,
+                    axum::Json(json!({"Message": "no such function"})),
+                ),
+            }
+        }
+    };
+    let router = axum::Router::new().route("/2015-03-31/functions/{name}/invocations", axum::routing::post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, seen)
+}
+
+#[tokio::test]
+async fn a_backfill_works_through_a_function_by_its_name() {
+    let (_provider, system, cli) = unasked(60).await;
+    let (address, seen) = lambda(&system).await;
+    let cli = cli
+        .with("CRON_SECRET", "a-long-secret")
+        .with("AWS_ENDPOINT_URL", &address)
+        .with("AWS_REGION", "eu-west-1")
+        .with("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .with("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI-EXAMPLEKEY");
+    let ended = summary(&cli.lines("backfill --yes --via lambda:vectorization").await);
+    assert_eq!(
+        (&ended["state"], &ended["embedded"]),
+        (&json!("finished"), &json!(60)),
+        "{ended}"
+    );
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(
+        seen[0],
+        (
+            "vectorization".to_owned(),
+            json!({"authorization": "Bearer a-long-secret", "project": PROJECT})
+        )
+    );
+    let refused = cli.run("backfill --yes --json --via lambda:a/b").await;
+    assert_eq!(refused.code(), Some(FAILED), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("the function a/b answered 404: no such function"),
+        "{refused:?}"
+    );
+}
