@@ -100,7 +100,7 @@ pub fn failure(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failu
     }
 }
 
-/// How long a 429 wants us to wait: what is [`stated`], or else the longest `x-ratelimit-reset-*` among the budgets that
+/// How long a 429 wants us to wait: what is `stated`, or else the longest `x-ratelimit-reset-*` among the budgets that
 /// are spent, or among all if none says that it is.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Some(stated) = stated(headers) {
