@@ -75,7 +75,12 @@ async fn a_job_that_shared_the_worker_with_a_killing_text_loses_nothing() {
     let mut worker = tick(&system, &provider).await;
     let is_asked = |what: &str| provider.log().counts.keys().any(|text| text.starts_with(what));
     while !(is_asked(POISON) && is_asked("an innocent text")) {
-        assert!(worker.ended().is_none(), "it waits for answers");
+        assert!(
+            worker.ended().is_none(),
+            "it waits for answers: {}{}",
+            worker.stderr(),
+            worker.stdout()
+        );
         tokio::task::yield_now().await;
     }
     worker.kill().await;
