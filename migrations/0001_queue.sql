@@ -76,18 +76,14 @@ CREATE TABLE cronvec.pending (
     attempts   int      NOT NULL DEFAULT 0,
     -- The operation that put it there: a job's number, or a backfill's.
     operation  bigint,
-    -- Space and project in one, and an index that begins with it: so that no look-up of single records is ever planned
-    -- along the line, and no reading of the line along the primary key, whatever the statistics say of a table that was
-    -- filled a moment ago.
-    line       bigint GENERATED ALWAYS AS ((space_id::bigint << 32) + project_id) STORED,
-    CONSTRAINT pending_pkey PRIMARY KEY (record_id, project_id, space_id),
+    CONSTRAINT pending_pkey PRIMARY KEY (space_id, project_id, record_id),
     CONSTRAINT pending_attempts CHECK (attempts >= 0),
     -- The line is ordered by its negative.
     CONSTRAINT pending_priority CHECK (priority > -2147483648)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- A slice reads along it: priority, then age.
-CREATE INDEX pending_line ON cronvec.pending (line, (-priority), not_before, record_id, bucket);
+CREATE INDEX pending_line ON cronvec.pending (space_id, project_id, (-priority), not_before, record_id, bucket);
 
 -- The chunks and their vectors; one partition a space.
 CREATE TABLE cronvec.chunks (

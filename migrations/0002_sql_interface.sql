@@ -43,14 +43,6 @@ BEGIN
         RAISE EXCEPTION 'record "%" has no text', id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'To remove a record, call cronvec.delete_record.';
     END IF;
-    IF length(id) > 1000 THEN
-        RAISE EXCEPTION 'the id of a record has at most 1000 characters, this one has %', length(id)
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF jsonb_typeof(metadata) <> 'object' THEN
-        RAISE EXCEPTION 'the metadata of record "%" is not a JSON object', id
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
     new_hash := content_hash(content);
     LOOP
         SELECT * INTO old FROM records r

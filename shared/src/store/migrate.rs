@@ -26,8 +26,8 @@ const MIGRATIONS: [Migration; 6] = [
     },
     Migration {
         version: 3,
-        name: "provider",
-        sql: include_str!("../../../migrations/0003_provider.sql"),
+        name: "pending",
+        sql: include_str!("../../../migrations/0003_pending.sql"),
     },
     Migration {
         version: 4,
@@ -97,6 +97,11 @@ pub struct MigrationStatus {
 
 /// Brings the schema to this program's version. Returns the versions that it applied. Two at once are safe.
 pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
+    up_to(client, VERSION).await
+}
+
+/// The same, to a former version.
+pub async fn up_to(client: &mut Client, last: i32) -> Result<Vec<i32>, StoreError> {
     check_server(client).await?;
     let transaction = client.transaction().await?;
     // One migrator at a time; released with the transaction, so that a pooler loses nothing.
@@ -117,7 +122,8 @@ pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
         return Err(SchemaError::TooNew { found }.into());
     }
     let mut applied = Vec::new();
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+    let missing = |migration: &&Migration| migration.version > found && migration.version <= last;
+    for migration in MIGRATIONS.iter().filter(missing) {
         transaction
             .batch_execute(&migration.sql.replace("@vector_schema@", &vector_schema))
             .await?;
