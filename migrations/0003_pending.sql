@@ -6,10 +6,10 @@ SET LOCAL lock_timeout = '3s';
 -- Space and project in one, and an index that begins with it: so that no look-up of single records is ever planned along
 -- the line, and no reading of the line along the primary key, whatever the statistics say of a table that was filled a
 -- moment ago.
-DROP INDEX cronvec.pending_line;
+DROP INDEX IF EXISTS cronvec.pending_line;
 ALTER TABLE cronvec.pending
     DROP CONSTRAINT pending_pkey,
-    ADD COLUMN line bigint GENERATED ALWAYS AS ((space_id::bigint << 32) + project_id) STORED,
+    ADD COLUMN IF NOT EXISTS line bigint GENERATED ALWAYS AS ((space_id::bigint << 32) + project_id) STORED,
     ADD CONSTRAINT pending_pkey PRIMARY KEY (record_id, project_id, space_id);
 -- A slice reads along it: priority, then age.
 CREATE INDEX pending_line ON cronvec.pending (line, (-priority), not_before, record_id, bucket);

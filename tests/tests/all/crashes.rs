@@ -8,6 +8,11 @@ use serde_json::json;
 const POISON: &str = "the text that kills";
 
 async fn tick(system: &System, provider: &Provider) -> Process {
+    tick_asking(system, provider, "4").await
+}
+
+/// With so many requests in flight.
+async fn tick_asking(system: &System, provider: &Provider, requests: &str) -> Process {
     let url = provider.url();
     let environment = [
         ("DATABASE_URL", system.database.url()),
@@ -15,6 +20,7 @@ async fn tick(system: &System, provider: &Provider) -> Process {
         ("OPENAI_BASE_URL", &url),
         ("OPENAI_API_KEY", "sk-test-of-the-harness"),
         ("EMBEDDING_DIMENSIONS", "8"),
+        ("EMBEDDING_CONCURRENT_REQUESTS", requests),
     ];
     Process::spawn("cronvec", &["tick", "vectorization"], &environment).await
 }
@@ -25,6 +31,24 @@ async fn system(provider: &Provider, records: u32) -> System {
     system
 }
 
+/// Kills each worker that asks for the text, until one lives. Returns how many have died, those before among them.
+async fn kill_whoever_asks(system: &System, provider: &Provider, mut crashes: u32) -> u32 {
+    loop {
+        let asked_before = provider.log().count(POISON);
+        let mut worker = tick(system, provider).await;
+        while worker.ended().is_none() && provider.log().count(POISON) == asked_before {
+            tokio::task::yield_now().await;
+        }
+        if worker.ended().is_some() {
+            return crashes;
+        }
+        worker.kill().await;
+        crashes += 1;
+        assert!(crashes <= 12, "it is found by now");
+        system.expire_leases().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_kills_each_worker_is_found_in_at_most_12_crashes_and_the_others_are_embedded() {
     let provider = Provider::start().await;
@@ -33,21 +57,7 @@ async fn a_text_that_kills_each_worker_is_found_in_at_most_12_crashes_and_the_ot
     // A worker that asks for it gets no answer, and is killed while it waits.
     provider.answer_containing(POISON, Answer::Never);
 
-    let mut crashes = 0;
-    loop {
-        let asked_before = provider.log().count(POISON);
-        let mut worker = tick(&system, &provider).await;
-        while worker.ended().is_none() && provider.log().count(POISON) == asked_before {
-            tokio::task::yield_now().await;
-        }
-        if worker.ended().is_some() {
-            break;
-        }
-        worker.kill().await;
-        crashes += 1;
-        assert!(crashes <= 12, "it is found by now");
-        system.expire_leases().await;
-    }
+    let crashes = kill_whoever_asks(&system, &provider, 0).await;
     while system.vectorize().await.remaining {}
 
     assert_eq!(
@@ -70,17 +80,13 @@ async fn a_job_that_shared_the_worker_with_a_killing_text_loses_nothing() {
     system.put_many("innocent", 300, "an innocent text").await;
     provider.answer_containing(POISON, Answer::Never);
 
-    // The first worker holds both jobs when it is killed: neither is answered until then.
+    // The first worker holds both jobs when it is killed: neither is answered until then, and there is room for all the
+    // requests of both, whichever comes first.
     let gate = provider.hold();
-    let mut worker = tick(&system, &provider).await;
+    let mut worker = tick_asking(&system, &provider, "16").await;
     let is_asked = |what: &str| provider.log().counts.keys().any(|text| text.starts_with(what));
     while !(is_asked(POISON) && is_asked("an innocent text")) {
-        assert!(
-            worker.ended().is_none(),
-            "it waits for answers: {}{}",
-            worker.stderr(),
-            worker.stdout()
-        );
+        assert!(worker.ended().is_none(), "it waits for answers");
         tokio::task::yield_now().await;
     }
     worker.kill().await;
@@ -89,21 +95,7 @@ async fn a_job_that_shared_the_worker_with_a_killing_text_loses_nothing() {
     assert_eq!(system.count(held).await, 2, "it held both");
     system.expire_leases().await;
 
-    let mut crashes = 1;
-    loop {
-        let asked_before = provider.log().count(POISON);
-        let mut worker = tick(&system, &provider).await;
-        while worker.ended().is_none() && provider.log().count(POISON) == asked_before {
-            tokio::task::yield_now().await;
-        }
-        if worker.ended().is_some() {
-            break;
-        }
-        worker.kill().await;
-        crashes += 1;
-        assert!(crashes <= 12, "it is found by now");
-        system.expire_leases().await;
-    }
+    kill_whoever_asks(&system, &provider, 1).await;
     while system.vectorize().await.remaining {}
 
     assert_eq!(
