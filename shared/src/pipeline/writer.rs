@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::Tally;
 use super::run::{Shared, Trouble};
@@ -24,8 +24,6 @@ use crate::store::{Connection, StoreError};
 const CHUNKS_PER_WRITE: usize = 300;
 /// A second write goes beside the first only with so many: small ones cost more than they save.
 const CHUNKS_AHEAD: usize = 200;
-/// Writes that follow one another on the same connections before others may have them.
-const WRITES_IN_A_ROW: usize = 50;
 /// While there is something to write, the lease is renewed and the progress told so often.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A lease that nothing renewed for so long is renewed by itself.
@@ -59,81 +57,67 @@ impl Item {
     }
 }
 
-/// Writes until all senders are gone.
+/// Writes until all senders are gone. Two writes go beside each other, where there is a connection for the second. Each
+/// sees the database as it was when it came, so no record is part of both.
 pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Item>) {
-    let mut batch = Vec::new();
-    loop {
-        if batch.is_empty() {
-            match timeout(RENEW_AFTER, items.recv_many(&mut batch, CHUNKS_PER_WRITE)).await {
-                Ok(0) => return tell_end(&run).await,
-                Ok(_) => {}
-                Err(_) => {
-                    renew(&run).await;
-                    continue;
-                }
-            }
-        }
-        write_in_a_row(&run, &mut batch, &mut items).await;
-    }
-}
-
-/// Two writes go beside each other, where there is a connection for the second. Each sees the database as it was when it
-/// came, so no record is part of both. What is left in `batch` was received and isn't written.
-async fn write_in_a_row(run: &Shared, batch: &mut Vec<Item>, items: &mut UnboundedReceiver<Item>) {
-    let store = &run.invocation.store;
-    let (one, other) = match store.connection().await {
-        Ok(one) => {
-            let other = store.spare_connection(&one).await;
-            (Some(one), other)
-        }
-        Err(error) => {
-            trouble(run, error);
-            (None, None)
-        }
-    };
-    let mut connections = [one.as_ref(), other.as_ref().or(one.as_ref())].into_iter().cycle();
+    let run = &*run;
+    let mut received = Vec::new();
+    let mut batch: Vec<Item> = Vec::new();
+    // These belong to records that are part of a write under way.
+    let mut waiting: Vec<Item> = Vec::new();
+    let mut records: HashSet<String> = HashSet::new();
     let mut under_way = FuturesUnordered::new();
-    let mut left = WRITES_IN_A_ROW;
-    let mut written: HashSet<String> = batch.iter().map(|item| item.record_id().to_owned()).collect();
-    under_way.push(write(run, connections.next().flatten(), std::mem::take(batch)));
-    while !under_way.is_empty() {
+    let mut is_open = true;
+    while is_open || !batch.is_empty() || !under_way.is_empty() {
+        let is_due = match under_way.len() {
+            0 => !batch.is_empty(),
+            1 => batch.len() >= CHUNKS_AHEAD,
+            _ => false,
+        };
         let room = CHUNKS_PER_WRITE.saturating_sub(batch.len());
         tokio::select! {
-            _ = under_way.next() => {}
-            received = items.recv_many(batch, room), if left > 0 && room > 0 => {
-                if received == 0 {
-                    left = 0;
-                }
+            biased;
+            Some::<HashSet<String>>(of) = under_way.next() => {
+                records.retain(|record| !of.contains(record));
+                batch.extend(waiting.extract_if(.., |item| !records.contains(item.record_id())));
             }
+            count = items.recv_many(&mut received, room), if is_open && room > 0 => {
+                is_open = count > 0;
+                let (wait, go): (Vec<_>, Vec<_>) =
+                    received.drain(..).partition(|item: &Item| records.contains(item.record_id()));
+                waiting.extend(wait);
+                batch.extend(go);
+            }
+            connection = run.invocation.store.connection(), if is_due => match connection {
+                // The first is to give its connection back.
+                Err(_) if !under_way.is_empty() => {}
+                connection => {
+                    let next = std::mem::take(&mut batch);
+                    let of: HashSet<String> = next.iter().map(|item| item.record_id().to_owned()).collect();
+                    records.extend(of.iter().cloned());
+                    under_way.push(async move {
+                        write(run, connection, next).await;
+                        of
+                    });
+                }
+            },
+            () = sleep(RENEW_AFTER), if under_way.is_empty() => keep(run).await,
         }
-        if under_way.len() == 1 && left > 0 && batch.len() >= CHUNKS_AHEAD {
-            let (wait, next): (Vec<_>, Vec<_>) = batch.drain(..).partition(|item| written.contains(item.record_id()));
-            *batch = wait;
-            written = next.iter().map(|item| item.record_id().to_owned()).collect();
-            under_way.push(write(run, connections.next().flatten(), next));
-            left -= 1;
-        }
+    }
+    // The last of the progress was told some while ago.
+    if run.settled.load(Ordering::Relaxed) > 0 {
+        keep(run).await;
     }
 }
 
-/// The last of the progress, which was told some while ago.
-async fn tell_end(run: &Shared) {
-    if run.is_lost() || run.settled.load(Ordering::Relaxed) == 0 {
-        return;
-    }
-    let store = &run.invocation.store;
-    let told = async { store.keep_job(&store.connection().await?, &holding(run)).await };
-    if let Err(error) = told.await {
-        trouble(run, error);
-    }
-}
-
-async fn renew(run: &Shared) {
+/// Renews the lease and tells the progress, when no write does.
+async fn keep(run: &Shared) {
     if run.is_lost() {
         return;
     }
-    let lease = run.invocation.clock.lease();
-    if let Err(error) = run.invocation.store.renew_lease(run.job.lease, lease).await {
+    let store = &run.invocation.store;
+    let kept = async { store.keep_job(&store.connection().await?, &holding(run)).await };
+    if let Err(error) = kept.await {
         trouble(run, error);
     }
 }
@@ -150,13 +134,14 @@ struct Parts {
     room: Vec<OwnedSemaphorePermit>,
 }
 
-async fn write(run: &Shared, connection: Option<&Connection>, items: Vec<Item>) {
+/// Without a connection nothing is written.
+async fn write(run: &Shared, connection: Result<Connection, StoreError>, items: Vec<Item>) {
     let mut parts = sort(run, items);
-    if !run.is_lost()
-        && let Some(connection) = connection
-        && let Err(error) = write_parts(run, connection, &mut parts).await
-    {
-        trouble(run, error);
+    if !run.is_lost() {
+        let written = async { write_parts(run, &connection?, &mut parts).await };
+        if let Err(error) = written.await {
+            trouble(run, error);
+        }
     }
     for hash in parts.owned {
         run.invocation.texts.settled(run.job.space_id, hash);

@@ -111,15 +111,6 @@ impl Database {
         }
     }
 
-    /// A connection that nobody uses right now, if there may be one more.
-    pub async fn spare(&self) -> Option<Object> {
-        let at_once = Timeouts {
-            wait: Some(Duration::ZERO),
-            ..TIMEOUTS
-        };
-        Box::pin(self.current().pool.timeout_get(&at_once)).await.ok()
-    }
-
     /// Asks the server something, in place of the work that comes. After a thaw the sockets may be dead without
     /// knowing: then all idle ones are dropped, and a new one is asked, once.
     pub async fn check(&self) -> Result<(), ConnectError> {

@@ -1,7 +1,5 @@
 //! Owns what the holder of a lease may do to its job: renew, report, end. Refuses all of it without a live lease.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio_postgres::types::Type;
 
@@ -164,29 +162,7 @@ impl Store {
         })
     }
 
-    /// Keeps a job for longer, when no write does.
-    pub async fn renew_lease(&self, lease: Lease, duration: Duration) -> Result<(), StoreError> {
-        let renewed = self
-            .execute(
-                &format!(
-                    "WITH {FENCE} UPDATE cronvec.job_queue j
-                     SET lease_expires_at = clock_timestamp() + make_interval(secs => $3) FROM job WHERE j.id = job.id"
-                ),
-                &[
-                    (&lease.job_id, Type::INT8),
-                    (&lease.token, Type::UUID),
-                    (&duration.as_secs_f64(), Type::FLOAT8),
-                ],
-            )
-            .await?;
-        if renewed == 1 {
-            Ok(())
-        } else {
-            Err(StoreError::LeaseLost)
-        }
-    }
-
-    /// The same on a connection that one holds, with how far the job is.
+    /// Keeps a job for longer, and says how far it is.
     pub async fn keep_job(&self, connection: &Connection, holding: &Holding<'_>) -> Result<(), StoreError> {
         let lease = holding.job.lease;
         let kept = connection

@@ -200,14 +200,6 @@ impl Store {
         })
     }
 
-    /// Another one, if nobody uses it right now: to wait for it while holding one might be to wait for oneself.
-    pub async fn spare_connection(&self, beside: &Connection) -> Option<Connection> {
-        Some(Connection {
-            client: self.database.spare().await?,
-            vector_types: beside.vector_types.clone(),
-        })
-    }
-
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         Ok(self.client().await?.query_typed(statement, params).await?)
     }

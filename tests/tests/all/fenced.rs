@@ -345,8 +345,8 @@ async fn without_a_live_lease_no_statement_about_a_job_changes_anything() {
         assert_lost(store.charge_records(&connection, &job, &[charge(true)]).await, why);
         assert_lost(store.charge_records(&connection, &job, &[charge(false)]).await, why);
         assert_lost(store.purge_deleted(&connection, &holding, &["r1"]).await, why);
+        assert_lost(store.keep_job(&connection, &holding).await, why);
         drop(connection);
-        assert_lost(store.renew_lease(job.lease, lease).await, why);
         assert_lost(store.update_progress(job.lease, &progress).await, why);
         for end in [
             End::Completed {

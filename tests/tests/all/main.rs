@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod beside;
 mod bounded;
 mod cleanup;
 mod cli;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::job::{End, JobType};
+use shared::job::{ClaimedJob, End, JobType, Lease};
 use shared::store::claim::Servable;
 use shared::store::enqueue::EnqueueOptions;
+use shared::store::vectors::Holding;
 use shared::store::{self, Store, StoreError};
 
 use super::{claim, claim_ingest, claim_of, claim_vectorize, enqueue, enqueue_many, ensure, make_due, row};
@@ -60,13 +61,11 @@ async fn a_lease_keeps_others_out_until_it_runs_out_and_is_lost_then_also_if_nob
     system.run_sql("DELETE FROM cronvec.job_queue").await;
     enqueue(&system, PROJECT, EnqueueOptions::default()).await;
     let job = claim_ingest(&system).await.unwrap();
-    system
-        .store
-        .renew_lease(job.lease, Duration::from_secs(5))
-        .await
-        .unwrap();
+    keep(&system, &job, 5).await.unwrap();
+    let left: i64 = system.value(seconds).await.as_i64().unwrap();
+    assert!((0..=5).contains(&left), "kept for as long as was said: {left} s");
     system.expire_leases().await;
-    let refused = system.store.renew_lease(job.lease, Duration::from_secs(60)).await;
+    let refused = keep(&system, &job, 60).await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)));
     let refused = system.store.complete_job(&job, json!({})).await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)));
@@ -99,9 +98,7 @@ async fn an_expired_lease_is_claimed_again_before_all_others_and_counts_as_a_cra
     let lost = |outcome: Result<(), StoreError>| matches!(outcome, Err(StoreError::LeaseLost));
     assert!(lost(system.store.complete_job(&dead, json!({})).await.map(|_| ())));
     assert!(lost(system.store.fail_job(&dead, "late").await.map(|_| ())));
-    assert!(lost(
-        system.store.renew_lease(dead.lease, Duration::from_secs(60)).await
-    ));
+    assert!(lost(keep(&system, &dead, 60).await));
     assert!(lost(
         system.store.update_progress(dead.lease, &Default::default()).await
     ));
@@ -208,4 +205,50 @@ async fn a_worker_claims_only_of_spaces_that_it_serves_and_of_the_project_that_i
     let jobs = system.store.claim_jobs(&wish).await.unwrap();
     assert_eq!(jobs.len(), 3);
     assert!(jobs.iter().all(|job| job.project == "other"));
+}
+
+async fn keep(system: &System, job: &ClaimedJob, seconds: u64) -> Result<(), StoreError> {
+    let holding = Holding {
+        job,
+        lease: Duration::from_secs(seconds),
+        progress: Default::default(),
+        column: None,
+    };
+    let connection = system.store.connection().await?;
+    system.store.keep_job(&connection, &holding).await
+}
+
+#[tokio::test]
+async fn of_many_jobs_those_are_completed_whose_lease_is_alive() {
+    let system = System::embedding_in_process().await;
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        enqueue(&system, PROJECT, EnqueueOptions::default()).await;
+        jobs.push(claim_ingest(&system).await.unwrap());
+    }
+    let expire = |job: &ClaimedJob| {
+        format!(
+            "UPDATE cronvec.job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = {}",
+            job.lease.job_id
+        )
+    };
+    system.run_sql(&expire(&jobs[0])).await;
+    system.run_sql(&expire(&jobs[1])).await;
+    // The second is somebody else's by now.
+    let heir = claim_ingest(&system).await.unwrap();
+    let mut leases: Vec<Lease> = jobs.iter().map(|job| job.lease).collect();
+    leases.push(leases[2]);
+    assert_eq!(system.store.complete_jobs(&leases).await.unwrap(), 2);
+    for job in &jobs[2..] {
+        let row = row(&system, job.lease.job_id).await;
+        assert_eq!((&row["status"], &row["payload"]), (&json!("COMPLETED"), &json!(null)));
+        assert!(row["result"]["activeMs"].is_number());
+    }
+    assert_eq!(row(&system, heir.lease.job_id).await["status"], "PROCESSING");
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'")
+            .await,
+        2
+    );
 }
