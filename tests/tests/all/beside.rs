@@ -1,4 +1,4 @@
-//! Two writes of one job beside each other.
+//! Two writes beside each other: of one job, and of somebody else.
 
 use std::time::Duration;
 
@@ -57,4 +57,49 @@ async fn no_record_is_part_of_two_writes_that_go_beside_each_other() {
     assert!(chunks > 800 + 100, "the long one comes in more answers than one");
     assert_eq!(provider.log().inputs() as i64, chunks, "nothing is asked for twice");
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_embedded_meanwhile_is_neither_an_error_nor_stored_twice() {
+    let provider = Provider::start().await;
+    let system = System::embedding_as(&provider, 8, &[("EMBEDDING_BATCH_SIZE", "10")]).await;
+    system.put_many(PROJECT, 10, "text").await;
+    let gate = provider.hold();
+    let worker = system.vectorization();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let pass = tokio::spawn(async move { worker.run(Default::default(), deadline).await });
+    provider.wait_open(1).await;
+    // The write sees the database as it was before it has its job.
+    let before_write = Transaction::holding_jobs(&system).await;
+    drop(gate);
+    system.wait_blocked(1).await;
+    // As a write that embeds at once has it: the set of the text that it is, shown; of another, a piece of a former one.
+    system
+        .run_sql(
+            "INSERT INTO cronvec.chunks (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
+             SELECT p.live_space, p.id, r.id, CASE r.id WHEN 'r1' THEN r.content_hash ELSE sha256('former') END, 0, r.content,
+                 sha256(convert_to(r.content, 'UTF8')), array_fill(0.5, ARRAY[8])::vector
+             FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id WHERE r.id IN ('r1', 'r2');
+             INSERT INTO cronvec.embedded (space_id, project_id, record_id, content_hash, chunks)
+             SELECT p.live_space, p.id, r.id, r.content_hash, 1
+             FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id WHERE r.id = 'r1'",
+        )
+        .await;
+    before_write.commit().await;
+    let report = pass.await.unwrap().unwrap();
+    assert_eq!((report.records, report.failed, report.remaining), (10, 0, false));
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.chunks").await, 10);
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM cronvec.chunks WHERE content_hash = sha256('former')")
+            .await,
+        0
+    );
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM cronvec.chunks WHERE record_id = 'r1' AND embedding = array_fill(0.5, ARRAY[8])::vector")
+            .await,
+        1,
+        "the vector that came first is there still"
+    );
 }
