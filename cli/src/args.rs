@@ -94,7 +94,7 @@ pub(crate) enum Verb {
     /// List the ways to embed, and remove those that no project uses
     #[command(subcommand)]
     Spaces(spaces::Action),
-    /// List, create, pause and resume projects
+    /// List, create, pause, resume and remove projects
     #[command(subcommand)]
     Projects(projects::Action),
     /// Ask the providers for a short text, and let work go on that answers

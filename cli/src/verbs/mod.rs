@@ -129,10 +129,12 @@ async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
     }
 }
 
-/// The projects that were named, or all; each of them exists.
+/// The projects that were named, or all; each of them exists, and isn't being removed.
 async fn projects_or_all(app: &App, named: &[String]) -> Result<Vec<Project>> {
     if named.is_empty() {
-        return app.projects().await;
+        let mut all = app.projects().await?;
+        all.retain(|project| !project.removing);
+        return Ok(all);
     }
     let mut projects = Vec::new();
     for name in named {

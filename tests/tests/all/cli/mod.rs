@@ -7,6 +7,7 @@ mod ingest;
 mod ingest_rejects;
 mod operate;
 mod reading_verbs;
+mod removal;
 mod schema;
 mod serve;
 mod signals;
