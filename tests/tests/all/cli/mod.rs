@@ -3,6 +3,7 @@
 mod attach;
 mod backfill;
 mod demos;
+mod every_verb;
 mod ingest;
 mod ingest_rejects;
 mod operate;
