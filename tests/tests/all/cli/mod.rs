@@ -2,6 +2,7 @@
 
 mod attach;
 mod backfill;
+mod backfill_ends;
 mod demos;
 mod every_verb;
 mod ingest;

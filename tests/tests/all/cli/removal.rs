@@ -5,7 +5,7 @@ use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
 
-use super::{Cli, DONE, FAILED, USAGE, whole};
+use super::{Cli, DONE, FAILED, INTERRUPTED, USAGE, whole};
 
 /// 1,200 records, embedded, and a project beside it that nothing may happen to.
 async fn two_projects() -> (Provider, System, Cli) {
@@ -113,28 +113,54 @@ async fn a_project_goes_with_all_that_it_has_in_bounded_slices_and_no_other_is_t
     assert_eq!(cli.object("tick vectorization").await["records"], 1, "the other's");
 }
 
-#[tokio::test]
-async fn a_removal_that_was_killed_is_gone_on_with_and_nothing_brings_the_project_back() {
-    let (_provider, system, cli) = two_projects().await;
-    // The second slice stands still at a record of its own.
+/// The second slice stands still at a record of its own, until this client lets go. It waits for longer than a slice does
+/// for anybody, or it would give up by itself.
+async fn keep_at_the_gate(system: &System) -> tokio_postgres::Client {
     system
         .run_sql(
             "CREATE TABLE public.gate ();
-             CREATE FUNCTION public.stand() RETURNS trigger LANGUAGE plpgsql AS $$
+             CREATE FUNCTION public.stand() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '20s' AS $$
              BEGIN LOCK TABLE public.gate IN SHARE MODE; RETURN OLD; END $$;
              CREATE TRIGGER stand BEFORE DELETE ON cronvec.records FOR EACH ROW
                  WHEN (OLD.id = 'r720') EXECUTE FUNCTION public.stand()",
         )
-        .await;
-    // Of nobody who waits for less than a second, or the slice would give up by itself.
-    system
-        .run_sql("ALTER FUNCTION public.stand() SET lock_timeout = '20s'")
         .await;
     let keeper = system.database.client().await;
     keeper
         .batch_execute("BEGIN; LOCK TABLE public.gate IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
+    keeper
+}
+
+#[tokio::test]
+async fn an_interrupted_removal_ends_with_its_slice_and_says_how_it_goes_on() {
+    let (_provider, system, cli) = two_projects().await;
+    let keeper = keep_at_the_gate(&system).await;
+    let removal = cli.start("projects remove articles --yes --json").await;
+    system.wait_blocked(1).await;
+    removal.interrupt();
+    keeper.batch_execute("ROLLBACK").await.unwrap();
+    let outcome = whole(removal).await;
+    assert_eq!(
+        (outcome.code(), outcome.stdout.as_str()),
+        (Some(INTERRUPTED), ""),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome
+            .stderr
+            .contains("`cronvec projects remove articles` goes on with it"),
+        "{outcome:?}"
+    );
+    assert_eq!(belongings(&system, PROJECT).await["records"], 201);
+    assert_eq!(cli.object("projects remove articles --yes").await["records"], 201);
+}
+
+#[tokio::test]
+async fn a_removal_that_was_killed_is_gone_on_with_and_nothing_brings_the_project_back() {
+    let (_provider, system, cli) = two_projects().await;
+    let keeper = keep_at_the_gate(&system).await;
     let mut removal = cli.start("projects remove articles --yes --json").await;
     system.wait_blocked(1).await;
     removal.kill().await;
