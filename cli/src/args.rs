@@ -2,10 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::filters::Scope;
 use crate::verbs::{
-    attach, audit, backfill, cleanup, clear, completions, config, coverage, demo, detach, doctor, explain, failed,
-    health, ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, reset_stuck, search,
-    serve, sources, spaces, start, stats, status, stop, stuck, tick, uninstall,
+    attach, audit, backfill, cleanup, completions, config, coverage, demo, detach, doctor, explain, failed, health,
+    ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, search, serve, sources,
+    spaces, stats, status, stop, stuck, tick, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -81,19 +82,19 @@ pub(crate) enum Verb {
     /// Forget records that stand aside
     Purge(purge::Args),
     /// Put jobs whose worker is gone back into the queue
-    ResetStuck(reset_stuck::Args),
+    ResetStuck(Scope),
     /// Keep workers from projects' jobs; writes go on
-    Stop(stop::Args),
+    Stop(stop::Named),
     /// Let workers at projects' jobs again
-    Start(start::Args),
+    Start(stop::Named),
     /// Empty the queue: cancel what waits, withdraw what is pending
-    Clear(clear::Args),
+    Clear(Scope),
     /// Delete finished jobs that are older than so many days
     Cleanup(cleanup::Args),
     /// List the ways to embed, and remove those that no project uses
     #[command(subcommand)]
     Spaces(spaces::Action),
-    /// List, create, pause and resume projects
+    /// List, create, pause, resume and remove projects
     #[command(subcommand)]
     Projects(projects::Action),
     /// Ask the providers for a short text, and let work go on that answers

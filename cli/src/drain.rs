@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use shared::job::JobStatus;
+use shared::job::{JobStatus, JobType};
 use shared::store::jobs::JobView;
 use shared::store::projects::Coverage;
+use shared::store::selection::JobFilter;
 
 use shared::call::CallOptions;
 
@@ -16,7 +17,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::reading::Pieces;
 use crate::rejects::Rejects;
-use crate::shapes::{FailedJob, IngestResult};
+use crate::shapes::{FailedJob, IngestResult, Lines};
 
 /// So many ticks in a row that move nothing end the wait.
 const IDLE_TICKS: u32 = 3;
@@ -139,11 +140,11 @@ pub(crate) async fn ingest(
             sum.skipped_count += result.skipped_count;
         } else {
             sum.failed.push(FailedJob {
-                job_id: job.id.clone(),
-                status: job.status.clone(),
-                error: error(&job).unwrap_or("no reason given").to_owned(),
-                first_line: *first_line,
-                last_line: *last_line,
+                lines: Some(Lines {
+                    first_line: *first_line,
+                    last_line: *last_line,
+                }),
+                ..failed(&job)
             });
         }
         take_rejects(app, *job_id, rejects).await?;
@@ -175,11 +176,23 @@ pub(crate) fn error(job: &JobView) -> Option<&str> {
     job.result.as_ref()?.get("error")?.as_str()
 }
 
+fn failed(job: &JobView) -> FailedJob {
+    FailedJob {
+        job_id: job.id.clone(),
+        status: job.status.clone(),
+        error: error(job).unwrap_or("no reason given").to_owned(),
+        lines: None,
+        left: None,
+    }
+}
+
 /// How an embedding run went.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Embedded {
     pub records: u64,
     pub elapsed: Duration,
+    /// Jobs that ended otherwise than well and keep what is left from being embedded.
+    pub failed: Vec<FailedJob>,
 }
 
 impl Embedded {
@@ -189,7 +202,27 @@ impl Embedded {
     }
 }
 
-/// Runs vectorization until nothing of the project is left to embed.
+/// The ended jobs that hold lanes of the project, with their reasons.
+async fn holders(app: &App, project: &str, left: u64) -> Result<Vec<FailedJob>> {
+    let filter = JobFilter {
+        job_type: Some(JobType::Vectorize),
+        project: Some(project.to_owned()),
+        status: None,
+    };
+    let mut holders = Vec::new();
+    for stuck in app.store().stuck(&filter, f64::from(u16::MAX)).await? {
+        if stuck.kind == "lane_held" {
+            let job = app.job(stuck.job_id.parse()?).await?;
+            holders.push(FailedJob {
+                left: Some(left),
+                ..failed(&job)
+            });
+        }
+    }
+    Ok(holders)
+}
+
+/// Runs vectorization until nothing of the project is left to embed, or a job that ended keeps it from that.
 pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result<Embedded> {
     let options = CallOptions {
         project: Some(project.to_owned()),
@@ -222,6 +255,7 @@ pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result
             return Ok(Embedded {
                 records,
                 elapsed: started.elapsed(),
+                failed: Vec::new(),
             });
         }
         let waits_for = if app.is_being_embedded(project).await? {
@@ -231,6 +265,17 @@ pub(crate) async fn embed(app: &App, project: &str, context: &Context) -> Result
         } else {
             None
         };
+        if moved == 0 && waits_for.is_none() {
+            let failed = holders(app, project, number(seen.pending)).await?;
+            if !failed.is_empty() {
+                progress.end();
+                return Ok(Embedded {
+                    records,
+                    elapsed: started.elapsed(),
+                    failed,
+                });
+            }
+        }
         if !patience.lasts(moved > 0, waits_for, context.output).await {
             progress.end();
             let why = report.stopped_because.as_deref().unwrap_or("unknown");

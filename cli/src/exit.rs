@@ -89,6 +89,10 @@ impl Interrupt {
         self.0.receiver_count() > 0
     }
 
+    pub fn is_raised(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Ends with a signal. As long as it is held somebody is in the middle of something.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.subscribe()

@@ -1,10 +1,13 @@
-//! `--status`, `--type` and `--project`, wherever a verb is about many jobs.
+//! `--status`, `--type` and `--project`, wherever a verb is about many jobs; which records, where it is about those that
+//! stand aside.
 
 use anyhow::Result;
 use shared::job::{JobStatus, JobType};
+use shared::store::quarantine::{COUNTED, QuarantineFilter};
 use shared::store::selection::JobFilter;
 
 use crate::app::App;
+use crate::output::count;
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Filters {
@@ -24,6 +27,44 @@ pub(crate) struct Scope {
     /// Only this project
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
+}
+
+/// Records that stand aside.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Aside {
+    /// These records; else all that the options choose
+    pub records: Vec<String>,
+    /// Only those that stand aside for this reason
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Only of this project
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+}
+
+impl Aside {
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.reason.is_none() && self.project.is_none()
+    }
+
+    /// As the store wants it; a project that is named exists.
+    pub async fn checked(self, app: &App) -> Result<QuarantineFilter> {
+        if let Some(name) = &self.project {
+            app.store().project(name).await?;
+        }
+        Ok(QuarantineFilter {
+            project: self.project,
+            reason: self.reason,
+            records: (!self.records.is_empty()).then_some(self.records),
+            older_than_days: None,
+        })
+    }
+}
+
+/// So many records stand aside, `there` of them counted, in words.
+pub(crate) fn aside_in_words(wanted: i64, there: i64) -> String {
+    let more = if there >= COUNTED { " or more" } else { "" };
+    format!("{}{more} records", count(wanted))
 }
 
 impl Filters {

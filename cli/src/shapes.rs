@@ -79,7 +79,17 @@ pub struct FailedJob {
     pub job_id: String,
     pub status: String,
     pub error: String,
-    /// The records between these lines may not all be stored.
+    /// Of an INGEST_DATA job: the records between these lines may not all be stored.
+    #[serde(flatten)]
+    pub lines: Option<Lines>,
+    /// Of a VECTORIZE job: so many of the project's records wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lines {
     pub first_line: i32,
     pub last_line: i32,
 }

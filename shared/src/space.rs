@@ -53,6 +53,7 @@ impl FromStr for ProviderKind {
 
 /// A way to embed, without its identity in the database. Two equal ones are one space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SpaceSpec {
     pub provider: ProviderKind,
     pub model: String,

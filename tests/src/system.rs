@@ -62,6 +62,13 @@ impl System {
 
     /// The system reaches its database by another address, such as a pooler's.
     pub async fn through(database: Database, url: &str, variables: &[(&str, &str)]) -> Self {
+        let system = Self::bare(database, url, variables).await;
+        system.create_project(PROJECT).await;
+        system
+    }
+
+    /// Without a project, and perhaps without a schema.
+    pub async fn bare(database: Database, url: &str, variables: &[(&str, &str)]) -> Self {
         let settings = settings(url, variables);
         let store = Arc::new(Store::new(store::Database::at(url, 2).expect("an address")));
         let sql = database.client().await;
@@ -69,14 +76,12 @@ impl System {
         sql.batch_execute("SET statement_timeout = '30s'")
             .await
             .expect("a setting");
-        let system = Self {
+        Self {
             database,
             store,
             settings,
             sql,
-        };
-        system.create_project(PROJECT).await;
-        system
+        }
     }
 
     pub async fn create_project(&self, name: &str) {

@@ -60,6 +60,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         app.store().forget_empty_project(&name).await?;
     }
     let source = attached?;
+    if is_new {
+        app.audit("project", "project created", std::slice::from_ref(&name), None)
+            .await;
+    }
+    let said = format!("table attached to project {name}");
+    app.audit("source", &said, std::slice::from_ref(&source.table), None)
+        .await;
     context.output.note(format!(
         "{} is attached to project {name}: from now on each change is noticed",
         source.table

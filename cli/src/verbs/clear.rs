@@ -16,15 +16,9 @@ use crate::output::count;
 /// Jobs that are asked for at once.
 const PAGE: i64 = 1000;
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    scope: Scope,
-}
-
-pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+pub(crate) async fn run(scope: Scope, context: &Context) -> Result<Ended> {
     let app = ready().await?;
-    let filter = args.scope.checked(&app).await?;
+    let filter = scope.checked(&app).await?;
     let of = filter
         .project
         .as_ref()

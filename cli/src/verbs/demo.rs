@@ -118,6 +118,9 @@ async fn store(app: &App, context: &Context) -> Result<()> {
 
 async fn embed(app: &App, context: &Context) -> Result<()> {
     let embedded = drain::embed(app, PROJECT, context).await?;
+    if let Some(failed) = embedded.failed.first() {
+        bail!("job {} ended {}: {}", failed.job_id, failed.status, failed.error);
+    }
     let coverage = drain::coverage(app, PROJECT).await?;
     let seconds = embedded.elapsed.as_secs_f64();
     let speed = embedded.per_second();

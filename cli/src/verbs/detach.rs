@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{as_usage, ready};
+use super::{as_usage, left_as_it_is, ready};
 use crate::Context;
 use crate::exit::Ended;
 
@@ -16,7 +16,17 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let app = ready().await?;
     let source = app.store().source(&args.table).await.map_err(as_usage)?;
+    let question = format!(
+        "Detach {} from project {}? Its changes aren't noticed any more; records, vectors and the table's rows stay.",
+        source.table, source.project
+    );
+    if !context.confirm(&question)? {
+        return left_as_it_is(context);
+    }
     app.store().detach(&source).await.map_err(as_usage)?;
+    let said = format!("table detached from project {}", source.project);
+    app.audit("source", &said, std::slice::from_ref(&source.table), None)
+        .await;
     context.output.show(
         &json!({"project": source.project, "table": source.table, "state": "detached"}),
         || {

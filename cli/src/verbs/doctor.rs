@@ -52,6 +52,7 @@ async fn of_the_database(app: &App) -> Result<Vec<Check>> {
         ),
     });
     all.push(columns(app).await?);
+    all.extend(tables(app).await?);
     all.extend(checks::queue(app).await?);
     all.push(stopped(app).await?);
     all.push(rate_limits(app).await?);
@@ -124,6 +125,29 @@ async fn columns(app: &App) -> Result<Check> {
             "put the partition's column and its check back as the migrations make them; vectors of another width can't be searched",
         ),
     })
+}
+
+/// Whether each attached table still is as attaching left it. A healthy one is counted, not listed.
+async fn tables(app: &App) -> Result<Vec<Check>> {
+    let sources = app.store().sources().await?;
+    let mut all = Vec::new();
+    for source in &sources {
+        let check = format!("table {}", source.table);
+        for fault in app.store().source_faults(source).await? {
+            all.push(match fault.fails {
+                true => Check::fail(&check, fault.found, fault.mend),
+                false => Check::warn(&check, fault.found, fault.mend),
+            });
+        }
+    }
+    if all.is_empty() {
+        let found = match sources.len() {
+            0 => "none is attached".to_owned(),
+            tables => format!("{tables}, with their triggers, functions, columns and rights"),
+        };
+        all.push(Check::ok("attached tables", found));
+    }
+    Ok(all)
 }
 
 async fn stopped(app: &App) -> Result<Check> {

@@ -13,7 +13,7 @@ use crate::exit::{Ended, usage};
 use crate::output::{Align, Output, Table, brief, count};
 use crate::reading::{self, Format};
 use crate::rejects::Rejects;
-use crate::shapes::{Enqueued, IngestResult};
+use crate::shapes::{Enqueued, FailedJob, IngestResult};
 
 /// So many rejected records are told; `--json` has more and `--rejects` all of them.
 const SHOWN_REJECTS: usize = 10;
@@ -108,10 +108,20 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         );
         return read.map(|()| ended);
     }
-    let result = drain::ingest(&app, &handed, &options.project, &mut rejects, context).await?;
+    let mut result = drain::ingest(&app, &handed, &options.project, &mut rejects, context).await?;
     rejects.finish()?;
-    if options.generate_embeddings {
-        drain::embed(&app, &options.project, context).await?;
+    let embedded = match options.generate_embeddings {
+        true => drain::embed(&app, &options.project, context).await.map(Some),
+        false => Ok(None),
+    };
+    match embedded {
+        Ok(embedded) => result.failed.extend(embedded.map(|ran| ran.failed).unwrap_or_default()),
+        Err(error) if context.interrupt.is_raised() => return Err(error),
+        // What is stored is told before what isn't embedded.
+        Err(error) => {
+            show(&result, output)?;
+            return Err(error);
+        }
     }
     show(&result, output)?;
     read?;
@@ -172,14 +182,24 @@ fn show(result: &IngestResult, output: Output) -> Result<()> {
             count(result.rejected_count.unwrap_or(0))
         )];
         lines.extend(told(result));
-        lines.extend(result.failed.iter().map(|job| {
-            format!(
-                "job {} ended {}, lines {} to {} may not be stored: {}",
-                job.job_id, job.status, job.first_line, job.last_line, job.error
-            )
-        }));
+        lines.extend(result.failed.iter().map(ended));
         lines.join("\n")
     })
+}
+
+fn ended(job: &FailedJob) -> String {
+    let FailedJob {
+        job_id,
+        status,
+        error,
+        lines,
+        left,
+    } = job;
+    let for_records = match (lines, left) {
+        (Some(lines), _) => format!("lines {} to {} may not be stored", lines.first_line, lines.last_line),
+        (None, left) => format!("{} records aren't embedded", count(left.unwrap_or(0))),
+    };
+    format!("job {job_id} ended {status}, {for_records}: {error}; again with: cronvec retry {job_id}")
 }
 
 /// The first rejected records; of more than these also how many for which reason.

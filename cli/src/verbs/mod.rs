@@ -29,7 +29,6 @@ pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod sources;
 pub(crate) mod spaces;
-pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -73,10 +72,10 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Doctor(args) => doctor::run(args, context).await,
         Verb::Replay(args) => replay::run(args, context).await,
         Verb::Purge(args) => purge::run(args, context).await,
-        Verb::ResetStuck(args) => reset_stuck::run(args, context).await,
-        Verb::Stop(args) => stop::run(args, context).await,
-        Verb::Start(args) => start::run(args, context).await,
-        Verb::Clear(args) => clear::run(args, context).await,
+        Verb::ResetStuck(scope) => reset_stuck::run(scope, context).await,
+        Verb::Stop(named) => stop::stop(named, context).await,
+        Verb::Start(named) => stop::start(named, context).await,
+        Verb::Clear(scope) => clear::run(scope, context).await,
         Verb::Cleanup(args) => cleanup::run(args, context).await,
         Verb::Spaces(action) => spaces::run(action, context).await,
         Verb::Job(args) => job::show(args, context).await,
@@ -130,10 +129,12 @@ async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
     }
 }
 
-/// The projects that were named, or all; each of them exists.
+/// The projects that were named, or all; each of them exists, and isn't being removed.
 async fn projects_or_all(app: &App, named: &[String]) -> Result<Vec<Project>> {
     if named.is_empty() {
-        return app.projects().await;
+        let mut all = app.projects().await?;
+        all.retain(|project| !project.removing);
+        return Ok(all);
     }
     let mut projects = Vec::new();
     for name in named {

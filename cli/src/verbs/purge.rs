@@ -2,23 +2,18 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::store::quarantine::{COUNTED, QuarantineFilter};
+use shared::store::quarantine::QuarantineFilter;
 
 use super::{left_as_it_is, ready};
 use crate::Context;
 use crate::exit::Ended;
+use crate::filters::{Aside, aside_in_words};
 use crate::output::count;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// These records; else all that the options choose
-    records: Vec<String>,
-    /// Only those that stand aside for this reason
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only of this project
-    #[arg(long, value_name = "NAME")]
-    project: Option<String>,
+    #[command(flatten)]
+    aside: Aside,
     /// Only those whose last attempt is at least so many days ago
     #[arg(long, value_name = "DAYS")]
     older_than: Option<u32>,
@@ -26,20 +21,14 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let app = ready().await?;
-    if let Some(project) = &args.project {
-        app.store().project(project).await?;
-    }
     let filter = QuarantineFilter {
-        project: args.project,
-        reason: args.reason,
-        records: (!args.records.is_empty()).then_some(args.records),
         older_than_days: args.older_than.map(f64::from),
+        ..args.aside.checked(&app).await?
     };
     let there = app.store().count_quarantined(&filter).await?;
-    let more = if there >= COUNTED { " or more" } else { "" };
     let question = format!(
-        "Forget why {}{more} records stand aside? They stay unembedded until their text changes or a backfill takes them.",
-        count(there)
+        "Forget why {} stand aside? They stay unembedded until their text changes or a backfill takes them.",
+        aside_in_words(there, there)
     );
     if there > 0 && !context.confirm(&question)? {
         return left_as_it_is(context);

@@ -47,18 +47,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     }
     let mut ended = Ended::Well;
     for source in sources {
-        // What went on before this command isn't all of it.
-        let under_way = source.phase != "idle";
-        let mut written = 0;
-        if under_way {
-            app.store().begin_pass(source.id, false).await?;
-            written += to_the_end(&app, &source, context).await?.written;
-        }
-        app.store()
-            .begin_pass(source.id, args.allow_deletes || context.yes)
-            .await?;
-        let mut told = to_the_end(&app, &source, context).await?;
-        told.written += written;
+        let allow_deletes = args.allow_deletes || context.yes;
+        let compared = compare(&app, &source, allow_deletes, context).await;
+        audit(&app, &source, allow_deletes, compared.as_ref().ok()).await;
+        let told = compared?;
         if let Some(trouble) = &told.source.trouble {
             context.output.note(format!("{}: {trouble}", told.source.table));
             ended = Ended::Unhealthy;
@@ -73,6 +65,34 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         })?;
     }
     Ok(ended)
+}
+
+/// A whole pass. What went on before this command isn't all of it: that comes to its end first.
+async fn compare(app: &App, source: &Source, allow_deletes: bool, context: &Context) -> Result<Told> {
+    let mut written = 0;
+    if source.phase != "idle" {
+        app.store().begin_pass(source.id, false).await?;
+        written += to_the_end(app, source, context).await?.written;
+    }
+    app.store().begin_pass(source.id, allow_deletes).await?;
+    let mut told = to_the_end(app, source, context).await?;
+    told.written += written;
+    Ok(told)
+}
+
+/// Also of one that broke off: what it had done by then is done.
+async fn audit(app: &App, source: &Source, allow_deletes: bool, told: Option<&Told>) {
+    let came_to = match told {
+        Some(told) => format!("{} written, {} of them deleted", told.written, told.source.deleted),
+        None => "broke off".to_owned(),
+    };
+    let allowed = if allow_deletes { ", any number may go" } else { "" };
+    let said = format!(
+        "records of project {} compared with their table{allowed}: {came_to}",
+        source.project
+    );
+    app.audit("source", &said, std::slice::from_ref(&source.table), None)
+        .await;
 }
 
 /// Slice by slice to the pass's end.

@@ -2,23 +2,17 @@
 
 use anyhow::Result;
 use serde_json::json;
-use shared::store::quarantine::{COUNTED, QuarantineFilter};
 
 use super::{left_as_it_is, ready};
 use crate::Context;
 use crate::exit::{Ended, usage};
+use crate::filters::{Aside, aside_in_words};
 use crate::output::count;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// These records; else all that the options choose
-    records: Vec<String>,
-    /// Only those that stand aside for this reason
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only of this project
-    #[arg(long, value_name = "NAME")]
-    project: Option<String>,
+    #[command(flatten)]
+    aside: Aside,
     /// So many a minute; else all at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
@@ -28,30 +22,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    if args.records.is_empty()
-        && args.reason.is_none()
-        && args.project.is_none()
-        && args.limit.is_none()
-        && !context.yes
-    {
+    if args.aside.is_empty() && args.limit.is_none() && !context.yes {
         return Err(usage(
             "which records? Name them, or --reason, --project or --limit; all of them with --yes",
         ));
     }
     let app = ready().await?;
-    if let Some(project) = &args.project {
-        app.store().project(project).await?;
-    }
-    let filter = QuarantineFilter {
-        project: args.project,
-        reason: args.reason,
-        records: (!args.records.is_empty()).then_some(args.records),
-        older_than_days: None,
-    };
+    let filter = args.aside.checked(&app).await?;
     let there = app.store().count_quarantined(&filter).await?;
     let wanted = there.min(args.limit.unwrap_or(i64::MAX));
-    let more = if there >= COUNTED { " or more" } else { "" };
-    if wanted > 0 && !context.confirm(&format!("Let {}{more} records try again?", count(wanted)))? {
+    let question = format!("Let {} try again?", aside_in_words(wanted, there));
+    if wanted > 0 && !context.confirm(&question)? {
         return left_as_it_is(context);
     }
     let per_second = args.rate.map(|rate| f64::from(rate) / 60.0);

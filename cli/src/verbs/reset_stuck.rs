@@ -8,15 +8,9 @@ use crate::Context;
 use crate::exit::Ended;
 use crate::filters::Scope;
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    scope: Scope,
-}
-
-pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+pub(crate) async fn run(scope: Scope, context: &Context) -> Result<Ended> {
     let app = ready().await?;
-    let filter = args.scope.checked(&app).await?;
+    let filter = scope.checked(&app).await?;
     let ids: Vec<String> = app
         .store()
         .reset_stuck(&filter)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::rejection::{self, Complaint};
-use super::wire::{Call, Parsed, Wire, bad, unreadable};
+use super::wire::{Call, Parsed, Wire, embeddings, unreadable};
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
 
@@ -110,15 +110,7 @@ impl Wire for Gemini {
 
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure> {
         let answer: Body = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
-        let Some(embeddings) = answer.embeddings else {
-            return Err(bad(match answer.error {
-                Some(_) => format!("an error with status 200: {}", Complaint::read(body).message),
-                None => "no `embeddings`".to_owned(),
-            }));
-        };
-        if embeddings.len() != expected {
-            return Err(bad(format!("{} vectors for {expected} inputs", embeddings.len())));
-        }
+        let embeddings = embeddings(answer.embeddings, answer.error.is_some(), body, expected)?;
         let vectors = embeddings.into_iter().map(|embedding| {
             let mut vector: Vec<f32> = embedding
                 .values

@@ -3,6 +3,7 @@
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use serde::Serialize;
 
+use super::rejection::Complaint;
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
 
@@ -81,6 +82,25 @@ pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
             error.line(),
             error.column()
         )),
+    }
+}
+
+/// The field `embeddings` of an answer that numbers nothing: one for each input. What stands there instead of it may be
+/// an error, with status 200.
+pub(super) fn embeddings<T>(
+    found: Option<Vec<T>>,
+    has_error: bool,
+    body: &[u8],
+    expected: usize,
+) -> Result<Vec<T>, Failure> {
+    match found {
+        None if has_error => Err(bad(format!(
+            "an error with status 200: {}",
+            Complaint::read(body).message
+        ))),
+        None => Err(bad("no `embeddings`")),
+        Some(found) if found.len() != expected => Err(bad(format!("{} vectors for {expected} inputs", found.len()))),
+        Some(found) => Ok(found),
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Backfill {
     pub updated_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
+    /// Since somebody last drove it.
+    #[serde(skip)]
+    pub silent_seconds: f64,
 }
 
 fn as_text<S: serde::Serializer>(id: &i64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -84,7 +87,7 @@ const IS_MISSING: &str = "r.content IS NOT NULL
         AND q.record_id = r.id AND q.content_hash = r.content_hash)";
 
 const VIEW: &str = "b.id, p.name, b.project_id, b.state, b.priority, b.marked, b.withdrawn, b.rounds, b.cursor,
-    b.started_at, b.updated_at, b.ended_at";
+    b.started_at, b.updated_at, b.ended_at, (extract(epoch FROM clock_timestamp() - b.updated_at))::float8";
 
 fn backfill(row: &Row) -> Backfill {
     Backfill {
@@ -100,6 +103,7 @@ fn backfill(row: &Row) -> Backfill {
         started_at: row.get(9),
         updated_at: row.get(10),
         ended_at: row.get(11),
+        silent_seconds: row.get(12),
     }
 }
 
@@ -289,6 +293,37 @@ impl Store {
             seconds_to_first: row.get(3),
             quarantined: row.get(4),
         })
+    }
+
+    /// Of what it marked the records that wait and that nobody has written since: what a rollback takes back. It reads the
+    /// project's whole line: for people.
+    pub async fn backfill_waiting(&self, backfill: &Backfill) -> Result<i64, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT count(*)
+                 FROM cronvec.projects p JOIN cronvec.pending w
+                     ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
+                 JOIN cronvec.records r ON r.project_id = p.id AND r.id = w.record_id
+                 WHERE p.id = $2 AND w.operation = $1 AND r.content IS NOT NULL AND r.accepted < $1",
+                &[(&backfill.id, Type::INT8), (&backfill.project_id, Type::INT4)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
+    /// Whether it may go on; says, now and then, that somebody drives it.
+    pub async fn is_running(&self, id: i64) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                "WITH seen AS (
+                     UPDATE cronvec.backfills SET updated_at = clock_timestamp()
+                     WHERE id = $1 AND state = 'running' AND updated_at < clock_timestamp() - interval '10 seconds'
+                 )
+                 SELECT EXISTS (SELECT FROM cronvec.backfills WHERE id = $1 AND state = 'running')",
+                &[(&id, Type::INT8)],
+            )
+            .await?;
+        Ok(row.get(0))
     }
 
     /// Moves it on, unless it is over. `withdrawn` more of its rows are gone. Gives whether it did.

@@ -106,7 +106,7 @@ impl Store {
             .query_typed(
                 "WITH known AS MATERIALIZED (
                      -- A pause or a resumption waits for us: it couldn't see the new jobs.
-                     SELECT * FROM cronvec.projects WHERE name = ANY ($1) ORDER BY id FOR SHARE
+                     SELECT * FROM cronvec.projects WHERE name = ANY ($1) AND NOT removing ORDER BY id FOR SHARE
                  ), lines AS MATERIALIZED (
                      -- As arrays, which a job looks into by its line's number: a join may be planned to sort all of them.
                      SELECT array_agg(k.id ORDER BY l.nth) AS project_id, array_agg(k.paused ORDER BY l.nth) AS paused,
@@ -157,9 +157,7 @@ impl Store {
             )
             .await?;
         if rows.len() != jobs.len() {
-            return Err(StoreError::NoProject(
-                missing(&transaction, &columns.lines.projects).await?,
-            ));
+            return Err(missing(&transaction, &columns.lines.projects).await?);
         }
         let mut ids = vec![None; jobs.len()];
         for row in &rows {
@@ -186,16 +184,23 @@ impl Store {
     }
 }
 
-/// The first of these projects that isn't there.
-async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<String, StoreError> {
+/// Why not all of these projects take jobs: what is to be said of the first that doesn't.
+async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<StoreError, StoreError> {
     let rows = transaction
         .query_typed(
-            "SELECT i.name FROM unnest($1::text[]) WITH ORDINALITY AS i (name, nth)
-             WHERE NOT EXISTS (SELECT FROM cronvec.projects p WHERE p.name = i.name) ORDER BY i.nth LIMIT 1",
+            "SELECT i.name, p.id IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY AS i (name, nth)
+             LEFT JOIN cronvec.projects p ON p.name = i.name
+             WHERE p.id IS NULL OR p.removing ORDER BY i.nth LIMIT 1",
             &[(&names, Type::TEXT_ARRAY)],
         )
         .await?;
-    Ok(rows.first().map_or_else(String::new, |row| row.get(0)))
+    let (name, is_there) = rows
+        .first()
+        .map_or((String::new(), false), |row| (row.get(0), row.get(1)));
+    Ok(match is_there {
+        true => super::projects::is_going(&name),
+        false => StoreError::NoProject(name),
+    })
 }
 
 /// The job that has this key already.

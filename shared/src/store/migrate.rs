@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "queue",
@@ -43,6 +43,11 @@ const MIGRATIONS: [Migration; 6] = [
         version: 6,
         name: "operations",
         sql: include_str!("../../../migrations/0006_operations.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "removal",
+        sql: include_str!("../../../migrations/0007_removal.sql"),
     },
 ];
 

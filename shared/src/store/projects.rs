@@ -15,6 +15,8 @@ pub struct Project {
     pub next_space: Option<i32>,
     pub lanes: i16,
     pub paused: bool,
+    /// It is being taken away: it takes no writes, and has no workers.
+    pub removing: bool,
 }
 
 /// How much of a project is embedded, in records.
@@ -46,8 +48,17 @@ impl Store {
     }
 
     pub async fn project(&self, name: &str) -> Result<Project, StoreError> {
+        match self.find_project(name).await? {
+            Some(project) if project.removing => Err(is_going(name)),
+            Some(project) => Ok(project),
+            None => Err(StoreError::NoProject(name.into())),
+        }
+    }
+
+    /// Whatever state it is in.
+    pub(super) async fn find_project(&self, name: &str) -> Result<Option<Project>, StoreError> {
         let all = self.select_projects("WHERE name = $1", &[(&name, Type::TEXT)]).await?;
-        all.into_iter().next().ok_or_else(|| StoreError::NoProject(name.into()))
+        Ok(all.into_iter().next())
     }
 
     pub async fn projects(&self) -> Result<Vec<Project>, StoreError> {
@@ -55,7 +66,8 @@ impl Store {
     }
 
     async fn select_projects(&self, rest: &str, params: &[super::Param<'_>]) -> Result<Vec<Project>, StoreError> {
-        let statement = format!("SELECT id, name, live_space, next_space, lanes, paused FROM cronvec.projects {rest}");
+        let statement =
+            format!("SELECT id, name, live_space, next_space, lanes, paused, removing FROM cronvec.projects {rest}");
         let rows = self.query(&statement, params).await?;
         Ok(rows
             .iter()
@@ -66,15 +78,17 @@ impl Store {
                 next_space: row.get(3),
                 lanes: row.get(4),
                 paused: row.get(5),
+                removing: row.get(6),
             })
             .collect())
     }
 
     /// Takes a project's jobs out of the line, or lets them stand in it anew. What a worker holds has its slice.
     pub async fn set_paused(&self, name: &str, paused: bool) -> Result<(), StoreError> {
+        self.project(name).await?;
         let row = self
             .query_opt(
-                "UPDATE cronvec.projects SET paused = $2 WHERE name = $1 RETURNING id",
+                "UPDATE cronvec.projects SET paused = $2 WHERE name = $1 AND NOT removing RETURNING id",
                 &[(&name, Type::TEXT), (&paused, Type::BOOL)],
             )
             .await?
@@ -164,4 +178,11 @@ impl Store {
             }
         }
     }
+}
+
+/// What everybody is told who wants something of a project that is being taken away.
+pub(super) fn is_going(name: &str) -> StoreError {
+    StoreError::Conflict(format!(
+        "project '{name}' is being removed; to go on with that: cronvec projects remove {name}"
+    ))
 }

@@ -51,9 +51,17 @@ async fn migrations_are_applied_once_also_by_two_at_once() {
 async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_in_the_way() {
     let database = Database::empty().await;
     migrate::up_to(&mut database.client().await, 2).await.unwrap();
-    let system = System::on(database, &[]).await;
-    system.put(PROJECT, "a", "a text").await;
-    let (mut migrator, user) = (system.database.client().await, system.database.client().await);
+    // As a program of that time wrote it.
+    let spec = settings(database.url(), &[]).embedding.new_space;
+    let space = store_of(&database).ensure_space(&spec).await.unwrap();
+    let (mut migrator, user) = (database.client().await, database.client().await);
+    user.batch_execute(&format!(
+        "INSERT INTO cronvec.projects (name, live_space) VALUES ('{PROJECT}', {});
+         SELECT cronvec.put_record('{PROJECT}', 'a', 'a text')",
+        space.id
+    ))
+    .await
+    .unwrap();
     user.batch_execute("BEGIN; SELECT cronvec.put_record('articles', 'b', 'another text')")
         .await
         .unwrap();
@@ -70,7 +78,8 @@ async fn a_former_schema_is_brought_up_with_its_records_or_left_when_a_user_is_i
         .collect();
     assert_eq!(applied, missed);
     migrate::verify(&migrator).await.unwrap();
-    assert_eq!(system.vectorize().await.records, 2);
+    drop((migrator, user));
+    assert_eq!(System::on(database, &[]).await.vectorize().await.records, 2);
 }
 
 #[tokio::test]

@@ -270,7 +270,7 @@ impl<'a> Drive<'a> {
         loop {
             let began = Instant::now();
             let left = self.app.store().backfill_left(&self.backfill).await?;
-            if self.app.store().backfill(self.backfill.id).await?.state != "running" {
+            if !self.app.store().is_running(self.backfill.id).await? {
                 self.end("stopped");
             }
             total = total.max(left.records);

@@ -41,10 +41,35 @@ pub(crate) struct Rollback {
 struct Line {
     #[serde(flatten)]
     backfill: Backfill,
-    /// Of what it marked, still pending.
+    /// Of what it marked, what waits and nobody has written since.
     left: i64,
     done: i64,
     percent: f64,
+    /// What becomes of it.
+    next: String,
+}
+
+/// Whoever drives one is heard of every ten seconds.
+const SILENT_SECONDS: f64 = 60.0;
+
+fn next(backfill: &Backfill, left: i64) -> String {
+    let (id, project) = (backfill.id, &backfill.project);
+    let goes_on = format!("cronvec backfill --project {project}");
+    match (backfill.state.as_str(), left) {
+        ("running", _) if backfill.silent_seconds > SILENT_SECONDS => format!(
+            "nobody has driven it for {:.0} minutes, so it was killed; go on with: {goes_on}",
+            backfill.silent_seconds / 60.0
+        ),
+        ("running", _) => "somebody drives it".to_owned(),
+        ("stopped", 0) => format!("all that it marked is done; go on with: {goes_on}"),
+        ("stopped", _) => format!(
+            "ticks embed the {left} that wait; go on with: {goes_on}; or take these back: cronvec backfill rollback {id}"
+        ),
+        ("rolled_back", 0) => "nothing is left of it".to_owned(),
+        ("rolled_back", _) => format!("{left} were held by somebody; again: cronvec backfill rollback {id}"),
+        (_, 0) => "it is done".to_owned(),
+        _ => format!("ticks embed the {left} that wait"),
+    }
 }
 
 pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
@@ -52,7 +77,7 @@ pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
     check(&app, args.project.as_deref()).await?;
     let mut lines = Vec::new();
     for backfill in app.store().backfills(args.project.as_deref(), args.limit).await? {
-        let left = app.store().backfill_left(&backfill).await?.own;
+        let left = app.store().backfill_waiting(&backfill).await?;
         let done = (backfill.marked - backfill.withdrawn - left).max(0);
         let of = backfill.marked - backfill.withdrawn;
         #[allow(clippy::cast_precision_loss, reason = "a percentage")]
@@ -62,6 +87,7 @@ pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
             100.0
         };
         lines.push(Line {
+            next: next(&backfill, left),
             backfill,
             left,
             done,
@@ -112,7 +138,7 @@ pub(super) async fn rollback(args: Rollback, context: &Context) -> Result<Ended>
             latest.ok_or_else(|| usage("there was no backfill yet"))?
         }
     };
-    let left = app.store().backfill_left(&backfill).await?.own;
+    let left = app.store().backfill_waiting(&backfill).await?;
     let question = format!(
         "Take back {left} records that backfill {} of project {} has marked and that aren't embedded yet?",
         backfill.id, backfill.project
@@ -129,12 +155,21 @@ pub(super) async fn rollback(args: Rollback, context: &Context) -> Result<Ended>
     }
     app.store().end_idle_jobs(project.id).await?;
     app.store().set_backfill(backfill.id, "rolled_back", withdrawn).await?;
+    let held = app.store().backfill_waiting(&backfill).await?;
     let id = backfill.id.to_string();
     let said = format!("backfill rolled back: {withdrawn} records withdrawn");
     app.audit("backfill", &said, std::slice::from_ref(&id), Some(&id)).await;
     context.output.show(
-        &json!({"success": true, "operation": id, "withdrawn": withdrawn}),
-        || format!("{} records aren't waiting any more", count(withdrawn)),
+        &json!({"success": true, "operation": id, "withdrawn": withdrawn, "held": held}),
+        || {
+            let mut said = format!("{} records aren't waiting any more", count(withdrawn));
+            if held > 0 {
+                said.push_str(&format!(
+                    "; {held} are held by somebody, take them back with: cronvec backfill rollback {id}"
+                ));
+            }
+            said
+        },
     )?;
     Ok(Ended::Well)
 }
@@ -157,6 +192,7 @@ fn table(lines: &[Line]) -> Table {
         ("withdrawn", Align::Right),
         ("percent", Align::Right),
         ("begun", Align::Left),
+        ("", Align::Left),
     ];
     let mut table = Table::new(&columns, "no backfill yet");
     for line in lines {
@@ -171,6 +207,7 @@ fn table(lines: &[Line]) -> Table {
             count(backfill.withdrawn),
             format!("{:.1}", line.percent),
             backfill.started_at.truncate_to_second().to_string(),
+            line.next.clone(),
         ]);
     }
     table

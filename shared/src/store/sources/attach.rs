@@ -18,6 +18,20 @@ const KEY_TYPES: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar",
 /// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us.
 const LOCK_TIMEOUT: &str = "3s";
 
+/// Roles that may write the table $1 or a partition of it: as SQL names them, and as `has_…_privilege` does.
+pub(super) const WRITERS: &str = "WITH tables AS MATERIALIZED (
+        SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
+    )
+    SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
+        CASE a.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(a.grantee) END
+    FROM (
+        SELECT coalesce(c.relacl, acldefault('r', c.relowner)) FROM tables c
+        UNION ALL
+        SELECT a.attacl FROM tables c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
+    ) AS acls (acl)
+    CROSS JOIN LATERAL aclexplode(acls.acl) AS a
+    WHERE a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LIMIT 1000";
+
 /// What a person asks for.
 #[derive(Debug)]
 pub struct NewSource<'a> {
@@ -329,20 +343,7 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
 /// Who may write the table may let its triggers write the project's records, and nothing else.
 async fn grant(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     let writers = transaction
-        .query_typed(
-            "WITH tables AS MATERIALIZED (
-                 SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
-             )
-             SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
-             FROM (
-                 SELECT coalesce(c.relacl, acldefault('r', c.relowner)) FROM tables c
-                 UNION ALL
-                 SELECT a.attacl FROM tables c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
-             ) AS acls (acl)
-             CROSS JOIN LATERAL aclexplode(acls.acl) AS a
-             WHERE a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LIMIT 1000",
-            &[(&plan.table.oid, Type::OID)],
-        )
+        .query_typed(WRITERS, &[(&plan.table.oid, Type::OID)])
         .await?;
     for writer in &writers {
         let writer: &str = writer.get(0);

@@ -5,12 +5,14 @@ mod attach;
 mod compare;
 mod compile;
 mod expression;
+mod faults;
 mod reconcile;
 mod table;
 
 use tokio_postgres::types::Type;
 
 pub use attach::NewSource;
+pub use faults::Fault;
 pub use reconcile::Slice;
 
 use super::{Store, StoreError};

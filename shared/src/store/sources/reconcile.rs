@@ -52,6 +52,16 @@ struct State {
     passes: i64,
 }
 
+impl State {
+    /// The record that the walk along the records has come to; before the first, nothing.
+    fn after(&self) -> &str {
+        self.place
+            .as_deref()
+            .and_then(<[String]>::first)
+            .map_or("", String::as_str)
+    }
+}
+
 impl Store {
     /// Sources whose pass is under way or due, those that have waited longest first.
     pub async fn sources_to_reconcile(&self, project_id: Option<i32>, limit: i64) -> Result<Vec<i32>, StoreError> {
@@ -306,11 +316,6 @@ fn missing_records(id: i32) -> String {
 
 /// Before anything is deleted: how many would be.
 async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slice, StoreError> {
-    let after = state
-        .place
-        .as_ref()
-        .and_then(|place| place.first().cloned())
-        .unwrap_or_default();
     let rows = transaction
         .query_typed(
             &format!(
@@ -320,7 +325,7 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
             ),
             &[
                 (&state.project_id, Type::INT4),
-                (&after, Type::TEXT),
+                (&state.after(), Type::TEXT),
                 (&i64::from(ROWS_PER_SLICE), Type::INT8),
                 (&state.epoch, Type::INT8),
             ],
@@ -347,11 +352,6 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
 
 /// Deletes what is gone: what went with a TRUNCATE in any case, the rest unless it is more than a tenth of all.
 async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slice, StoreError> {
-    let after = state
-        .place
-        .as_ref()
-        .and_then(|place| place.first().cloned())
-        .unwrap_or_default();
     let rows = transaction
         .query_typed(
             &format!(
@@ -370,7 +370,7 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
             ),
             &[
                 (&state.project_id, Type::INT4),
-                (&after, Type::TEXT),
+                (&state.after(), Type::TEXT),
                 (&i64::from(ROWS_PER_SLICE), Type::INT8),
                 (&state.epoch, Type::INT8),
                 (&state.allow_deletes, Type::BOOL),

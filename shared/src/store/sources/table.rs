@@ -122,7 +122,7 @@ impl Store {
         })
     }
 
-    async fn columns(&self, oid: u32) -> Result<Vec<Column>, StoreError> {
+    pub(super) async fn columns(&self, oid: u32) -> Result<Vec<Column>, StoreError> {
         let rows = self
             .query(
                 "SELECT a.attname::text, quote_ident(a.attname), quote_literal(a.attname),

@@ -2,6 +2,7 @@
 
 mod changes;
 mod column;
+mod faults;
 mod kinds;
 mod refusals;
 mod rights;

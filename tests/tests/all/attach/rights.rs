@@ -11,13 +11,13 @@ use tokio_postgres::Client;
 use super::{articles, attach, create_articles, pass, reconcile, texts};
 
 /// A role of the server's, named by the test's database, so that no two tests share one.
-struct Role {
-    name: String,
-    url: String,
+pub(super) struct Role {
+    pub name: String,
+    pub url: String,
 }
 
 impl Role {
-    async fn create(system: &System, name: &str) -> Self {
+    pub async fn create(system: &System, name: &str) -> Self {
         let name = format!("{name}_{}", system.database.name());
         system
             .run_sql(&format!("CREATE ROLE {name} LOGIN PASSWORD 'of-a-test'"))
@@ -35,7 +35,7 @@ impl Role {
         database::connect(&self.url).await
     }
 
-    async fn leave(self, system: &System) {
+    pub async fn leave(self, system: &System) {
         system
             .run_sql(&format!(
                 "REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0} CASCADE; DROP ROLE {0}",

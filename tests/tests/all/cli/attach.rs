@@ -96,11 +96,33 @@ async fn a_table_is_attached_embedded_compared_and_let_go() {
 
     cli.refuses("detach nothing", USAGE, &["no table nothing is attached"])
         .await;
-    assert_eq!(cli.object("detach Recipes").await["state"], "detached");
+    cli.refuses(
+        "detach Recipes",
+        USAGE,
+        &["Detach public.\"Recipes\" from project kitchen?", "--yes"],
+    )
+    .await;
+    assert_eq!(cli.lines("sources").await.len(), 1, "it was only asked");
+    assert_eq!(cli.object("detach Recipes --yes").await["state"], "detached");
     assert_eq!(
         system
             .count("SELECT count(*) FROM pg_trigger WHERE tgrelid = '\"Recipes\"'::regclass")
             .await,
         0
     );
+    let acts: Vec<_> = cli.lines("audit --category source").await;
+    let said: Vec<&str> = acts.iter().map(|act| act["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "table detached from project kitchen",
+            "records of project kitchen compared with their table, any number may go: 2 written, 2 of them deleted",
+            "records of project kitchen compared with their table: 1 written, 0 of them deleted",
+            "table attached to project kitchen",
+        ]
+    );
+    for act in &acts {
+        assert_eq!(act["metadata"]["ids"], json!(["public.\"Recipes\""]), "{act}");
+        assert!(act["metadata"]["who"].as_str().unwrap().contains('@'), "{act}");
+    }
 }

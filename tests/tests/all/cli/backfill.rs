@@ -1,20 +1,17 @@
 //! `backfill`: what it would do, what it does, how it is stopped, gone on with and taken back.
 
-use cronvec_tests::conditions::eventually;
-use cronvec_tests::process::Process;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::{Value, json};
 use shared::store::enqueue::EnqueueOptions;
-use std::time::{Duration, Instant};
 
-use super::{Cli, DONE, FAILED, INTERRUPTED, USAGE, objects, whole};
+use super::{Cli, DONE, FAILED, USAGE, objects, whole};
 
 const PENDING: &str = "SELECT count(*) FROM cronvec.pending";
-const EMBEDDED: &str = "SELECT count(*) FROM cronvec.embedded";
+pub(super) const EMBEDDED: &str = "SELECT count(*) FROM cronvec.embedded";
 
 /// Records that were stored and that nothing has asked to embed.
-async fn unasked(records: u32) -> (Provider, System, Cli) {
+pub(super) async fn unasked(records: u32) -> (Provider, System, Cli) {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 16).await;
     let all: Vec<Value> = (1..=records)
@@ -32,7 +29,7 @@ async fn unasked(records: u32) -> (Provider, System, Cli) {
 }
 
 /// The last line of what it said: the summary.
-fn summary(lines: &[Value]) -> Value {
+pub(super) fn summary(lines: &[Value]) -> Value {
     let last = lines.last().expect("a summary").clone();
     assert_eq!(last["step"], "ended", "{last}");
     last
@@ -217,104 +214,6 @@ async fn several_lanes_work_at_once_each_by_a_worker_of_its_own() {
     assert_eq!(summary(&objects(&outcome))["embedded"], 600);
     assert_eq!(cli.object("projects list").await["lanes"], 3);
     system.assert_all_embedded_by_fake(PROJECT, 16).await;
-}
-
-async fn stops_at(signal: impl Fn(&Process)) {
-    let (provider, system, cli) = unasked(300).await;
-    let gate = provider.hold();
-    let backfill = cli.start("backfill --yes --json").await;
-    provider.wait_open(4).await;
-    gate.pass(4);
-    eventually("the first batches are stored", || async {
-        system.count(EMBEDDED).await == 100
-    })
-    .await;
-    provider.wait_open(4).await;
-    let begun = Instant::now();
-    signal(&backfill);
-    let outcome = whole(backfill).await;
-    let took = begun.elapsed();
-    assert_eq!(outcome.code(), Some(INTERRUPTED), "{outcome:?}");
-    assert!(took < Duration::from_millis(2500), "{took:?}");
-    let ended = summary(&objects(&outcome));
-    assert_eq!(
-        (&ended["state"], &ended["because"], &ended["left"]),
-        (&json!("stopped"), &json!("interrupted"), &json!(200)),
-        "{ended}"
-    );
-    assert_eq!(
-        system
-            .count("SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'")
-            .await,
-        0
-    );
-    gate.release();
-    let again = summary(&cli.lines("backfill --yes").await);
-    assert_eq!(
-        (
-            &again["operation"],
-            &again["state"],
-            &again["embedded"],
-            &again["marked"]
-        ),
-        (&ended["operation"], &json!("finished"), &json!(200), &json!(300)),
-        "the same one went on"
-    );
-    system.assert_all_embedded_by_fake(PROJECT, 16).await;
-}
-
-#[tokio::test]
-async fn an_interrupted_backfill_stops_within_two_seconds_and_is_gone_on_with() {
-    stops_at(Process::interrupt).await;
-}
-
-#[tokio::test]
-async fn a_terminated_backfill_stops_within_two_seconds_and_is_gone_on_with() {
-    stops_at(Process::terminate).await;
-}
-
-#[tokio::test]
-async fn a_backfill_is_stopped_from_elsewhere_and_rolled_back_without_touching_what_others_asked_for() {
-    let (provider, system, cli) = unasked(300).await;
-    system.put(PROJECT, "mine", "waits for its own sake").await;
-    let gate = provider.hold();
-    let backfill = cli.start("backfill --yes --json").await;
-    provider.wait_open(4).await;
-    let stopped = cli.object("backfill stop").await;
-    assert_eq!(stopped["stopped"].as_array().unwrap().len(), 1);
-    let outcome = whole(backfill).await;
-    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
-    let ended = summary(&objects(&outcome));
-    assert_eq!(
-        (&ended["because"], &ended["left"]),
-        (&json!("stopped"), &json!(301)),
-        "{ended}"
-    );
-    assert_eq!(cli.object("backfill stop").await["stopped"], json!([]));
-
-    // Written since: its row was the backfill's, its text is the user's.
-    system.put(PROJECT, "r0005", "a new text").await;
-    cli.refuses("backfill rollback", USAGE, &["Take back 300 records", "--yes"])
-        .await;
-    let rolled = cli.object("backfill rollback --yes").await;
-    assert_eq!(rolled["withdrawn"], 299, "{rolled}");
-    let left = system
-        .value("SELECT array_agg(record_id ORDER BY record_id) FROM cronvec.pending")
-        .await;
-    assert_eq!(left, json!(["mine", "r0005"]));
-    let status = cli.object("backfill status --project articles").await;
-    assert_eq!(
-        (&status["state"], &status["withdrawn"], &status["marked"]),
-        (&json!("rolled_back"), &json!(299), &json!(300))
-    );
-    assert_eq!(cli.object("backfill rollback --yes").await["withdrawn"], 0);
-    gate.release();
-    assert_eq!(cli.object("tick vectorization").await["records"], 2);
-    assert_eq!(
-        summary(&cli.lines("backfill --yes").await)["marked"],
-        299,
-        "a new one begins"
-    );
 }
 
 #[tokio::test]

@@ -258,6 +258,45 @@ async fn a_job_that_failed_is_told_with_its_reason_and_lines() {
     );
 }
 
+#[tokio::test]
+async fn a_job_that_failed_to_embed_is_told_with_its_reason_beside_what_was_stored() {
+    let system = System::embedding_in_process().await;
+    system.run_sql(&breaking("cronvec.chunks_1")).await;
+    let cli = Cli::at(system.database.url()).with("EMBEDDING_MAX_RETRIES", "1");
+    let folder = Folder::new();
+    let file = folder.file(
+        "records.ndjson",
+        "{\"id\":\"a\",\"content\":\"tomatoes\"}\n{\"id\":\"b\",\"content\":\"water\"}",
+    );
+    let line = format!("ingest {file} --wait");
+    let outcome = cli.run(&format!("{line} --json")).await;
+    assert_eq!(outcome.code(), Some(FAILED), "{outcome:?}");
+    let result = objects(&outcome).remove(0);
+    let failed = &result["failed"][0];
+    assert_eq!(
+        (&result["savedCount"], &failed["status"], &failed["left"]),
+        (&json!(2), &json!("FAILED"), &json!(2)),
+        "{result}"
+    );
+    assert!(
+        failed["error"].as_str().unwrap().contains("the disk is on fire"),
+        "{failed}"
+    );
+    let id = failed["jobId"].as_str().unwrap();
+    let said = cli.run(&line).await;
+    assert_eq!(said.code(), Some(FAILED), "{said:?}");
+    assert!(
+        said.stdout
+            .contains(&format!("job {id} ended FAILED, 2 records aren't embedded"))
+            && said.stdout.contains(&format!("cronvec retry {id}")),
+        "{said:?}"
+    );
+    system.run_sql("DROP TRIGGER fail ON cronvec.chunks_1").await;
+    cli.object(&format!("retry {id}")).await;
+    assert_eq!(cli.object(&line).await["skippedCount"], 2);
+    assert_eq!(cli.object("coverage").await["embedded"], 2);
+}
+
 const VARIANTS: usize = 1000;
 
 /// One or several changes that a good line may suffer.

@@ -2,11 +2,14 @@
 
 mod attach;
 mod backfill;
+mod backfill_ends;
 mod demos;
+mod every_verb;
 mod ingest;
 mod ingest_rejects;
 mod operate;
 mod reading_verbs;
+mod removal;
 mod schema;
 mod serve;
 mod signals;

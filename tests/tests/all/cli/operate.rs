@@ -337,6 +337,23 @@ async fn an_audit_that_fails_or_is_locked_never_fails_the_act() {
         json!(false),
         "the act is done"
     );
+    system
+        .run_sql("CREATE TABLE public.notes (id int PRIMARY KEY, note text)")
+        .await;
+    for line in [
+        "attach notes --text note",
+        "reconcile notes",
+        "detach notes --yes",
+        "projects remove notes --yes",
+    ] {
+        cli.object(line).await;
+    }
+    assert_eq!(
+        system
+            .count("SELECT count(*) FROM cronvec.projects WHERE name = 'notes'")
+            .await,
+        0
+    );
 }
 
 #[tokio::test]

@@ -454,6 +454,33 @@ async fn the_doctor_finds_each_trouble_and_says_how_to_mend_it() {
 }
 
 #[tokio::test]
+async fn the_doctor_looks_at_attached_tables_too() {
+    let system = System::embedding_in_process().await;
+    let cli = Cli::at(system.database.url());
+    assert_eq!(diagnosis(&cli, "attached tables").await["found"], "none is attached");
+    system
+        .run_sql("CREATE TABLE public.notes (id int PRIMARY KEY, note text)")
+        .await;
+    cli.object("attach notes --text note").await;
+    assert_eq!(
+        diagnosis(&cli, "attached tables").await["found"],
+        "1, with their triggers, functions, columns and rights"
+    );
+    system
+        .run_sql("ALTER TABLE notes DISABLE TRIGGER cronvec_1_insert")
+        .await;
+    let found = diagnosis(&cli, "table public.notes").await;
+    assert_eq!(
+        (&found["status"], &found["mend"]),
+        (
+            &json!("fail"),
+            &json!("ALTER TABLE public.notes ENABLE TRIGGER cronvec_1_insert")
+        ),
+        "{found}"
+    );
+}
+
+#[tokio::test]
 async fn search_is_refused_where_embedding_is_switched_off_and_records_are_marked_on() {
     let system = System::embedding_in_process().await;
     let cli = Cli::at(system.database.url()).with("SEMANTIC_SEARCH_ENABLED", "false");

@@ -1,4 +1,6 @@
-//! `projects list|create|pause|resume`
+//! `projects list|create|pause|resume|remove`
+
+mod remove;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -22,6 +24,8 @@ pub(crate) enum Action {
     Pause { name: String },
     /// Let workers at its jobs again
     Resume { name: String },
+    /// Take it away with its records, vectors and jobs; one that was interrupted is gone on with
+    Remove { name: String },
 }
 
 pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
@@ -66,6 +70,7 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
             audit(&app, "projects started", &name).await;
             (name, "resumed")
         }
+        Action::Remove { name } => return remove::run(&app, &name, context).await,
     };
     context.output.show(&json!({"project": name, "state": state}), || {
         format!("project {name} is {state}")
@@ -103,14 +108,18 @@ fn table(lines: &[Line]) -> Table {
                 space.dimensions.to_string(),
             ]
         });
-        let paused = if project.paused { "paused" } else { "" };
+        let state = match (project.removing, project.paused) {
+            (true, _) => "being removed",
+            (false, true) => "paused",
+            (false, false) => "",
+        };
         table.row([
             project.name.clone(),
             provider,
             model,
             dimensions,
             project.lanes.to_string(),
-            paused.to_owned(),
+            state.to_owned(),
         ]);
     }
     table
