@@ -65,7 +65,7 @@ pub struct Invocation {
 
 impl Invocation {
     pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop) -> Self {
-        let room = 4 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
+        let room = 6 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
             store,
             clock,
