@@ -89,7 +89,12 @@ async fn ask(run: &Shared, inputs: &[Asking]) -> Result<Answer, Failure> {
 async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
     let invocation = &run.invocation;
     // The semaphores are never closed.
-    let (Ok(_turn), Ok(_permit)) = (run.turns.acquire().await, invocation.requests.acquire().await) else {
+    let Ok(_turn) = run.turns.acquire().await else {
+        return Err(Failure::OutOfTime);
+    };
+    // Before the other permit: another job's requests don't wait for our writes.
+    run.writing_keeps_up().await;
+    let Ok(_permit) = invocation.requests.acquire().await else {
         return Err(Failure::OutOfTime);
     };
     if run.has_ended() || invocation.is_stopped() {

@@ -77,12 +77,14 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
         let room = CHUNKS_PER_WRITE.saturating_sub(batch.len());
         tokio::select! {
             biased;
-            Some::<HashSet<String>>(of) = under_way.next() => {
+            Some::<(HashSet<String>, usize)>((of, items)) = under_way.next() => {
+                run.unwritten.send_modify(|unwritten| *unwritten -= items);
                 records.retain(|record| !of.contains(record));
                 batch.extend(waiting.extract_if(.., |item| !records.contains(item.record_id())));
             }
             count = items.recv_many(&mut received, room), if is_open && room > 0 => {
                 is_open = count > 0;
+                run.unwritten.send_modify(|unwritten| *unwritten += count);
                 let (wait, go): (Vec<_>, Vec<_>) =
                     received.drain(..).partition(|item: &Item| records.contains(item.record_id()));
                 waiting.extend(wait);
@@ -95,9 +97,10 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
                     let next = std::mem::take(&mut batch);
                     let of: HashSet<String> = next.iter().map(|item| item.record_id().to_owned()).collect();
                     records.extend(of.iter().cloned());
+                    let items = next.len();
                     under_way.push(async move {
                         write(run, connection, next).await;
-                        of
+                        (of, items)
                     });
                 }
             },
