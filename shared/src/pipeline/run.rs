@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::batch::Packer;
@@ -64,8 +64,8 @@ pub(super) struct Shared {
     /// One permit a request that asks for a place among those in flight. Were there more, a job with many batches would
     /// keep others waiting behind all of them.
     pub turns: Semaphore,
-    /// What was answered and isn't written.
-    pub unwritten: watch::Sender<usize>,
+    /// Where a table's column is filled: one permit an input that is asked for, until it is written.
+    pub unwritten: Option<Arc<Semaphore>>,
     /// Rejections in a row.
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
@@ -95,23 +95,6 @@ impl Shared {
 
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Waits while too much that was answered isn't written. Filling a table's column takes the database longer than the
-    /// rest together: before a fast provider the answers of a thousand records would wait, and all of them be paid for
-    /// again when the worker dies. So no more may wait than can be in flight.
-    pub async fn writing_keeps_up(&self) {
-        if self.column.is_none() {
-            return;
-        }
-        let bounds = &self.invocation.bounds;
-        let most = bounds.batch_size * bounds.concurrent_requests;
-        // The sender is ours.
-        let _ = self
-            .unwritten
-            .subscribe()
-            .wait_for(|unwritten| *unwritten <= most)
-            .await;
     }
 
     /// The first trouble stands; a lost lease stops the writing, too.
@@ -178,6 +161,9 @@ impl Run {
             None => invocation.store.count_due(&job, COUNT_CAP).await?,
         };
         let column = invocation.store.column_to_fill(job.project_id, job.space_id).await?;
+        // Filling a column takes the database longer than the rest together. Before a fast provider the answers of a thousand
+        // records would wait, and all of them be paid for again when the worker dies: no more wait than can be in flight.
+        let unwritten = 2 * invocation.bounds.batch_size * invocation.bounds.concurrent_requests;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
         let shared = Arc::new(Shared {
             turns: Semaphore::new(if is_suspect {
@@ -197,7 +183,7 @@ impl Run {
             charged: std::sync::Mutex::default(),
             former_cuts: std::sync::Mutex::default(),
             recut: AtomicU64::new(0),
-            unwritten: watch::Sender::new(0),
+            unwritten: column.map(|_| Arc::new(Semaphore::new(unwritten))),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
             is_suspect,
@@ -322,6 +308,7 @@ impl Run {
                 chunk,
                 writer: self.items.clone(),
                 room,
+                unwritten: None,
             };
             if let Announced::Yours(asking) = invocation.texts.announce(self.shared.job.space_id, waiting) {
                 announced.push(asking);

@@ -44,6 +44,7 @@ pub(super) struct Ready {
     /// Its text is announced in its name.
     pub owns_text: bool,
     pub _room: OwnedSemaphorePermit,
+    pub _unwritten: Option<OwnedSemaphorePermit>,
 }
 
 impl Item {
@@ -77,14 +78,12 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
         let room = CHUNKS_PER_WRITE.saturating_sub(batch.len());
         tokio::select! {
             biased;
-            Some::<(HashSet<String>, usize)>((of, items)) = under_way.next() => {
-                run.unwritten.send_modify(|unwritten| *unwritten -= items);
+            Some::<HashSet<String>>(of) = under_way.next() => {
                 records.retain(|record| !of.contains(record));
                 batch.extend(waiting.extract_if(.., |item| !records.contains(item.record_id())));
             }
             count = items.recv_many(&mut received, room), if is_open && room > 0 => {
                 is_open = count > 0;
-                run.unwritten.send_modify(|unwritten| *unwritten += count);
                 let (wait, go): (Vec<_>, Vec<_>) =
                     received.drain(..).partition(|item: &Item| records.contains(item.record_id()));
                 waiting.extend(wait);
@@ -97,10 +96,9 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
                     let next = std::mem::take(&mut batch);
                     let of: HashSet<String> = next.iter().map(|item| item.record_id().to_owned()).collect();
                     records.extend(of.iter().cloned());
-                    let items = next.len();
                     under_way.push(async move {
                         write(run, connection, next).await;
-                        (of, items)
+                        of
                     });
                 }
             },
@@ -172,12 +170,14 @@ fn sort(run: &Shared, items: Vec<Item>) -> Parts {
         chunk,
         owns_text,
         _room,
+        _unwritten,
     } in ready
     {
         if owns_text {
             parts.owned.push(chunk.hash);
         }
         parts.room.push(_room);
+        parts.room.extend(_unwritten);
         // Stored now, a chunk of a former cut would stand among those of the next.
         if former.is_empty() || !former.contains(&(chunk.record_id.clone(), chunk.record_hash, chunk.of)) {
             parts.chunks.push(chunk);
