@@ -230,9 +230,7 @@ impl App {
     /// The nearest records to a text; `filter` is what their metadata contains.
     pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
         self.require_search()?;
-        let live = self.store.project(project).await?.live_space;
-        let space = self.store.spaces().await?.into_iter().find(|space| space.id == live);
-        let spec = space.with_context(|| format!("project '{project}' has no space"))?.spec;
+        let spec = self.live_space(&self.store.project(project).await?).await?;
         let provider = pipeline::provider(&spec, &self.settings.embedding, &self.secrets).await?;
         let timeout = Timeout {
             limit: QUESTION_TIMEOUT,
@@ -351,6 +349,17 @@ impl App {
     /// Every space, so that a project's can be shown.
     pub async fn spaces(&self) -> Result<Vec<Space>> {
         Ok(self.store.spaces().await?)
+    }
+
+    /// How a project embeds.
+    pub(crate) async fn live_space(&self, project: &Project) -> Result<SpaceSpec> {
+        let space = self
+            .spaces()
+            .await?
+            .into_iter()
+            .find(|space| space.id == project.live_space);
+        let space = space.with_context(|| format!("project '{}' has no space", project.name))?;
+        Ok(space.spec)
     }
 
     /// A project in the space that the settings choose; false when it was there already.

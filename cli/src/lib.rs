@@ -6,6 +6,7 @@ mod checks;
 mod drain;
 mod exit;
 mod filters;
+mod indexes;
 pub mod local;
 mod operator;
 mod output;

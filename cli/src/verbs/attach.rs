@@ -1,14 +1,15 @@
 //! `attach TABLE`
 
-use anyhow::{Context as _, Result};
-use serde_json::json;
-use shared::store::sources::NewSource;
+use anyhow::Result;
+use serde::Serialize;
+use shared::store::sources::{ColumnIndexes, NewSource};
 
 use super::reconcile::{Told, to_the_end};
 use super::{as_usage, ready};
 use crate::Context;
 use crate::app::App;
 use crate::exit::{Ended, usage};
+use crate::indexes;
 use crate::output::count;
 
 #[derive(Debug, clap::Args)]
@@ -72,15 +73,15 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         source.table
     ));
     let told = to_the_end(&app, &source, context).await?;
-    context.output.show(&json!(told), || summary(&told))?;
+    let column_indexes = indexes::of(&app, &source).await?;
+    let shown = Shown { told, column_indexes };
+    context.output.show(&shown, || shown.in_words())?;
     Ok(Ended::Well)
 }
 
 async fn attach(app: &App, args: &Args, name: &str) -> Result<shared::store::sources::Source> {
     let project = app.store().project(name).await?;
-    let spaces = app.spaces().await?;
-    let space = spaces.into_iter().find(|space| space.id == project.live_space);
-    let space = space.with_context(|| format!("project '{name}' embeds in a way that this program doesn't know"))?;
+    let space = app.live_space(&project).await?;
     let new = NewSource {
         table: &args.table,
         key: &args.id,
@@ -91,25 +92,37 @@ async fn attach(app: &App, args: &Args, name: &str) -> Result<shared::store::sou
         forgets: args.on_change == OnChange::Null,
         adopt: args.adopt_existing.as_deref(),
     };
-    app.store().attach(&new, &project, &space.spec).await.map_err(as_usage)
+    app.store().attach(&new, &project, &space).await.map_err(as_usage)
 }
 
-fn summary(told: &Told) -> String {
-    let source = &told.source;
-    let mut lines = vec![format!(
-        "{} rows to embed, {} of them new or changed",
-        count(u64::try_from(source.rows).unwrap_or_default()),
-        count(told.written)
-    )];
-    if source.adopted > 0 {
+/// An attached table, and what stands over its vectors.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(flatten)]
+    told: Told,
+    column_indexes: Option<ColumnIndexes>,
+}
+
+impl Shown {
+    fn in_words(&self) -> String {
+        let source = &self.told.source;
+        let mut lines = vec![format!(
+            "{} rows to embed, {} of them new or changed",
+            count(u64::try_from(source.rows).unwrap_or_default()),
+            count(self.told.written)
+        )];
+        if source.adopted > 0 {
+            lines.push(format!(
+                "{} have their vectors already",
+                count(u64::try_from(source.adopted).unwrap_or_default())
+            ));
+        }
+        lines.extend(self.column_indexes.as_ref().and_then(indexes::before_filling));
         lines.push(format!(
-            "{} have their vectors already",
-            count(u64::try_from(source.adopted).unwrap_or_default())
+            "each tick embeds what waits: cronvec tick vectorization; cronvec coverage --project {}",
+            source.project
         ));
+        lines.join("\n")
     }
-    lines.push(format!(
-        "each tick embeds what waits: cronvec tick vectorization; cronvec coverage --project {}",
-        source.project
-    ));
-    lines.join("\n")
 }

@@ -64,6 +64,8 @@ pub(super) struct Shared {
     /// One permit a request that asks for a place among those in flight. Were there more, a job with many batches would
     /// keep others waiting behind all of them.
     pub turns: Semaphore,
+    /// Where a table's column is filled: one permit an input that is asked for, until it is written.
+    pub unwritten: Option<Arc<Semaphore>>,
     /// Rejections in a row.
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
@@ -159,6 +161,9 @@ impl Run {
             None => invocation.store.count_due(&job, COUNT_CAP).await?,
         };
         let column = invocation.store.column_to_fill(job.project_id, job.space_id).await?;
+        // Filling a column takes the database longer than the rest together. Before a fast provider the answers of a thousand
+        // records would wait, and all of them be paid for again when the worker dies: no more wait than can be in flight.
+        let unwritten = 2 * invocation.bounds.batch_size * invocation.bounds.concurrent_requests;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
         let shared = Arc::new(Shared {
             turns: Semaphore::new(if is_suspect {
@@ -178,6 +183,7 @@ impl Run {
             charged: std::sync::Mutex::default(),
             former_cuts: std::sync::Mutex::default(),
             recut: AtomicU64::new(0),
+            unwritten: column.map(|_| Arc::new(Semaphore::new(unwritten))),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
             is_suspect,
@@ -302,6 +308,7 @@ impl Run {
                 chunk,
                 writer: self.items.clone(),
                 room,
+                unwritten: None,
             };
             if let Announced::Yours(asking) = invocation.texts.announce(self.shared.job.space_id, waiting) {
                 announced.push(asking);

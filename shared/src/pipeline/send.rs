@@ -30,7 +30,8 @@ struct Part {
 }
 
 /// Sends a batch until each of its inputs has a vector or a reason why not, or the run has ended.
-pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
+pub(super) async fn send(run: Arc<Shared>, mut batch: Vec<Asking>) {
+    wait_for_writes(&run, &mut batch).await;
     let mut parts = vec![Part {
         inputs: batch,
         retried: false,
@@ -77,6 +78,19 @@ pub(super) async fn send(run: Arc<Shared>, batch: Vec<Asking>) {
             }
             verdict => end(&run, verdict).await,
         }
+    }
+}
+
+/// Where what is asked for and not written is bounded: waits until this may be asked for, too.
+async fn wait_for_writes(run: &Shared, batch: &mut [Asking]) {
+    let Some(unwritten) = &run.unwritten else { return };
+    let inputs = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+    // It is never closed.
+    let Ok(mut permits) = Arc::clone(unwritten).acquire_many_owned(inputs).await else {
+        return;
+    };
+    for asking in batch {
+        asking.hold(permits.split(1));
     }
 }
 
@@ -188,7 +202,7 @@ fn deliver(run: &Shared, inputs: Vec<Asking>, answer: Answer) {
 
 /// The input's own fault: its record is charged, and those of the same text.
 fn fault(input: Asking, fault: &InputFault) {
-    for Waiting { chunk, writer, room: _ } in input.given_up() {
+    for Waiting { chunk, writer, .. } in input.given_up() {
         let charge = Charge {
             record_id: chunk.record_id,
             record_hash: chunk.record_hash,
@@ -211,7 +225,7 @@ fn is_least(run: &Shared, inputs: &[Asking]) -> bool {
 fn recut(run: &Shared, input: Asking) {
     let tokens = run.served.provider.count_tokens(input.content()) / 2;
     let tokens = i32::try_from(tokens).unwrap_or(i32::MAX);
-    for Waiting { chunk, writer, room: _ } in input.given_up() {
+    for Waiting { chunk, writer, .. } in input.given_up() {
         // A writer that is gone has lost its lease; its records stay pending.
         let _ = writer.send(Item::Recut(Recut {
             record_id: chunk.record_id,

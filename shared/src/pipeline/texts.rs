@@ -16,6 +16,8 @@ pub(super) struct Waiting {
     pub writer: UnboundedSender<Item>,
     /// The room that it takes up until it is written.
     pub room: OwnedSemaphorePermit,
+    /// From when it is asked for, where that is bounded.
+    pub unwritten: Option<OwnedSemaphorePermit>,
 }
 
 /// A text that must be asked for. Dropped unanswered, however that comes about, it lets go of those that wait with it:
@@ -33,6 +35,13 @@ impl Asking {
 
     pub fn hash(&self) -> ContentHash {
         self.key.1
+    }
+
+    /// Until it is written, or given up.
+    pub fn hold(&mut self, unwritten: Option<OwnedSemaphorePermit>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.unwritten = unwritten;
+        }
     }
 
     /// The provider answered: to the writers with it.
@@ -146,6 +155,7 @@ fn pass_on(waiting: Waiting, vector: Option<Arc<Vec<f32>>>, owns_text: bool) {
         mut chunk,
         writer,
         room,
+        unwritten,
     } = waiting;
     chunk.vector = vector;
     // A writer that is gone has lost its lease; its records stay pending.
@@ -153,5 +163,6 @@ fn pass_on(waiting: Waiting, vector: Option<Arc<Vec<f32>>>, owns_text: bool) {
         chunk,
         owns_text,
         _room: room,
+        _unwritten: unwritten,
     }));
 }

@@ -44,6 +44,7 @@ pub(super) struct Ready {
     /// Its text is announced in its name.
     pub owns_text: bool,
     pub _room: OwnedSemaphorePermit,
+    pub _unwritten: Option<OwnedSemaphorePermit>,
 }
 
 impl Item {
@@ -169,12 +170,14 @@ fn sort(run: &Shared, items: Vec<Item>) -> Parts {
         chunk,
         owns_text,
         _room,
+        _unwritten,
     } in ready
     {
         if owns_text {
             parts.owned.push(chunk.hash);
         }
         parts.room.push(_room);
+        parts.room.extend(_unwritten);
         // Stored now, a chunk of a former cut would stand among those of the next.
         if former.is_empty() || !former.contains(&(chunk.record_id.clone(), chunk.record_hash, chunk.of)) {
             parts.chunks.push(chunk);

@@ -7,6 +7,7 @@ mod routes;
 mod vectors;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub struct Options {
     pub latency: Duration,
     /// The vectors' width when the request names none.
     pub dimensions: usize,
-    /// Answers prepared beforehand, the same vector for each place in a batch whatever its text; nothing is logged.
+    /// Answers prepared beforehand, the same vector for each place in a batch whatever its text; of what is asked only the
+    /// inputs are counted.
     pub instant: bool,
 }
 
@@ -59,6 +61,7 @@ struct State {
     rules: Mutex<Vec<Rule>>,
     gate: Mutex<Option<(Predicate, Arc<Semaphore>)>>,
     log: Mutex<Log>,
+    inputs: AtomicUsize,
     open: watch::Sender<usize>,
     prepared: Option<vectors::Prepared>,
 }
@@ -84,6 +87,7 @@ impl Provider {
             rules: Mutex::default(),
             gate: Mutex::default(),
             log: Mutex::default(),
+            inputs: AtomicUsize::new(0),
             open: watch::channel(0).0,
             prepared: options.instant.then(|| vectors::Prepared::new(options.dimensions)),
         });
@@ -174,6 +178,11 @@ impl Provider {
         let mut open = self.open_requests();
         let waited = tokio::time::timeout(crate::conditions::LIMIT, open.wait_for(|open| *open >= count)).await;
         assert!(waited.is_ok(), "waited in vain until {count} requests are open");
+    }
+
+    /// How many inputs it was ever sent.
+    pub fn inputs(&self) -> usize {
+        self.state.inputs.load(Ordering::Relaxed)
     }
 
     /// All that it was ever asked.

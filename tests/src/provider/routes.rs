@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -70,6 +71,7 @@ async fn embeddings(state: Arc<State>, headers: &HeaderMap, body: Bytes, dialect
         let Ok(outline) = serde_json::from_slice::<Outline>(&body) else {
             return malformed();
         };
+        state.inputs.fetch_add(outline.input.len(), Ordering::Relaxed);
         let pieces = prepared.body(outline.input.len()).map(Ok::<_, Infallible>);
         return Response::builder()
             .header(CONTENT_TYPE, "application/json")
@@ -80,6 +82,7 @@ async fn embeddings(state: Arc<State>, headers: &HeaderMap, body: Bytes, dialect
         return malformed();
     };
     let inputs = asked.inputs;
+    state.inputs.fetch_add(inputs.len(), Ordering::Relaxed);
     let key = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));

@@ -17,6 +17,7 @@ mod killed;
 mod lambda;
 mod local;
 mod main_job;
+mod migrating;
 mod nobody_waits;
 mod order_of_acceptance;
 mod pgbouncer;

@@ -17,6 +17,7 @@ use crate::Context;
 use crate::app::App;
 use crate::drain;
 use crate::exit::Ended;
+use crate::indexes;
 use crate::output::count;
 use crate::progress::Progress;
 
@@ -352,6 +353,13 @@ impl<'a> Drive<'a> {
             coverage: drain::coverage(&self.app, &backfill.project).await?,
         };
         self.context.output.show(&summary, || summary.in_words())?;
+        if embedded > 0
+            && summary.state == "finished"
+            && let Some(column) = indexes::of_project(&self.app, &summary.project).await?
+            && let Some(offer) = indexes::after_filling(&column)
+        {
+            self.context.output.note(offer);
+        }
         Ok(match self.gave_up.load(Ordering::Relaxed) {
             true => Ended::Unhealthy,
             false => Ended::Well,

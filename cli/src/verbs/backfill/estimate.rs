@@ -4,8 +4,10 @@ use anyhow::Result;
 use serde::Serialize;
 use shared::space::ProviderKind;
 use shared::store::projects::Project;
+use shared::store::sources::ColumnIndexes;
 
 use crate::app::App;
+use crate::indexes;
 use crate::output::count;
 
 /// Of a model whose tokens can't be counted here.
@@ -28,6 +30,8 @@ pub(super) struct Estimate {
     pub cost: Option<f64>,
     /// For a million tokens.
     pub price: Option<f64>,
+    /// Of an attached table with an embedding column.
+    pub column_indexes: Option<ColumnIndexes>,
 }
 
 #[allow(
@@ -37,16 +41,8 @@ pub(super) struct Estimate {
 )]
 pub(super) async fn of(app: &App, project: &Project, lanes: i16) -> Result<Estimate> {
     let missing = app.store().missing(project.id).await?;
-    let space = app
-        .spaces()
-        .await?
-        .into_iter()
-        .find(|space| space.id == project.live_space);
-    let spec = space.map(|space| space.spec);
-    let provider = match &spec {
-        Some(spec) => app.provider(spec).await.ok(),
-        None => None,
-    };
+    let spec = app.live_space(project).await?;
+    let provider = app.provider(&spec).await.ok();
     let sampled: usize = missing.sample.iter().map(String::len).sum();
     let tokens_a_byte = match (&provider, sampled) {
         (Some(provider), 1..) => {
@@ -56,22 +52,24 @@ pub(super) async fn of(app: &App, project: &Project, lanes: i16) -> Result<Estim
         _ => 1.0 / BYTES_A_TOKEN,
     };
     let tokens = (missing.bytes as f64 * tokens_a_byte).ceil() as i64;
-    let price = spec.as_ref().and_then(|spec| match spec.provider {
+    let price = app.settings().embedding.prices.of(&spec.model);
+    let price = match spec.provider {
         // These run on machines of one's own.
-        ProviderKind::Static | ProviderKind::Ollama => app.settings().embedding.prices.of(&spec.model).or(Some(0.0)),
-        ProviderKind::OpenAi | ProviderKind::Gemini => app.settings().embedding.prices.of(&spec.model),
-    });
+        ProviderKind::Static | ProviderKind::Ollama => price.or(Some(0.0)),
+        ProviderKind::OpenAi | ProviderKind::Gemini => price,
+    };
     let rate = app.store().measured_rate().await?.map(|rate| rate * f64::from(lanes));
     Ok(Estimate {
         project: project.name.clone(),
         records: missing.records,
         pending: missing.pending,
         tokens,
-        model: spec.map_or_else(|| "unknown".to_owned(), |spec| spec.model),
+        model: spec.model,
         seconds: rate.map(|rate| (missing.records as f64 / rate * 10.0).round() / 10.0),
         records_per_second: rate.map(|rate| (rate * 10.0).round() / 10.0),
         cost: price.map(|price| (tokens as f64 / 1e6 * price * 1e6).round() / 1e6),
         price,
+        column_indexes: indexes::of_project(app, &project.name).await?,
     })
 }
 
@@ -87,13 +85,20 @@ impl Estimate {
             (Some(cost), Some(price)) => format!("about ${cost:.4} at ${price} a million tokens"),
             _ => format!("unknown: set EMBEDDING_PRICES={}=DOLLARS_A_MILLION_TOKENS", self.model),
         };
-        format!(
+        let mut text = format!(
             "project {}, model {}\n  records  {}, {} of them wait already\n  tokens   about {}\n  time     {time}\n  cost     {cost}",
             self.project,
             self.model,
             count(self.records),
             count(self.pending),
             count(self.tokens),
-        )
+        );
+        if self.records > 0
+            && let Some(told) = self.column_indexes.as_ref().and_then(indexes::before_filling)
+        {
+            text.push('\n');
+            text.push_str(&told);
+        }
+        text
     }
 }

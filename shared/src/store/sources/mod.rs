@@ -6,6 +6,7 @@ mod compare;
 mod compile;
 mod expression;
 mod faults;
+mod indexes;
 mod reconcile;
 mod table;
 
@@ -13,6 +14,7 @@ use tokio_postgres::types::Type;
 
 pub use attach::NewSource;
 pub use faults::Fault;
+pub use indexes::ColumnIndexes;
 pub use reconcile::Slice;
 
 use super::{Store, StoreError};

@@ -151,3 +151,29 @@ async fn of_a_long_text_the_first_chunks_vector_stands_in_the_column() {
     assert!(system.count("SELECT count(*) FROM cronvec.embeddings").await > 3);
     assert_eq!(system.count(RIGHT).await, 1);
 }
+
+#[tokio::test]
+async fn while_the_database_is_slow_to_store_no_more_is_asked_for_than_can_be_in_flight_twice() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 8).await;
+    jobs(&system, 2_000).await;
+    attach(&system, &board()).await.unwrap();
+    let gate = provider.hold();
+    let worker = system.vectorization();
+    let working = worker.run(CallOptions::default(), minute());
+    let watching = async {
+        provider.wait_open(4).await;
+        let user = Transaction::holding_jobs(&system).await;
+        gate.release();
+        system.wait_blocked(1).await;
+        // Four requests of 25 texts, and as many answers that wait. Looked at so often that more would have come.
+        for _ in 0..200 {
+            system.count("SELECT count(*) FROM cronvec.pending").await;
+            assert!(provider.inputs() <= 200, "{}", provider.inputs());
+        }
+        user.commit().await;
+    };
+    let (report, ()) = tokio::join!(working, watching);
+    assert_eq!(report.unwrap().records, 2_000);
+    assert_eq!((system.count(RIGHT).await, provider.inputs()), (2_000, 2_000));
+}
