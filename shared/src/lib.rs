@@ -9,6 +9,7 @@ pub mod job;
 pub mod reading;
 pub mod record;
 pub mod space;
+pub mod token;
 
 // Level 1: edges.
 pub mod cause;

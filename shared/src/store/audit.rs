@@ -18,7 +18,7 @@ pub const IDS_NAMED: usize = 100;
 /// An act to be written down.
 #[derive(Debug, Clone)]
 pub struct Act<'a> {
-    /// What kind: `queue`, `project`, `source`, `quarantine`, `backfill`, `schema`, `provider`, `space`.
+    /// What kind: `queue`, `project`, `source`, `quarantine`, `backfill`, `schema`, `provider`, `space`, `token`.
     pub category: &'a str,
     pub message: &'a str,
     pub metadata: Value,

@@ -4,7 +4,6 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -181,11 +180,15 @@ impl Store {
 
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
-        match self.try_to_retry(id).await {
-            // Someone has just made another job for its lane: now it can be seen, and named.
-            Err(error) if error.is_duplicate() => self.try_to_retry(id).await,
-            outcome => outcome,
+        // Someone has just made another job for its lane: at the second look it can be seen, and named.
+        let mut outcome = self.try_to_retry(id).await;
+        if outcome.as_ref().is_err_and(StoreError::is_duplicate) {
+            outcome = self.try_to_retry(id).await;
         }
+        outcome.map_err(|error| match error.is_duplicate() {
+            true => StoreError::Conflict(format!("another job does the work of job {id}'s lane already")),
+            false => error,
+        })
     }
 
     async fn try_to_retry(&self, id: i64) -> Result<(), StoreError> {
@@ -217,25 +220,21 @@ impl Store {
                  SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
                 &[(&id, Type::INT8)],
             )
-            .await
-            .map_err(|error| match &error {
-                // A tick made the lane's next job at this very moment.
-                StoreError::Database(server) if server.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                    StoreError::Conflict(format!("another job does the work of job {id}'s lane already"))
-                }
-                _ => error,
-            })?
+            .await?
             .ok_or(StoreError::NoJob(id))?;
         if row.get(2) {
             return Ok(());
         }
-        Err(StoreError::Conflict(match row.get::<_, Option<i64>>(1) {
-            Some(active) => format!("job {active} does this lane's work already"),
-            None => format!(
+        let status: JobStatus = row.get::<_, &str>(0).parse().map_err(StoreError::Unreadable)?;
+        Err(match row.get::<_, Option<i64>>(1) {
+            Some(active) if matches!(status, JobStatus::Failed | JobStatus::Cancelled) => {
+                StoreError::ActiveJob { id, active }
+            }
+            _ => StoreError::Invalid(format!(
                 "job {id} is {}; only FAILED and CANCELLED ones are retried",
-                row.get::<_, &str>(0)
-            ),
-        }))
+                status.as_str()
+            )),
+        })
     }
 
     /// Cancels a job that hasn't ended. Its worker, if it has one, finds out at its next write.

@@ -29,6 +29,7 @@ pub mod sources;
 pub mod spaces;
 pub mod staged;
 pub mod stuck;
+pub mod tokens;
 mod vector_array;
 pub mod vectors;
 pub mod withdraw;
@@ -66,6 +67,8 @@ pub enum StoreError {
     NoProject(String),
     #[error("no job {0}")]
     NoJob(i64),
+    #[error("job {active} does the work of job {id}'s lane already")]
+    ActiveJob { id: i64, active: i64 },
     #[error("{0}")]
     Conflict(String),
     #[error("{0}")]

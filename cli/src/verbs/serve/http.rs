@@ -1,5 +1,6 @@
 //! What a long-lived process answers: `admin`'s paths, the workers' calls, `/metrics`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use admin::Admin;
@@ -18,6 +19,9 @@ use super::prometheus;
 use super::schedule::Workers;
 use crate::app::App;
 
+/// Of the API, beside those of the workers.
+const CONNECTIONS: usize = 6;
+
 #[derive(Clone)]
 struct Served {
     workers: Arc<Workers>,
@@ -34,12 +38,14 @@ pub(super) fn router(app: &App, workers: Arc<Workers>) -> Router {
         .route("/api/workers/{worker}", any(call_worker))
         .route("/api/process-embedding-queue", any(call_worker))
         .with_state(served);
-    admin::router(Admin::new(app.settings().clone(), app.secrets().clone())).merge(own)
+    let settings = app.settings();
+    let admin = Admin::with_connections(settings.clone(), app.secrets().clone(), CONNECTIONS);
+    admin::protect(admin::router(admin).merge(own), settings.app_env)
 }
 
 /// Until it is told to stop; requests under way are answered first.
 pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> Result<()> {
-    axum::serve(listener, router)
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         })

@@ -42,6 +42,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
             "CRON_SECRET is not set; in production it is required: set it, or CRON_SECRET_ARN, to a long random value",
         ));
     }
+    if !args.no_http {
+        settings.require_web().map_err(|problems| usage(problems.to_string()))?;
+    }
     // Two for each pass that may be on, as an instance has, and two for what is looked up beside them.
     let connections = 2 * (settings.queue.concurrent_workers + 2) + 2;
     let app = App::open_with(settings, connections).await?;
