@@ -6,6 +6,7 @@ mod health;
 mod identity;
 mod login;
 mod openapi;
+mod producer;
 mod refusal;
 mod request;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
+use axum::routing::get;
 use shared::config::Settings;
 use shared::secrets::Secrets;
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
@@ -124,6 +126,15 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(login::login))
         .routes(routes!(login::logout))
         .routes(routes!(login::me))
+        .routes(routes!(producer::ingest::ingest))
+        .routes(routes!(producer::search::search))
+        // An id may have slashes. The document knows no such path: there it stands as `{id}`.
+        .route(
+            "/api/projects/{project}/records/{*id}",
+            get(producer::record::get)
+                .put(producer::record::put)
+                .delete(producer::record::delete),
+        )
 }
 
 /// What is served while the settings have problems: an error to every request.

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi as _, ToSchema};
 
-use crate::Admin;
+use crate::{Admin, producer};
 
 /// What every error is.
 #[derive(Serialize, ToSchema)]
@@ -35,6 +35,7 @@ pub(crate) struct Error {
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "cronvec", description = "Feeds records into the pipeline, searches them, watches and steers the queue."),
+    paths(producer::record::put, producer::record::get, producer::record::delete),
     components(schemas(Error)),
     modifiers(&Ways),
     security(("token" = []), ("session" = []))

@@ -9,6 +9,7 @@ mod batch;
 pub mod canary;
 mod clock;
 mod named;
+pub mod now;
 mod prepare;
 mod rests;
 mod run;

@@ -21,6 +21,7 @@ pub mod migrate;
 pub mod pending;
 pub mod projects;
 pub mod quarantine;
+pub mod records;
 pub mod removal;
 pub mod retention;
 pub mod search;

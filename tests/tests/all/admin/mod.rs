@@ -1,6 +1,9 @@
 //! The HTTP API, over real HTTP.
 
 mod identity;
+mod ingest;
+mod records;
+mod search;
 
 use std::net::SocketAddr;
 
@@ -13,7 +16,8 @@ use shared::config::Settings;
 use shared::secrets::Secrets;
 use shared::store::tokens::NewToken;
 use shared::token::{self, Role};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 const PUBLIC_URL: &str = "https://cronvec.example.com";
@@ -134,6 +138,17 @@ impl Api {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         self.send(request).await
+    }
+
+    /// What is answered to these bytes.
+    async fn raw(&self, request: &[u8]) -> String {
+        let address = self.base.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may be refused before all of it is sent.
+        let _ = stream.write_all(request).await;
+        let mut answer = vec![0; 64 * 1024];
+        let length = stream.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 
     async fn get(&self, role: Role, path: &str) -> Answer {
