@@ -24,5 +24,6 @@ pub mod secrets;
 pub mod startup;
 pub mod store;
 
-// Level 3: the way from pending to stored.
+// Level 3: the way from pending to stored, and whether all is well.
+pub mod checks;
 pub mod pipeline;

@@ -1,14 +1,20 @@
 //! What operators and producers call over HTTP. The router stands here so that others can serve it, too.
 
+mod backfill;
 mod gate;
 mod headers;
 mod health;
 mod identity;
 mod login;
 mod openapi;
+mod overview;
+mod pace;
 mod producer;
+mod projects;
+mod queue;
 mod refusal;
 mod request;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -24,9 +30,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use headers::protect;
+pub use pace::Pace;
 pub use refusal::Refusal;
 
 use identity::{Sessions, Slow};
+use overview::throughput::Days;
 
 /// What every handler borrows. Clones share it.
 #[derive(Clone, Debug)]
@@ -39,6 +47,8 @@ struct Inner {
     secrets: Secrets,
     sessions: Sessions,
     slow: Slow,
+    days: Days,
+    pace: Pace,
     connections: usize,
     database: OnceCell<Database>,
     store: OnceCell<Arc<Store>>,
@@ -55,15 +65,17 @@ impl std::fmt::Debug for Inner {
 impl Admin {
     /// Waits for nobody: the database is looked for by the first request that needs it.
     pub fn new(settings: Settings, secrets: Secrets) -> Self {
-        Self::with_connections(settings, secrets, DEFAULT_CONNECTIONS)
+        Self::in_process(settings, secrets, DEFAULT_CONNECTIONS, Pace::Schedule)
     }
 
-    /// The same, for who serves many requests at once.
-    pub fn with_connections(settings: Settings, secrets: Secrets, connections: usize) -> Self {
+    /// The same, for a process that serves many requests at once and may have the schedule in it.
+    pub fn in_process(settings: Settings, secrets: Secrets, connections: usize, pace: Pace) -> Self {
         Self {
             inner: Arc::new(Inner {
                 sessions: Sessions::new(settings.session_secret.clone(), secrets.clone()),
                 slow: Slow::default(),
+                days: Days::default(),
+                pace,
                 settings,
                 secrets,
                 connections,
@@ -102,6 +114,14 @@ impl Admin {
         &self.inner.sessions
     }
 
+    fn days(&self) -> &Days {
+        &self.inner.days
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.inner.pace
+    }
+
     fn slow(&self) -> &Slow {
         &self.inner.slow
     }
@@ -128,6 +148,30 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(login::me))
         .routes(routes!(producer::ingest::ingest))
         .routes(routes!(producer::search::search))
+        .routes(routes!(queue::stats::stats))
+        .routes(routes!(queue::act::retry))
+        .routes(routes!(queue::act::cancel))
+        .routes(routes!(queue::jobs::list))
+        .routes(routes!(queue::jobs::one))
+        .routes(routes!(queue::act::retry_many))
+        .routes(routes!(queue::act::cancel_many))
+        .routes(routes!(queue::failures::list))
+        .routes(routes!(queue::quarantine::list))
+        .routes(routes!(queue::quarantine::replay))
+        .routes(routes!(queue::quarantine::purge))
+        .routes(routes!(queue::pause::pause))
+        .routes(routes!(queue::pause::resume))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(overview::coverage::list))
+        .routes(routes!(overview::throughput::list))
+        .routes(routes!(overview::endpoints::list))
+        .routes(routes!(overview::audit::list))
+        .routes(routes!(overview::health::look))
+        .routes(routes!(overview::monitor::look))
+        .routes(routes!(backfill::list, backfill::begin))
+        .routes(routes!(backfill::stop))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
         // An id may have slashes. The document knows no such path: there it stands as `{id}`.
         .route(
             "/api/projects/{project}/records/{*id}",

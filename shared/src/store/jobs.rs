@@ -36,6 +36,7 @@ pub struct QueueStats {
     pub oldest_pending_job: Option<OldestPending>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     pub pending: i64,
@@ -45,6 +46,7 @@ pub struct Counts {
 }
 
 /// A job as the outside sees it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobView {
@@ -55,7 +57,9 @@ pub struct JobView {
     pub priority: i32,
     pub attempts: i32,
     pub max_attempts: i32,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub progress: Option<Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub result: Option<Value>,
     pub scheduled_for: String,
     pub created_at: String,
@@ -63,6 +67,7 @@ pub struct JobView {
     pub completed_at: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OldestPending {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use admin::Admin;
+use admin::{Admin, Pace};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -28,7 +28,7 @@ struct Served {
     guard: Arc<Guard>,
 }
 
-pub(super) fn router(app: &App, workers: Arc<Workers>) -> Router {
+pub(super) fn router(app: &App, workers: Arc<Workers>, pace: Pace) -> Router {
     let served = Served {
         workers,
         guard: Arc::new(Guard::new(app.settings(), app.secrets().clone())),
@@ -39,7 +39,7 @@ pub(super) fn router(app: &App, workers: Arc<Workers>) -> Router {
         .route("/api/process-embedding-queue", any(call_worker))
         .with_state(served);
     let settings = app.settings();
-    let admin = Admin::with_connections(settings.clone(), app.secrets().clone(), CONNECTIONS);
+    let admin = Admin::in_process(settings.clone(), app.secrets().clone(), CONNECTIONS, pace);
     admin::protect(admin::router(admin).merge(own), settings.app_env)
 }
 

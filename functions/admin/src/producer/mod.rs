@@ -28,7 +28,7 @@ impl Admin {
     }
 
     /// Makes a project that somebody wants to write to. In production only an admin does that.
-    async fn make_project(&self, caller: &Caller, name: &str) -> Result<(), Refusal> {
+    pub(crate) async fn make_project(&self, caller: &Caller, name: &str) -> Result<(), Refusal> {
         let settings = self.settings();
         if settings.app_env == AppEnv::Production && caller.role != Role::Admin {
             return Err(Refusal::not_found(format!("no project '{name}'; an admin creates it")));

@@ -7,7 +7,7 @@ mod search;
 
 use std::net::SocketAddr;
 
-use admin::Admin;
+use admin::{Admin, Pace};
 use cronvec_tests::http;
 use cronvec_tests::system::System;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -88,7 +88,7 @@ impl Api {
         for (role, secret) in Role::ALL.into_iter().zip(&mut tokens) {
             *secret = token_of(&system, role.as_str(), role, None).await;
         }
-        let router = admin::router(Admin::with_connections(settings, Secrets::new(), 4));
+        let router = admin::router(Admin::in_process(settings, Secrets::new(), 4, Pace::Schedule));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
