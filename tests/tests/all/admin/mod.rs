@@ -1,9 +1,17 @@
 //! The HTTP API, over real HTTP.
 
+mod document;
+mod hostile;
 mod identity;
 mod ingest;
+mod jobs;
+mod monitor;
+mod quarantine;
+mod queue;
 mod records;
+mod rights;
 mod search;
+mod steering;
 
 use std::net::SocketAddr;
 
@@ -14,6 +22,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 use shared::config::Settings;
 use shared::secrets::Secrets;
+use shared::store::enqueue::EnqueueOptions;
 use shared::store::tokens::NewToken;
 use shared::token::{self, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,6 +158,30 @@ impl Api {
         let mut answer = vec![0; 64 * 1024];
         let length = stream.read(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    /// A job of one record, by SQL's own hand where it is to be FAILED.
+    async fn job(&self, project: &str, status: &str) -> i64 {
+        let records = [cronvec_tests::system::record("a", "one")];
+        let id = self.system.enqueue(project, &records, EnqueueOptions::default()).await;
+        if status != "PENDING" {
+            let token = if status == "PROCESSING" {
+                "gen_random_uuid(), now() + interval '1 hour'"
+            } else {
+                "NULL, NULL"
+            };
+            let ended = if status == "PROCESSING" { "NULL" } else { "now()" };
+            self.system
+                .run_sql(&format!(
+                    "UPDATE cronvec.job_queue SET status = '{status}', turn = NULL, completed_at = {ended},
+                         (lease_token, lease_expires_at) = ROW({token}), started_at = now(), attempts = 3,
+                         payload = CASE WHEN '{status}' = 'COMPLETED' THEN NULL ELSE payload END,
+                         result = CASE WHEN '{status}' = 'FAILED' THEN '{{\"error\": \"it broke\"}}'::jsonb END
+                     WHERE id = {id}"
+                ))
+                .await;
+        }
+        id
     }
 
     async fn get(&self, role: Role, path: &str) -> Answer {
