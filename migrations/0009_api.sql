@@ -1,5 +1,9 @@
 -- What the HTTP API needs: who may call it, and figures that a page may ask for every few seconds.
 
+-- The queue and the metrics are indexed anew: rather fail, and be run again, than make their writers queue up behind a
+-- transaction that holds them.
+SET LOCAL lock_timeout = '3s';
+
 -- One row a token. The secret itself is nowhere: it has 256 random bits, so its plain SHA-256 is enough.
 CREATE TABLE cronvec.api_tokens (
     id           int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -33,6 +33,7 @@ pub(crate) struct Wanted {
 /// A backfill and how far it is.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = BackfillProgress)]
 pub(crate) struct Progress {
     #[serde(flatten)]
     backfill: Backfill,
@@ -105,6 +106,7 @@ async fn progress(store: &Store, mut backfill: Backfill) -> Result<Progress, Sto
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewBackfill)]
 pub(crate) struct Begin {
     #[schema(example = "kb")]
     project: String,
@@ -162,6 +164,7 @@ pub(crate) async fn begin(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WhichBackfills)]
 pub(crate) struct Which {
     /// Without one all that the caller reaches.
     #[schema(example = "kb")]

@@ -74,6 +74,7 @@ pub(crate) struct NewProject {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = MadeProject)]
 pub(crate) struct Made {
     name: String,
     /// False: it was there already, and is as it was.

@@ -38,6 +38,7 @@ pub(crate) async fn list(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewToken)]
 pub(crate) struct New {
     /// Whose it is, or what for.
     #[schema(example = "the shop's importer", min_length = 1, max_length = 200)]
@@ -52,6 +53,7 @@ pub(crate) struct New {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = MadeToken)]
 pub(crate) struct Made {
     #[serde(flatten)]
     made: TokenView,

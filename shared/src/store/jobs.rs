@@ -83,7 +83,10 @@ pub(super) const VIEW: &str =
 
 impl Store {
     pub async fn queue_stats(&self) -> Result<QueueStats, StoreError> {
-        let counts = self.query_one(COUNTS, &[(&CAP, Type::INT8)]).await?;
+        let counts = self
+            .query_in_transaction(super::listing::READ_ALONG, COUNTS, &[(&CAP, Type::INT8)])
+            .await?;
+        let counts = counts.first().ok_or_else(super::no_row)?;
         let mut capped = Vec::new();
         let mut count = |column: usize, name: &'static str| {
             let jobs: i64 = counts.get(column);

@@ -19,6 +19,12 @@ const ACTS_LOOKED_AT: i64 = 20_000;
 pub(super) const READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
     SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
+/// The same along indexes, whatever the statistics say: without any a count of ten thousand finished jobs sorted all of a
+/// million (380 ms).
+pub(super) const READ_ALONG: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
+    SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL idle_in_transaction_session_timeout = '2s'";
+
 /// Which jobs; what is left out doesn't matter.
 #[derive(Debug, Clone)]
 pub struct Listing {
@@ -83,7 +89,7 @@ impl Store {
         };
         let rows = self
             .query_in_transaction(
-                READ,
+                READ_ALONG,
                 &format!(
                     "SELECT {VIEW}, lane, result->>'error' FROM cronvec.job_queue
                      WHERE id = ANY (ARRAY({chosen})) ORDER BY id DESC"

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::jobs::{COUNTS, Counts, OldestPending, rfc3339};
-use super::listing::READ;
+use super::listing::{READ, READ_ALONG};
 use super::{Store, StoreError};
 use crate::token::Reach;
 
@@ -74,13 +74,17 @@ impl Store {
     pub async fn counts_of(&self, reach: &Reach) -> Result<(Counts, Vec<&'static str>), StoreError> {
         let found: Vec<i64> = match reach.projects() {
             None => {
-                let rows = self.query_in_transaction(READ, COUNTS, &[(&CAP, Type::INT8)]).await?;
+                let rows = self
+                    .query_in_transaction(READ_ALONG, COUNTS, &[(&CAP, Type::INT8)])
+                    .await?;
                 let row = rows.first().ok_or_else(super::no_row)?;
                 (0..4).map(|column| row.get(column)).collect()
             }
             Some(projects) => {
                 let params = [(&CAP as _, Type::INT8), (&projects as _, Type::TEXT_ARRAY)];
-                let rows = self.query_in_transaction(READ, COUNTS_OF_PROJECTS, &params).await?;
+                let rows = self
+                    .query_in_transaction(READ_ALONG, COUNTS_OF_PROJECTS, &params)
+                    .await?;
                 rows.iter().map(|row| row.get(0)).collect()
             }
         };
@@ -110,7 +114,7 @@ impl Store {
         };
         let rows = self
             .query_in_transaction(
-                READ,
+                READ_ALONG,
                 "SELECT j.id, j.created_at, (extract(epoch FROM clock_timestamp() - j.scheduled_for) / 60)::float8
                  FROM unnest($1::text[]) AS p (name) CROSS JOIN LATERAL (
                      SELECT j.id, j.created_at, j.scheduled_for, j.held FROM cronvec.job_queue j
@@ -137,7 +141,7 @@ impl Store {
         let latest = if reach.is_all() { of_all } else { of_projects };
         let rows = self
             .query_in_transaction(
-                READ,
+                READ_ALONG,
                 &format!(
                     "SELECT left(coalesce(result->>'error', 'no reason given'), 500) AS reason, count(*),
                          max(completed_at), max(id)

@@ -21,6 +21,7 @@ pub(crate) struct Wanted {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AuditPage)]
 pub(crate) struct Page {
     entries: Vec<AuditEntry>,
     /// Where the next page begins; null: there is none.

@@ -10,6 +10,7 @@ use crate::identity::Watches;
 use crate::{Admin, Refusal};
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = HealthChecks)]
 pub(crate) struct Health {
     /// No check failed.
     healthy: bool,

@@ -30,6 +30,7 @@ pub(crate) struct Monitor {
 /// What a refresh may find changed.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = MonitorContent)]
 struct Content {
     queue_stats: Counts,
     /// Those of `queueStats` that are at least so many.

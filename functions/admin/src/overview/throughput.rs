@@ -53,7 +53,12 @@ pub(crate) struct Windows {
 
 /// Days that were read lately, by the projects that they are of.
 #[derive(Default)]
-pub(crate) struct Days(Mutex<HashMap<Option<Vec<String>>, (Instant, Vec<Flow>)>>);
+pub(crate) struct Days(Mutex<HashMap<Projects, Day>>);
+
+/// None: all.
+type Projects = Option<Vec<String>>;
+/// When it was read, and what.
+type Day = (Instant, Vec<Flow>);
 
 impl Days {
     fn kept(&self, reach: &Reach) -> Option<Vec<Flow>> {

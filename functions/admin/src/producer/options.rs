@@ -15,8 +15,8 @@ const MOST_ATTEMPTS: i32 = 100;
 #[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Options {
-    /// Where the records go.
-    #[param(example = "kb", min_length = 1, max_length = 200)]
+    /// Where the records go; needed unless the body is JSON.
+    #[param(required = false, example = "kb", min_length = 1, max_length = 200)]
     pub project: String,
     /// False: they are stored and nothing embeds them, until a backfill or their next write without it.
     pub generate_embeddings: Option<bool>,

@@ -115,6 +115,7 @@ pub(super) async fn project_of(store: &Store, caller: &Caller, id: i64) -> Resul
 /// Which jobs. One of both is needed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WantedJobs)]
 pub(crate) struct Many {
     filter: Option<Filter>,
     /// These, at most 1,000.

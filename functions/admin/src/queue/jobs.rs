@@ -35,6 +35,7 @@ pub(crate) struct Wanted {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = JobsPage)]
 pub(crate) struct Page {
     jobs: Vec<ListedJob>,
     /// Where the next page begins; null: there is none.
@@ -97,6 +98,7 @@ pub(crate) struct Detail {
 
 /// All of a job; its payload only where it was asked for.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
 pub(crate) struct Whole {
     #[serde(flatten)]
     job: JobDetail,

@@ -11,6 +11,7 @@ use crate::{Admin, Refusal};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WhichProject)]
 pub(crate) struct Which {
     /// Without one all that the caller reaches.
     #[schema(example = "kb")]
@@ -18,6 +19,7 @@ pub(crate) struct Which {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SteeredProjects)]
 pub(crate) struct Paused {
     success: bool,
     projects: Vec<String>,

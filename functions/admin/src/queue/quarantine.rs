@@ -33,6 +33,7 @@ pub(crate) struct Wanted {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = QuarantinePage)]
 pub(crate) struct Page {
     records: Vec<Quarantined>,
     /// Where the next page begins; null: there is none.
@@ -85,6 +86,7 @@ fn place(cursor: &str) -> Result<Place, Refusal> {
 /// Which records; what is left out doesn't matter, but something must be said.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WantedRecords)]
 pub(crate) struct Many {
     #[schema(example = "kb")]
     project: Option<String>,

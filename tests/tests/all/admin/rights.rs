@@ -24,10 +24,10 @@ const ACTS: &[Role] = &[Role::Admin];
 
 /// Every one that needs a token.
 pub(super) fn operations() -> Vec<Operation> {
-    let op = |method, path: &'static str, call, body, roles| Operation {
+    let op = |method, path: &'static str, call: &'static str, body, roles| Operation {
         method,
         path,
-        call: if call == "" { path } else { call },
+        call: if call.is_empty() { path } else { call },
         body,
         roles,
     };
