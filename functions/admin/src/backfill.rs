@@ -17,6 +17,8 @@ use crate::{Admin, Refusal};
 /// What users write comes first.
 const LOW: i32 = -10;
 const RECORDS_A_PAGE: i64 = 1000;
+/// Who drives a backfill says so more often.
+const SILENT_SECONDS: f64 = 30.0;
 /// Marking stops here; the next call goes on.
 const MARKING: Duration = Duration::from_secs(10);
 
@@ -83,8 +85,9 @@ async fn backfills(store: &Store, projects: Option<&[String]>, limit: i64) -> Re
 async fn progress(store: &Store, mut backfill: Backfill) -> Result<Progress, StoreError> {
     let left = store.backfill_left(&backfill).await?.own;
     let marked_all = backfill.rounds > 0 && backfill.cursor.is_none();
-    // Nobody drives what was begun over HTTP: whoever looks sees that it is over.
-    if backfill.state == "running" && marked_all && left == 0 && store.set_backfill(backfill.id, "finished", 0).await? {
+    // Nobody drives what was begun over HTTP: whoever looks sees that it is over. One that is driven isn't silent.
+    let is_over = backfill.state == "running" && marked_all && left == 0 && backfill.silent_seconds > SILENT_SECONDS;
+    if is_over && store.set_backfill(backfill.id, "finished", 0).await? {
         backfill = store.backfill(backfill.id).await?;
     }
     let of = backfill.marked - backfill.withdrawn;

@@ -115,6 +115,10 @@ fn errors(is_open: bool, has_body: bool) -> Vec<(&'static str, &'static str)> {
     ];
     if !is_open || has_body {
         all.extend([
+            (
+                "409",
+                "It collides with what is there, such as a project that is being removed.",
+            ),
             ("401", "No token, or none that is good."),
             (
                 "403",

@@ -18,6 +18,8 @@ pub(crate) struct Project {
     #[schema(example = "kb")]
     name: String,
     paused: bool,
+    /// It is being taken away: it takes no writes, and has no workers.
+    removing: bool,
     /// VECTORIZE jobs of it that may run at once.
     lanes: i16,
     live_space: Option<Space>,
@@ -60,6 +62,7 @@ pub(crate) async fn list(Watches(caller): Watches, State(admin): State<Admin>) -
                 next_space: find(project.next_space),
                 name: project.name,
                 paused: project.paused,
+                removing: project.removing,
                 lanes: project.lanes,
             })
             .collect(),

@@ -63,6 +63,7 @@ fn raised(error: StoreError, project: &str) -> StoreError {
     };
     match server.as_db_error() {
         Some(said) if *said.code() == SqlState::NO_DATA_FOUND => StoreError::NoProject(project.to_owned()),
+        Some(said) if *said.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => super::projects::is_going(project),
         Some(said) if *said.code() == SqlState::INVALID_PARAMETER_VALUE => {
             StoreError::Invalid(said.message().to_owned())
         }

@@ -54,7 +54,11 @@ async fn set(admin: &Admin, caller: &Caller, which: Which, paused: bool) -> Resu
     let reach = caller.narrowed(which.project.as_deref())?;
     let chosen = match &which.project {
         Some(name) => vec![store.project(name).await?],
-        None => store.projects().await?,
+        None => {
+            let mut all = store.projects().await?;
+            all.retain(|project| !project.removing);
+            all
+        }
     };
     let mut projects = Vec::new();
     for project in chosen.into_iter().filter(|project| reach.includes(&project.name)) {

@@ -171,6 +171,22 @@ async fn with_search_switched_off_nothing_is_embedded_and_nothing_missed() {
 }
 
 #[tokio::test]
+async fn a_project_that_is_being_removed_takes_nothing() {
+    let api = Api::new().await;
+    api.system
+        .run_sql("UPDATE cronvec.projects SET paused = true, removing = true")
+        .await;
+    put(&api, "a", json!({"content": "one"})).await.is(409);
+    api.call(api.secret(Role::Producer), "DELETE", &path("a"), None)
+        .await
+        .is(409);
+    let records = json!({"project": PROJECT, "records": [{"id": "a", "content": "one"}]});
+    api.post(Role::Admin, "/api/ingest", records).await.is(409);
+    let resumed = api.post(Role::Admin, "/api/admin/resume", json!({})).await.is(200);
+    assert_eq!(resumed["projects"], json!([]));
+}
+
+#[tokio::test]
 async fn who_holds_a_record_for_long_makes_its_writers_come_back_later_and_nobody_wait_for_ever() {
     let api = Api::new().await;
     put(&api, "a", json!({"content": "one"})).await.is(201);

@@ -96,6 +96,15 @@ async fn a_backfill_marks_what_is_missing_and_is_finished_when_the_schedule_is_t
     api.system.vectorize().await;
     let list = api.get(Role::Manager, "/api/admin/backfill").await.is(200);
     assert_eq!(
+        (&list[0]["state"], &list[0]["left"]),
+        (&json!("running"), &json!(0)),
+        "somebody may drive it"
+    );
+    api.system
+        .run_sql("UPDATE cronvec.backfills SET updated_at = now() - interval '31 seconds'")
+        .await;
+    let list = api.get(Role::Manager, "/api/admin/backfill").await.is(200);
+    assert_eq!(
         (&list[0]["state"], &list[0]["percent"]),
         (&json!("finished"), &json!(100.0))
     );
