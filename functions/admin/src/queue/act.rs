@@ -138,7 +138,8 @@ pub(crate) struct Filter {
 
 /// Runs many FAILED jobs again, or CANCELLED ones where the filter says so.
 #[utoipa::path(post, path = "/api/admin/jobs/retry", tag = "queue", operation_id = "retryJobs", request_body = Many,
-    responses((status = 200, description = "Those that are in the queue again; others are passed over.", body = Done)))]
+    responses((status = 200, description = "Those that are in the queue again; others are passed over.", body = Done),
+        (status = 404, description = "No such project.", body = crate::openapi::Error)))]
 pub(crate) async fn retry_many(
     Acts(caller): Acts,
     State(admin): State<Admin>,
@@ -149,7 +150,8 @@ pub(crate) async fn retry_many(
 
 /// Takes many jobs out of the queue.
 #[utoipa::path(post, path = "/api/admin/jobs/cancel", tag = "queue", operation_id = "cancelJobs", request_body = Many,
-    responses((status = 200, description = "Those that are CANCELLED now; others are passed over.", body = Done)))]
+    responses((status = 200, description = "Those that are CANCELLED now; others are passed over.", body = Done),
+        (status = 404, description = "No such project.", body = crate::openapi::Error)))]
 pub(crate) async fn cancel_many(
     Acts(caller): Acts,
     State(admin): State<Admin>,
