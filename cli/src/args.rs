@@ -6,7 +6,7 @@ use crate::filters::Scope;
 use crate::verbs::{
     attach, audit, backfill, cleanup, completions, config, coverage, demo, detach, doctor, explain, failed, health,
     ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, search, serve, sources,
-    spaces, stats, status, stop, stuck, tick, uninstall,
+    spaces, stats, status, stop, stuck, tick, token, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -100,6 +100,9 @@ pub(crate) enum Verb {
     /// Ask the providers for a short text, and let work go on that answers
     #[command(subcommand)]
     Provider(provider::Action),
+    /// Who may call the HTTP API, and as what
+    #[command(subcommand)]
+    Token(token::Action),
     /// What the settings say, with every problem in them
     #[command(subcommand)]
     Config(config::Action),

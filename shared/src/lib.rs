@@ -9,6 +9,7 @@ pub mod job;
 pub mod reading;
 pub mod record;
 pub mod space;
+pub mod token;
 
 // Level 1: edges.
 pub mod cause;
@@ -23,5 +24,6 @@ pub mod secrets;
 pub mod startup;
 pub mod store;
 
-// Level 3: the way from pending to stored.
+// Level 3: the way from pending to stored, and whether all is well.
+pub mod checks;
 pub mod pipeline;

@@ -39,6 +39,7 @@ pub struct Record {
 
 /// One that wasn't.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rejection {
     /// 1 for the first line or record.
     pub line: i32,

@@ -1,6 +1,6 @@
 //! Owns what a function's process does before its first call. Refuses to wait for anything.
 
-use crate::config::Settings;
+use crate::config::{Problems, Settings};
 use crate::{telemetry, tls};
 
 /// Sets up TLS and the log and reads the settings. Their problems are told here, once, a line each; the process goes
@@ -8,13 +8,17 @@ use crate::{telemetry, tls};
 pub fn begin() -> Option<Settings> {
     tls::install();
     telemetry::init(telemetry::Format::from_env());
-    match Settings::from_env() {
-        Ok(settings) => Some(settings),
-        Err(problems) => {
-            for problem in &problems.0 {
-                tracing::error!(config.variable = %problem.variable, "{problem}");
-            }
-            None
-        }
+    let settings = Settings::from_env();
+    settings.inspect_err(tell).ok()
+}
+
+/// Whether what a function needs beyond the settings' own rules is there; what isn't is told as their problems are.
+pub fn told(needed: Result<(), Problems>) -> bool {
+    needed.inspect_err(tell).is_ok()
+}
+
+fn tell(problems: &Problems) {
+    for problem in &problems.0 {
+        tracing::error!(config.variable = %problem.variable, "{problem}");
     }
 }

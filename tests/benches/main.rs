@@ -1,10 +1,11 @@
-//! Measures beside their ceilings: `cargo bench -p cronvec-tests -- [vectors|latency|queue|claims]`.
+//! Measures beside their ceilings: `cargo bench -p cronvec-tests -- [vectors|latency|queue|claims|page]`.
 //!
 //! Each figure stands next to what the same server does in the same run without the work around it; three rounds, orders
 //! alternating, medians. What it prints is what `docs/PERFORMANCE.md` says.
 
 mod claims;
 mod machine;
+mod page;
 mod queue;
 mod records;
 mod rounds;
@@ -13,7 +14,7 @@ mod worker;
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: cargo bench -p cronvec-tests -- [vectors] [latency] [queue] [claims] \
+const USAGE: &str = "usage: cargo bench -p cronvec-tests -- [vectors] [latency] [queue] [claims] [page] \
                      [--rounds N] [--records N] [--most N]";
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,9 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     if wanted.is_empty() {
-        wanted = ["vectors", "latency", "queue", "claims"].map(String::from).to_vec();
+        wanted = ["vectors", "latency", "queue", "claims", "page"]
+            .map(String::from)
+            .to_vec();
     }
     machine::describe().await;
     for name in &wanted {
@@ -56,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
             "latency" => vectors::kept_waiting(sizes).await,
             "queue" => queue::all(sizes).await,
             "claims" => claims::long_queues(sizes.most).await,
+            "page" => page::refreshes(sizes.most).await,
             _ => bail!(USAGE),
         }
     }

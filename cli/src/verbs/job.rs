@@ -120,6 +120,7 @@ async fn each(
                         Some(StoreError::Conflict(why) | StoreError::Invalid(why)) => {
                             outcome.refused.push((id, why.clone()));
                         }
+                        Some(taken @ StoreError::ActiveJob { .. }) => outcome.refused.push((id, taken.to_string())),
                         _ => return Err(error),
                     },
                 }

@@ -34,6 +34,7 @@ pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod stuck;
 pub(crate) mod tick;
+pub(crate) mod token;
 pub(crate) mod uninstall;
 
 use anyhow::Result;
@@ -83,6 +84,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Cancel(args) => job::cancel(args, context).await,
         Verb::Projects(action) => projects::run(action, context).await,
         Verb::Provider(action) => provider::run(action, context).await,
+        Verb::Token(action) => token::run(action, context).await,
         Verb::Config(action) => config::run(action, context),
         Verb::Uninstall(args) => uninstall::run(args, context).await,
         Verb::Completions(args) => completions::run(args, context),

@@ -2,19 +2,32 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::cause::chain;
+use utoipa::ToSchema;
 
 use crate::{Admin, Refusal};
 
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+    version: &'static str,
+}
+
 /// 200 when the database answers, else 503. Nobody's rights are checked here, so why it doesn't is for the log.
-pub async fn answer(State(admin): State<Admin>) -> Result<Json<Value>, Refusal> {
+#[utoipa::path(get, path = "/api/health", tag = "health", security(()),
+    responses((status = 200, description = "Requests can be served.", body = Health)))]
+pub(crate) async fn answer(State(admin): State<Admin>) -> Result<Json<Health>, Refusal> {
     let checked = match admin.database().await {
         Ok(database) => database.check().await,
         Err(error) => Err(error),
     };
     match checked {
-        Ok(()) => Ok(Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))),
+        Ok(()) => Ok(Json(Health {
+            status: "ok",
+            version: env!("CARGO_PKG_VERSION"),
+        })),
         Err(error) => {
             tracing::error!(error = %chain(&error), "the database is not reachable");
             Err(Refusal::unavailable("the database is not reachable"))

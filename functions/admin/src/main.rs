@@ -6,7 +6,8 @@ use shared::startup;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
-    let app = match startup::begin() {
+    let settings = startup::begin().filter(|settings| startup::told(settings.require_web()));
+    let app = match settings {
         Some(settings) => router(Admin::new(settings, Secrets::new())),
         None => unconfigured(),
     };

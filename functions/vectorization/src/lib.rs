@@ -63,6 +63,7 @@ impl Worker {
             if report.processed > 0 {
                 let buckets = buckets(&report);
                 let mut numbers = metrics(&report, began.elapsed()).to_vec();
+                numbers.extend(of_projects(&report));
                 numbers.extend(buckets.iter().map(|(name, value)| Metric {
                     metric: name,
                     value: *value,
@@ -112,15 +113,13 @@ impl Worker {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
-fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 6] {
+fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 4] {
     let metric = |metric, value: u64| Metric {
         metric,
         value: value as f64,
         project: None,
     };
     [
-        metric("records_embedded", report.records),
-        metric("records_failed", report.failed),
         metric("records_quarantined", report.quarantined),
         metric("provider_requests", report.requests),
         metric("lost_leases", report.lost_leases),
@@ -130,6 +129,21 @@ fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 6] {
             project: None,
         },
     ]
+}
+
+/// What became of the records of each project; one in which nothing moved has no number.
+#[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
+fn of_projects(report: &Report) -> impl Iterator<Item = Metric<'_>> {
+    report.projects.iter().flat_map(|(project, (embedded, failed))| {
+        [("records_embedded", *embedded), ("records_failed", *failed)]
+            .into_iter()
+            .filter(|(_, records)| *records > 0)
+            .map(|(metric, records)| Metric {
+                metric,
+                value: records as f64,
+                project: Some(project),
+            })
+    })
 }
 
 /// The histogram of requests, a metric a bucket.

@@ -54,6 +54,9 @@ pub struct Report {
     /// Requests by how long they took; for the metrics alone.
     #[serde(skip)]
     pub durations: BTreeMap<u64, u64>,
+    /// Records embedded and charged, by project; for the metrics alone.
+    #[serde(skip)]
+    pub projects: BTreeMap<String, (u64, u64)>,
 }
 
 impl Report {
@@ -78,6 +81,7 @@ impl Report {
             tokens: read(&tally.tokens),
             lost_leases: read(&tally.lost_leases),
             durations: tally.durations(),
+            projects: tally.by_project(),
         }
     }
 }

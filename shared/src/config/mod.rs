@@ -23,6 +23,9 @@ pub use secret::{Secret, SecretSource};
 use reader::Reader;
 pub(crate) use reader::check_base_url;
 
+/// What signs sessions must not be guessed.
+pub const SHORTEST_SESSION_SECRET: usize = 32;
+
 /// Whether mistakes are refused (production) or warned about (development).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppEnv {
@@ -109,6 +112,35 @@ impl Settings {
                  or DATABASE_SECRET_ARN to the ARN of a secret in the RDS JSON form",
             )
         })
+    }
+
+    /// What the HTTP API can't do without in production; in development a session lasts as long as the process, and the
+    /// page's address is the one that is asked.
+    pub fn require_web(&self) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        match &self.session_secret {
+            _ if self.app_env == AppEnv::Development => {}
+            None => problems.push(Problem::new(
+                "SESSION_SECRET",
+                "is not set; in production it is required: set it, or SESSION_SECRET_ARN, to a long random value",
+            )),
+            Some(SecretSource::Value(value)) if value.len() < SHORTEST_SESSION_SECRET => problems.push(Problem::new(
+                "SESSION_SECRET",
+                format!("has fewer than {SHORTEST_SESSION_SECRET} characters; set it to a long random value"),
+            )),
+            Some(_) => {}
+        }
+        if self.app_env == AppEnv::Production && self.public_url.is_none() {
+            problems.push(Problem::new(
+                "PUBLIC_URL",
+                "is not set; in production it is required: the address at which browsers reach the page, https://HOST",
+            ));
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(problems))
+        }
     }
 
     /// Each variable with the value that is in force, defaults included; secrets are masked.

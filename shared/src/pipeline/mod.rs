@@ -9,6 +9,7 @@ mod batch;
 pub mod canary;
 mod clock;
 mod named;
+pub mod now;
 mod prepare;
 mod rests;
 mod run;
@@ -112,6 +113,8 @@ pub struct Tally {
     pub purged: AtomicU64,
     pub passed_over: AtomicU64,
     pub lost_leases: AtomicU64,
+    /// Records whose vectors are complete and records charged, by project.
+    projects: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Requests by how long they took, in the buckets of `store::figures`.
     durations: Mutex<BTreeMap<u64, u64>>,
 }
@@ -120,6 +123,22 @@ impl Tally {
     /// The histogram of requests so far: the upper bounds in ms, and how many fell below each and above the one before.
     pub fn durations(&self) -> BTreeMap<u64, u64> {
         self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// By project, those that were embedded and those that were charged.
+    pub fn by_project(&self) -> BTreeMap<String, (u64, u64)> {
+        self.projects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_records(&self, project: &str, embedded: u64, failed: u64) {
+        if embedded + failed == 0 {
+            return;
+        }
+        Self::add(&self.records, embedded);
+        Self::add(&self.failed, failed);
+        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = projects.entry(project.to_owned()).or_default();
+        *of = (of.0 + embedded, of.1 + failed);
     }
 
     fn note_duration(&self, took: Duration) {

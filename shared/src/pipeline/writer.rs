@@ -201,7 +201,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
-        Tally::add(&tally.records, written.complete);
+        tally.note_records(&run.job.project, written.complete, 0);
         Tally::add(&tally.chunks, written.stored);
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
@@ -220,7 +220,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
         run.failed
             .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
-        Tally::add(&tally.failed, charged.quarantined + charged.to_retry);
+        tally.note_records(&run.job.project, 0, charged.quarantined + charged.to_retry);
         Tally::add(&tally.quarantined, charged.quarantined);
     }
     if !recuts.is_empty() {

@@ -12,10 +12,12 @@ use super::{Store, StoreError};
 const SAMPLED: i64 = 200;
 
 /// A backfill as it stands in the database.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backfill {
     #[serde(rename = "operation", serialize_with = "as_text")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub id: i64,
     pub project: String,
     #[serde(skip)]
@@ -29,10 +31,13 @@ pub struct Backfill {
     #[serde(skip)]
     pub cursor: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub started_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub updated_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub ended_at: Option<OffsetDateTime>,
     /// Since somebody last drove it.
     #[serde(skip)]

@@ -4,7 +4,6 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -37,6 +36,7 @@ pub struct QueueStats {
     pub oldest_pending_job: Option<OldestPending>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     pub pending: i64,
@@ -46,6 +46,7 @@ pub struct Counts {
 }
 
 /// A job as the outside sees it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobView {
@@ -56,7 +57,9 @@ pub struct JobView {
     pub priority: i32,
     pub attempts: i32,
     pub max_attempts: i32,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub progress: Option<Value>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub result: Option<Value>,
     pub scheduled_for: String,
     pub created_at: String,
@@ -64,6 +67,7 @@ pub struct JobView {
     pub completed_at: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OldestPending {
@@ -79,7 +83,10 @@ pub(super) const VIEW: &str =
 
 impl Store {
     pub async fn queue_stats(&self) -> Result<QueueStats, StoreError> {
-        let counts = self.query_one(COUNTS, &[(&CAP, Type::INT8)]).await?;
+        let counts = self
+            .query_in_transaction(super::listing::READ_ALONG, COUNTS, &[(&CAP, Type::INT8)])
+            .await?;
+        let counts = counts.first().ok_or_else(super::no_row)?;
         let mut capped = Vec::new();
         let mut count = |column: usize, name: &'static str| {
             let jobs: i64 = counts.get(column);
@@ -181,11 +188,15 @@ impl Store {
 
     /// Puts a FAILED or CANCELLED job back, its attempts anew, and lifts the hold of its lane.
     pub async fn retry_job(&self, id: i64) -> Result<(), StoreError> {
-        match self.try_to_retry(id).await {
-            // Someone has just made another job for its lane: now it can be seen, and named.
-            Err(error) if error.is_duplicate() => self.try_to_retry(id).await,
-            outcome => outcome,
+        // Someone has just made another job for its lane: at the second look it can be seen, and named.
+        let mut outcome = self.try_to_retry(id).await;
+        if outcome.as_ref().is_err_and(StoreError::is_duplicate) {
+            outcome = self.try_to_retry(id).await;
         }
+        outcome.map_err(|error| match error.is_duplicate() {
+            true => StoreError::Conflict(format!("another job does the work of job {id}'s lane already")),
+            false => error,
+        })
     }
 
     async fn try_to_retry(&self, id: i64) -> Result<(), StoreError> {
@@ -217,25 +228,21 @@ impl Store {
                  SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
                 &[(&id, Type::INT8)],
             )
-            .await
-            .map_err(|error| match &error {
-                // A tick made the lane's next job at this very moment.
-                StoreError::Database(server) if server.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                    StoreError::Conflict(format!("another job does the work of job {id}'s lane already"))
-                }
-                _ => error,
-            })?
+            .await?
             .ok_or(StoreError::NoJob(id))?;
         if row.get(2) {
             return Ok(());
         }
-        Err(StoreError::Conflict(match row.get::<_, Option<i64>>(1) {
-            Some(active) => format!("job {active} does this lane's work already"),
-            None => format!(
+        let status: JobStatus = row.get::<_, &str>(0).parse().map_err(StoreError::Unreadable)?;
+        Err(match row.get::<_, Option<i64>>(1) {
+            Some(active) if matches!(status, JobStatus::Failed | JobStatus::Cancelled) => {
+                StoreError::ActiveJob { id, active }
+            }
+            _ => StoreError::Invalid(format!(
                 "job {id} is {}; only FAILED and CANCELLED ones are retried",
-                row.get::<_, &str>(0)
-            ),
-        }))
+                status.as_str()
+            )),
+        })
     }
 
     /// Cancels a job that hasn't ended. Its worker, if it has one, finds out at its next write.

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "queue",
@@ -48,6 +48,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "removal",
         sql: include_str!("../../../migrations/0007_removal.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "api",
+        sql: include_str!("../../../migrations/0009_api.sql"),
     },
 ];
 

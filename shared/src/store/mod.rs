@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backfill;
 pub mod claim;
 pub mod connect;
+pub mod coverage_counts;
 pub mod cuts;
 pub mod endpoints;
 mod ends;
@@ -17,10 +18,13 @@ pub mod figures;
 pub mod health;
 pub mod ingest;
 pub mod jobs;
+pub mod listing;
 pub mod migrate;
+pub mod monitor;
 pub mod pending;
 pub mod projects;
 pub mod quarantine;
+pub mod records;
 pub mod removal;
 pub mod retention;
 pub mod search;
@@ -29,6 +33,7 @@ pub mod sources;
 pub mod spaces;
 pub mod staged;
 pub mod stuck;
+pub mod tokens;
 mod vector_array;
 pub mod vectors;
 pub mod withdraw;
@@ -66,6 +71,8 @@ pub enum StoreError {
     NoProject(String),
     #[error("no job {0}")]
     NoJob(i64),
+    #[error("job {active} does the work of job {id}'s lane already")]
+    ActiveJob { id: i64, active: i64 },
     #[error("{0}")]
     Conflict(String),
     #[error("{0}")]

@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 use super::{Store, StoreError};
 
 /// A project as operators see it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
@@ -20,6 +21,7 @@ pub struct Project {
 }
 
 /// How much of a project is embedded, in records.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Coverage {
     pub project: String,

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::selection::FailedGroup;
 use super::{Param, Store, StoreError};
+use crate::token::Reach;
 
 /// Records that one statement moves.
 const PAGE: i64 = 500;
@@ -39,6 +41,7 @@ impl QuarantineFilter {
 }
 
 /// A record that stands aside.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
@@ -48,7 +51,27 @@ pub struct Quarantined {
     pub message: String,
     pub attempts: i32,
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last_attempt_at: OffsetDateTime,
+}
+
+/// Where a record stands among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub project_id: i32,
+    pub record_id: String,
+    pub space_id: i32,
+}
+
+fn quarantined(row: &Row) -> Quarantined {
+    Quarantined {
+        project: row.get(0),
+        record_id: row.get(1),
+        reason: row.get(2),
+        message: row.get(3),
+        attempts: row.get(4),
+        last_attempt_at: row.get(5),
+    }
 }
 
 impl Store {
@@ -66,15 +89,50 @@ impl Store {
                 &params,
             )
             .await?;
+        Ok(rows.iter().map(quarantined).collect())
+    }
+
+    /// A page of them, in the order of projects and records, behind a place; each with its own place.
+    pub async fn quarantined_page(
+        &self,
+        reach: &Reach,
+        reason: Option<&str>,
+        after: Option<&Place>,
+        limit: i64,
+    ) -> Result<Vec<(Quarantined, Place)>, StoreError> {
+        let first = Place {
+            project_id: 0,
+            record_id: String::new(),
+            space_id: 0,
+        };
+        let after = after.unwrap_or(&first);
+        let rows = self
+            .query_in_transaction(
+                super::listing::READ,
+                "SELECT p.name, q.record_id, q.reason, q.message, q.attempts, q.last_attempt_at, q.project_id, q.space_id
+                 FROM cronvec.quarantined_records q JOIN cronvec.projects p ON p.id = q.project_id
+                 WHERE (q.project_id, q.record_id, q.space_id) > ($3, $4, $5)
+                     AND ($1::text[] IS NULL OR p.name = ANY ($1)) AND ($2::text IS NULL OR q.reason = $2)
+                 ORDER BY q.project_id, q.record_id, q.space_id LIMIT $6",
+                &[
+                    (&reach.projects(), Type::TEXT_ARRAY),
+                    (&reason, Type::TEXT),
+                    (&after.project_id, Type::INT4),
+                    (&after.record_id, Type::TEXT),
+                    (&after.space_id, Type::INT4),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
         Ok(rows
             .iter()
-            .map(|row| Quarantined {
-                project: row.get(0),
-                record_id: row.get(1),
-                reason: row.get(2),
-                message: row.get(3),
-                attempts: row.get(4),
-                last_attempt_at: row.get(5),
+            .map(|row| {
+                let place = Place {
+                    project_id: row.get(6),
+                    record_id: row.get(1),
+                    space_id: row.get(7),
+                };
+                (quarantined(row), place)
             })
             .collect())
     }

@@ -6,12 +6,18 @@ use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
 
+/// Nobody waits longer for an answer.
+const BEGIN: &str =
+    "BEGIN READ ONLY; SET LOCAL statement_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+
 /// A record that was found, by its best chunk.
 #[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hit {
     pub id: String,
     pub ordinal: i32,
     pub content: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub metadata: Value,
     /// Cosine similarity.
     pub score: f64,
@@ -30,7 +36,8 @@ impl Store {
     ) -> Result<Vec<Hit>, StoreError> {
         let vector = self.vector_types().await?.vector.clone();
         let rows = self
-            .query(
+            .query_in_transaction(
+                BEGIN,
                 "SELECT id, ordinal, content, metadata, score, stale FROM cronvec.search($1, $2, $3, $4)",
                 &[
                     (&project, Type::TEXT),

@@ -33,6 +33,7 @@ impl JobFilter {
 }
 
 /// All of a job, but for the texts in it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobDetail {
@@ -48,8 +49,10 @@ pub struct JobDetail {
     pub worker: Option<String>,
     /// Of a job that is worked on; negative when the lease has run out.
     pub lease_seconds_left: Option<f64>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub cursor: Option<Value>,
     /// Without its records.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub payload: Option<Value>,
     pub staged_pieces: i64,
     pub rejected: i64,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::types::Type;
 
-use super::ends::{FENCE, backoff};
+use super::ends::{FENCE, SHARED_FENCE, backoff};
 use super::vector_array::VectorArray;
 use super::write_statement::write_statement;
 use super::{Connection, Param, Store, StoreError};
-use crate::job::{ClaimedJob, Progress};
+use crate::job::{ClaimedJob, Lease, Progress};
 use crate::record::ContentHash;
 
 /// A record whose row someone else holds is left alone for so long.
@@ -120,6 +120,34 @@ impl Store {
         Ok(stored)
     }
 
+    /// Those of these records that have some chunks of these texts: whoever began with them cut them its own way.
+    pub async fn begun_records(
+        &self,
+        project_id: i32,
+        space_id: i32,
+        records: &[(&str, ContentHash)],
+    ) -> Result<HashSet<String>, StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        let rows = self
+            .query(
+                &format!(
+                    "SELECT i.id FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
+                     CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.chunks_{space_id} c
+                         WHERE c.space_id = {space_id} AND c.project_id = $1 AND c.record_id = i.id
+                             AND c.content_hash = i.hash LIMIT 1) AS c"
+                ),
+                &[
+                    (&project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Takes away chunks of unfinished sets that this program would cut otherwise.
     pub async fn discard_chunks(&self, job: &ClaimedJob, records: &[(&str, ContentHash)]) -> Result<(), StoreError> {
         let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
@@ -155,55 +183,39 @@ impl Store {
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
         let job = holding.job;
-        let mut seen = HashSet::new();
-        let records: Vec<&NewChunk> = chunks
-            .iter()
-            .filter(|chunk| seen.insert(chunk.record_id.as_str()))
-            .collect();
-        let record_ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
-        let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
-        let totals: Vec<i32> = records.iter().map(|chunk| chunk.of).collect();
-        let owners: Vec<&str> = chunks.iter().map(|chunk| chunk.record_id.as_str()).collect();
-        let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
-        let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
-        let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
-        let vectors = VectorArray(
-            chunks
-                .iter()
-                .map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice()))
-                .collect(),
-        );
-        let params: Vec<Param<'_>> = vec![
-            (&job.lease.job_id, Type::INT8),
-            (&job.lease.token, Type::UUID),
-            (&job.project_id, Type::INT4),
-            (&record_ids, Type::TEXT_ARRAY),
-            (&record_hashes, Type::BYTEA_ARRAY),
-            (&totals, Type::INT4_ARRAY),
-            (&owners, Type::TEXT_ARRAY),
-            (&ordinals, Type::INT4_ARRAY),
-            (&contents, Type::TEXT_ARRAY),
-            (&hashes, Type::BYTEA_ARRAY),
-            (&vectors, connection.vector_types.array.clone()),
-        ];
-        let rows = connection
-            .query(&write_statement(job.space_id, holding.column), &params)
-            .await?;
-        let row = rows.first().ok_or(StoreError::LeaseLost)?;
-        if !row.get::<_, bool>(0) {
-            return Err(StoreError::LeaseLost);
+        let place = Place {
+            fence: SHARED_FENCE,
+            lease: Some(job.lease),
+            project_id: job.project_id,
+            space_id: job.space_id,
+            column: holding.column,
+        };
+        let (written, records) = write(connection, &place, chunks).await?;
+        if written.passed_over > 0 {
+            let ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
+            let hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
+            self.defer_held(connection, holding, &ids, &hashes).await?;
         }
-        let locked = count(row.get(3))?;
-        let passed_over = (record_ids.len() as u64).saturating_sub(locked);
-        if passed_over > 0 {
-            self.defer_held(connection, holding, &record_ids, &record_hashes)
-                .await?;
-        }
-        Ok(Written {
-            stored: count(row.get(1))?,
-            complete: count(row.get(2))?,
-            passed_over,
-        })
+        Ok(written)
+    }
+
+    /// The same without a job, for who embeds what they have just written: its only fence is the content's hash.
+    pub async fn write_chunks_now(
+        &self,
+        connection: &Connection,
+        project_id: i32,
+        space_id: i32,
+        column: Option<i32>,
+        chunks: &[NewChunk],
+    ) -> Result<Written, StoreError> {
+        let place = Place {
+            fence: NO_FENCE,
+            lease: None,
+            project_id,
+            space_id,
+            column,
+        };
+        Ok(write(connection, &place, chunks).await?.0)
     }
 
     /// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
@@ -401,6 +413,76 @@ fn hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
         .try_into()
         .map(ContentHash)
         .map_err(|_| StoreError::Unreadable("a hash".into()))
+}
+
+/// No job stands behind the write.
+const NO_FENCE: &str = "job AS MATERIALIZED (SELECT 1 AS one)";
+
+/// Where a write goes, and what it is fenced by.
+struct Place {
+    fence: &'static str,
+    lease: Option<Lease>,
+    project_id: i32,
+    space_id: i32,
+    column: Option<i32>,
+}
+
+/// Gives also a chunk of each record.
+async fn write<'a>(
+    connection: &Connection,
+    place: &Place,
+    chunks: &'a [NewChunk],
+) -> Result<(Written, Vec<&'a NewChunk>), StoreError> {
+    let (job_id, token) = (
+        place.lease.map(|lease| lease.job_id),
+        place.lease.map(|lease| lease.token),
+    );
+    let mut seen = HashSet::new();
+    let records: Vec<&NewChunk> = chunks
+        .iter()
+        .filter(|chunk| seen.insert(chunk.record_id.as_str()))
+        .collect();
+    let record_ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
+    let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
+    let totals: Vec<i32> = records.iter().map(|chunk| chunk.of).collect();
+    let owners: Vec<&str> = chunks.iter().map(|chunk| chunk.record_id.as_str()).collect();
+    let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
+    let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
+    let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
+    let vectors = VectorArray(
+        chunks
+            .iter()
+            .map(|chunk| chunk.vector.as_ref().map(|vector| vector.as_slice()))
+            .collect(),
+    );
+    let params: Vec<Param<'_>> = vec![
+        (&job_id, Type::INT8),
+        (&token, Type::UUID),
+        (&place.project_id, Type::INT4),
+        (&record_ids, Type::TEXT_ARRAY),
+        (&record_hashes, Type::BYTEA_ARRAY),
+        (&totals, Type::INT4_ARRAY),
+        (&owners, Type::TEXT_ARRAY),
+        (&ordinals, Type::INT4_ARRAY),
+        (&contents, Type::TEXT_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&vectors, connection.vector_types.array.clone()),
+    ];
+    let rows = connection
+        .query(&write_statement(place.fence, place.space_id, place.column), &params)
+        .await?;
+    let row = rows.first().ok_or(StoreError::LeaseLost)?;
+    if !row.get::<_, bool>(0) {
+        return Err(StoreError::LeaseLost);
+    }
+    let locked = count(row.get(3))?;
+    let passed_over = (record_ids.len() as u64).saturating_sub(locked);
+    let written = Written {
+        stored: count(row.get(1))?,
+        complete: count(row.get(2))?,
+        passed_over,
+    };
+    Ok((written, records))
 }
 
 fn count(number: i64) -> Result<u64, StoreError> {

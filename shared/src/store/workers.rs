@@ -11,14 +11,17 @@ use tokio_postgres::types::Type;
 use super::{Store, StoreError};
 
 /// When a worker was last seen, and what it said then.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
     pub name: String,
     pub is_running: bool,
     #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last_seen_at: OffsetDateTime,
     pub last_duration_ms: Option<i64>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub last_result: Option<Value>,
 }
 

@@ -1,7 +1,5 @@
 //! Owns the text of the fenced write of vectors. Refuses to run it: that is `vectors`'.
 
-use super::ends::SHARED_FENCE;
-
 /// The write for one space: its partitions by name, so that the planner looks at no other.
 ///
 /// A table that was filled a moment ago has no statistics yet, and a join over it may be planned as if it had one row.
@@ -11,7 +9,9 @@ use super::ends::SHARED_FENCE;
 /// Where the vectors go into a column of an attached table, too, its rows are locked before the records: a user's
 /// transaction has its row first, so we are never the one that closes a circle. Who has locked a row keeps its record from
 /// being written. The first chunk's vector is the row's.
-pub(super) fn write_statement(space: i32, column: Option<i32>) -> String {
+///
+/// `fence` makes `job`: a row while whoever writes may do so.
+pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>) -> String {
     let (mut rows, mut stored, mut firsts, mut set) = (String::new(), "", String::new(), "NULL::bigint".to_owned());
     if let Some(source) = column {
         rows = format!(
@@ -40,7 +40,7 @@ pub(super) fn write_statement(space: i32, column: Option<i32>) -> String {
         ""
     };
     format!(
-        "WITH {SHARED_FENCE}, {rows}locked AS MATERIALIZED (
+        "WITH {fence}, {rows}locked AS MATERIALIZED (
              SELECT i.id, i.hash, i.chunks
              FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::int[]) AS i (id, hash, chunks)
              CROSS JOIN LATERAL (

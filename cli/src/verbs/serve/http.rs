@@ -1,8 +1,9 @@
 //! What a long-lived process answers: `admin`'s paths, the workers' calls, `/metrics`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use admin::Admin;
+use admin::{Admin, Pace};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -18,13 +19,16 @@ use super::prometheus;
 use super::schedule::Workers;
 use crate::app::App;
 
+/// Of the API, beside those of the workers.
+const CONNECTIONS: usize = 6;
+
 #[derive(Clone)]
 struct Served {
     workers: Arc<Workers>,
     guard: Arc<Guard>,
 }
 
-pub(super) fn router(app: &App, workers: Arc<Workers>) -> Router {
+pub(super) fn router(app: &App, workers: Arc<Workers>, pace: Pace) -> Router {
     let served = Served {
         workers,
         guard: Arc::new(Guard::new(app.settings(), app.secrets().clone())),
@@ -34,12 +38,14 @@ pub(super) fn router(app: &App, workers: Arc<Workers>) -> Router {
         .route("/api/workers/{worker}", any(call_worker))
         .route("/api/process-embedding-queue", any(call_worker))
         .with_state(served);
-    admin::router(Admin::new(app.settings().clone(), app.secrets().clone())).merge(own)
+    let settings = app.settings();
+    let admin = Admin::in_process(settings.clone(), app.secrets().clone(), CONNECTIONS, pace);
+    admin::protect(admin::router(admin).merge(own), settings.app_env)
 }
 
 /// Until it is told to stop; requests under way are answered first.
 pub(super) async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> Result<()> {
-    axum::serve(listener, router)
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         })

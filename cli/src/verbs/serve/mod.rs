@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use admin::Pace;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use shared::config::{AppEnv, Settings};
@@ -42,6 +43,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
             "CRON_SECRET is not set; in production it is required: set it, or CRON_SECRET_ARN, to a long random value",
         ));
     }
+    if !args.no_http {
+        settings.require_web().map_err(|problems| usage(problems.to_string()))?;
+    }
     // Two for each pass that may be on, as an instance has, and two for what is looked up beside them.
     let connections = 2 * (settings.queue.concurrent_workers + 2) + 2;
     let app = App::open_with(settings, connections).await?;
@@ -50,13 +54,20 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let mut signal = context.interrupt.watch();
     let stopping = watch::Sender::new(false);
 
+    let pace = match args.no_schedule {
+        true => Pace::Schedule,
+        false => Pace::Process {
+            workers: app.settings().queue.worker_interval,
+            cleanup: app.settings().retention.interval,
+        },
+    };
     let mut tasks = tokio::task::JoinSet::new();
     if !args.no_http {
         let listener = TcpListener::bind(args.listen)
             .await
             .with_context(|| format!("can't listen at {}", args.listen))?;
         let address = listener.local_addr().context("a listener without an address")?;
-        let router = http::router(&app, Arc::clone(&workers));
+        let router = http::router(&app, Arc::clone(&workers), pace);
         tasks.spawn(http::serve(listener, router, stopping.subscribe()));
         context.output.show(&json!({"listening": address.to_string()}), || {
             format!("listening at http://{address}")

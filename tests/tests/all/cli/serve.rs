@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Cli, DONE, FAILED, USAGE, objects, whole};
 
 const SECRET: &str = "a-long-secret";
+const SESSION_SECRET: &str = "a-secret-of-more-than-32-characters";
 
 /// A service and its address.
 struct Service {
@@ -64,6 +65,8 @@ fn production(system: &System, provider: &Provider) -> Cli {
         .with("CRON_SECRET", SECRET)
         .with("OPENAI_API_KEY", "sk-test-of-the-harness")
         .with("EMBEDDING_WORKER_INTERVAL", "100")
+        .with("SESSION_SECRET", SESSION_SECRET)
+        .with("PUBLIC_URL", "https://cronvec.example.com")
 }
 
 #[tokio::test]
@@ -74,14 +77,26 @@ async fn serve_needs_what_production_needs_and_says_all_of_it() {
         .await;
     let bare = Cli::at(system.database.url()).with("EMBEDDING_PROVIDER", "static");
     bare.refuses("serve", USAGE, &["CRON_SECRET is not set"]).await;
+    let both = ["SESSION_SECRET is not set", "PUBLIC_URL is not set"];
+    let bare = bare.with("CRON_SECRET", SECRET);
+    bare.refuses("serve", USAGE, &both).await;
+    let bare = bare
+        .with("SESSION_SECRET", "short")
+        .with("PUBLIC_URL", "https://cronvec.example.com");
+    bare.refuses("serve", USAGE, &["SESSION_SECRET has fewer than 32 characters"])
+        .await;
     let nowhere = Cli { variables: Vec::new() }
         .with("EMBEDDING_PROVIDER", "static")
-        .with("CRON_SECRET", SECRET);
+        .with("CRON_SECRET", SECRET)
+        .with("SESSION_SECRET", SESSION_SECRET)
+        .with("PUBLIC_URL", "https://cronvec.example.com");
     nowhere.refuses("serve", USAGE, &["DATABASE_URL is not set"]).await;
     let empty = cronvec_tests::database::Database::empty().await;
     let unmigrated = Cli::at(empty.url())
         .with("EMBEDDING_PROVIDER", "static")
-        .with("CRON_SECRET", SECRET);
+        .with("CRON_SECRET", SECRET)
+        .with("SESSION_SECRET", SESSION_SECRET)
+        .with("PUBLIC_URL", "https://cronvec.example.com");
     unmigrated.refuses("serve", FAILED, &["cronvec migrate up"]).await;
 }
 

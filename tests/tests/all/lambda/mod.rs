@@ -15,6 +15,8 @@ const SECRET: &str = "cron-secret-that-nobody-may-read";
 
 const BEFORE: &str = "cron-secret-of-the-month-before";
 
+const SESSION_SECRET: &str = "session-secret-that-nobody-may-read";
+
 const API_KEY: &str = "sk-key-that-nobody-may-read";
 
 const AMPLE: Duration = Duration::from_secs(30);
@@ -39,6 +41,8 @@ impl Deployment {
             ("EMBEDDING_DIMENSIONS", WIDTH.to_string()),
             ("OPENAI_BASE_URL", provider.url()),
             ("OPENAI_API_KEY", API_KEY.to_owned()),
+            ("SESSION_SECRET", SESSION_SECRET.to_owned()),
+            ("PUBLIC_URL", "https://cronvec.example.com".to_owned()),
         ];
         Self {
             provider,
@@ -64,7 +68,9 @@ impl Deployment {
         let (_, password) = server().await.credentials();
         Function {
             runtime: Runtime::start(name, &variables).await,
-            secrets: [SECRET, BEFORE, API_KEY, password].map(str::to_owned).into(),
+            secrets: [SECRET, BEFORE, SESSION_SECRET, API_KEY, password]
+                .map(str::to_owned)
+                .into(),
         }
     }
 

@@ -1,0 +1,34 @@
+//! Where a request comes from, as far as that can be known.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use axum::http::request::Parts;
+use lambda_http::RequestExt;
+use lambda_http::request::RequestContext;
+
+/// On Lambda as the gateway says; else the peer. One on this machine or in a private network is a proxy's, whose last
+/// hop is believed: what stands before it anybody may have written.
+pub fn address(parts: &Parts) -> Option<IpAddr> {
+    if let Some(RequestContext::ApiGatewayV2(context)) = parts.extensions.request_context_ref() {
+        return context.http.source_ip.as_deref()?.parse().ok();
+    }
+    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    let peer = peer.ip().to_canonical();
+    if !is_near(peer) {
+        return Some(peer);
+    }
+    let forwarded = parts.headers.get_all("x-forwarded-for").into_iter().next_back();
+    let last = forwarded
+        .and_then(|value| value.to_str().ok())
+        .and_then(|hops| hops.rsplit(',').next())
+        .and_then(|hop| hop.trim().parse().ok());
+    Some(last.unwrap_or(peer))
+}
+
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
+    }
+}

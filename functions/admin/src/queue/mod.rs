@@ -1,0 +1,42 @@
+//! The queue: its numbers, its jobs, what stands aside, and the acts on them.
+
+pub(crate) mod act;
+pub(crate) mod failures;
+pub(crate) mod jobs;
+pub(crate) mod pause;
+pub(crate) mod quarantine;
+pub(crate) mod stats;
+
+use serde::Serialize;
+use shared::job::{JobStatus, JobType};
+use utoipa::ToSchema;
+
+use crate::Refusal;
+
+/// What an act on many came to.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Done {
+    pub success: bool,
+    pub count: usize,
+    pub ids: Vec<String>,
+    /// There may be more of them: call again.
+    pub more: bool,
+}
+
+fn status(text: Option<&str>) -> Result<Option<JobStatus>, Refusal> {
+    let parse = |text: &str| {
+        text.to_uppercase()
+            .parse()
+            .map_err(|_| Refusal::field("status", "it is PENDING, PROCESSING, COMPLETED, FAILED or CANCELLED"))
+    };
+    text.map(parse).transpose()
+}
+
+fn job_type(text: Option<&str>) -> Result<Option<JobType>, Refusal> {
+    let parse = |text: &str| {
+        text.to_uppercase()
+            .parse()
+            .map_err(|_| Refusal::field("type", "it is INGEST_DATA or VECTORIZE"))
+    };
+    text.map(parse).transpose()
+}

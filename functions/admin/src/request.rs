@@ -1,0 +1,191 @@
+//! How a request is read: bodies, queries and paths, each refused in the one form of errors and by its field's name.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use crate::{Admin, Refusal};
+
+/// Of a body that is no record.
+pub const SMALL_BODY: usize = 256 * 1024;
+/// Levels of objects and arrays in a body.
+const DEEPEST: usize = 64;
+
+/// What a body is, by its content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Csv,
+    Ndjson,
+}
+
+impl Kind {
+    pub fn of(request: &Request) -> Result<Self, Refusal> {
+        let stated = request.headers().get(header::CONTENT_TYPE);
+        let stated = stated.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Ok(Self::Json),
+            "text/csv" => Ok(Self::Csv),
+            "application/x-ndjson" | "application/ndjson" => Ok(Self::Ndjson),
+            _ => Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body's Content-Type isn't one that is read here",
+            )),
+        }
+    }
+}
+
+/// All of a body, of so many bytes at most.
+pub async fn bytes(request: Request, most: usize) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::too_large(format!("the body is larger than {most} bytes"));
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let body = request.into_body();
+    let limited = Request::new(axum::body::Body::new(body));
+    let limited = with_limit(limited, most);
+    Bytes::from_request(limited, &())
+        .await
+        .map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            _ => Refusal::bad_request("the body breaks off"),
+        })
+}
+
+fn with_limit(mut request: Request, most: usize) -> Request {
+    axum::extract::DefaultBodyLimit::max(most).apply(&mut request);
+    request
+}
+
+/// JSON of this type; a mistake names its field.
+pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    if is_too_deep(body) {
+        return Err(Refusal::bad_request(format!(
+            "the body is nested deeper than {DEEPEST} levels"
+        )));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        match path.as_str() {
+            "." | "" | "?" => Refusal::bad_request(format!("the body: {error}")),
+            field => Refusal::field(field, &error),
+        }
+    })?;
+    reader
+        .end()
+        .map_err(|error| Refusal::bad_request(format!("the body: {error}")))?;
+    Ok(value)
+}
+
+fn is_too_deep(json: &[u8]) -> bool {
+    let (mut depth, mut is_text, mut is_escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'{' | b'[' if !is_text => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return true;
+                }
+            }
+            b'}' | b']' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A small JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Admin> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &Admin) -> Result<Self, Refusal> {
+        if Kind::of(&request)? != Kind::Json {
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body is application/json",
+            ));
+        }
+        let body = bytes(request, SMALL_BODY).await?;
+        json(&body).map(Self)
+    }
+}
+
+/// What the query says.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Admin> for Params<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Admin) -> Result<Self, Refusal> {
+        params(parts.uri.query()).map(Self)
+    }
+}
+
+pub fn params<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Refusal> {
+    let pairs = serde_urlencoded::Deserializer::new(parse(query.unwrap_or_default()));
+    serde_path_to_error::deserialize(pairs).map_err(|error| {
+        let path = error.path().to_string();
+        match path.as_str() {
+            "." | "" | "?" => Refusal::bad_request(format!("the query: {}", error.inner())),
+            field => Refusal::field(field, error.inner()),
+        }
+    })
+}
+
+fn parse(query: &str) -> url::form_urlencoded::Parse<'_> {
+    url::form_urlencoded::parse(query.as_bytes())
+}
+
+/// What the path says.
+pub struct At<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Admin> for At<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Refusal> {
+        let Path(value) = Path::<T>::from_request_parts(parts, admin)
+            .await
+            .map_err(|rejection| Refusal::bad_request(format!("the path: {}", rejection.body_text())))?;
+        Ok(Self(value))
+    }
+}
+
+/// A page's size, in its range.
+pub fn page_size(limit: Option<i64>, default: i64, most: i64) -> Result<i64, Refusal> {
+    match limit.unwrap_or(default) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Refusal::field("limit", format_args!("it is a number from 1 to {most}"))),
+    }
+}
+
+/// A job's, token's or other number, as text.
+pub fn number<N: std::str::FromStr>(field: &str, text: &str) -> Result<N, Refusal> {
+    // Not what else a parser takes, such as a sign.
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = text.parse().ok().filter(|_| is_plain);
+    parsed.ok_or_else(|| Refusal::field(field, "it is a whole number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_objects_and_arrays_count_as_levels() {
+        assert!(!is_too_deep(format!("\"{}\"", "[".repeat(500)).as_bytes()));
+        assert!(!is_too_deep("[\"\\\"[[\"]".repeat(100).as_bytes()));
+        assert!(is_too_deep("[".repeat(DEEPEST + 1).as_bytes()));
+    }
+}
