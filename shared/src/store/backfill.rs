@@ -85,11 +85,14 @@ pub struct Left {
 
 /// A record without vectors of its current text in the project's live space, and in the next where there is one; one that
 /// stands aside with that text doesn't count. `r`, `p` and `s` are there.
+///
+/// OFFSET keeps these from being planned as joins. Beside a table that was filled a moment ago, and has no statistics, such a
+/// join read all of `embedded` for each record: 1.2 s for a page of a thousand beside 7,000, now 0.02 s.
 const IS_MISSING: &str = "r.content IS NOT NULL
     AND NOT EXISTS (SELECT FROM cronvec.embedded e WHERE e.space_id = s.id AND e.project_id = p.id
-        AND e.record_id = r.id AND e.content_hash = r.content_hash)
+        AND e.record_id = r.id AND e.content_hash = r.content_hash OFFSET 0)
     AND NOT EXISTS (SELECT FROM cronvec.quarantined_records q WHERE q.space_id = s.id AND q.project_id = p.id
-        AND q.record_id = r.id AND q.content_hash = r.content_hash)";
+        AND q.record_id = r.id AND q.content_hash = r.content_hash OFFSET 0)";
 
 const VIEW: &str = "b.id, p.name, b.project_id, b.state, b.priority, b.marked, b.withdrawn, b.rounds, b.cursor,
     b.started_at, b.updated_at, b.ended_at, (extract(epoch FROM clock_timestamp() - b.updated_at))::float8";
@@ -240,7 +243,7 @@ impl Store {
                          JOIN cronvec.records r ON r.project_id = p.id AND r.id = ANY (ARRAY(SELECT id FROM mine))
                          WHERE {IS_MISSING}
                              AND NOT EXISTS (SELECT FROM cronvec.pending there
-                                 WHERE there.record_id = r.id AND there.project_id = p.id AND there.space_id = s.id)
+                                 WHERE there.record_id = r.id AND there.project_id = p.id AND there.space_id = s.id OFFSET 0)
                          ORDER BY r.id, s.id
                          ON CONFLICT ON CONSTRAINT pending_pkey DO NOTHING
                          RETURNING 1

@@ -1,5 +1,6 @@
 //! `backfill`: what it would do, what it does, how it is stopped, gone on with and taken back.
 
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::{Value, json};
@@ -331,5 +332,46 @@ async fn a_backfill_works_through_a_function_by_its_name() {
             .stderr
             .contains("the function a/b answered 404: no such function"),
         "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn marking_beside_what_was_embedded_a_moment_ago_reads_it_once_and_not_once_for_each_record() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    // There are no statistics yet, and none come meanwhile.
+    system
+        .run_sql(
+            "DO $$ DECLARE name text; BEGIN
+                 FOR name IN SELECT oid::regclass::text FROM pg_class
+                     WHERE relnamespace = 'cronvec'::regnamespace AND relkind = 'r' LOOP
+                     EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', name);
+                 END LOOP;
+             END $$",
+        )
+        .await;
+    system.put_many(PROJECT, 4_000, "text number").await;
+    let options = shared::call::CallOptions {
+        max_records: Some(2_000),
+        ..Default::default()
+    };
+    system.vectorize_with(options, cronvec_tests::system::minute()).await;
+    let project = system.store.project(PROJECT).await.unwrap();
+    let backfill = system.store.begin_backfill(project.id, 0).await.unwrap().0;
+    // Statistics are told by a connection that ends.
+    let store = shared::store::Store::new(shared::store::Database::at(system.database.url(), 1).unwrap());
+    while !store.mark_page(backfill.id, 1_000).await.unwrap().unwrap().is_through {}
+    drop(store);
+    let index = |what: &str| {
+        format!("SELECT coalesce(sum({what}), 0)::bigint FROM pg_stat_user_indexes WHERE relname LIKE 'embedded%'")
+    };
+    eventually("the statistics are there", || async {
+        system.count(&index("idx_scan")).await >= 4_000
+    })
+    .await;
+    let read = system.count(&index("idx_tup_read")).await;
+    assert!(
+        read < 100_000,
+        "{read} entries of the index were read for 4,000 records"
     );
 }

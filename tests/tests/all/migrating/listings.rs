@@ -80,7 +80,11 @@ async fn a_table_of_listings_is_tried_attached_filled_and_let_go_as_the_guide_sa
     assert!(reader.says("listings: missing").await.is_empty());
     assert_right(&reader, 81).await;
     assert_right(&reader, 400).await;
-    assert_eq!(provider.inputs(), 100 + 1 + 320, "a trial with one question, and each text once");
+    assert_eq!(
+        provider.inputs(),
+        100 + 1 + 320,
+        "a trial with one question, and each text once"
+    );
 
     reader.says("listings: clear away").await;
     let write = "UPDATE ads SET company = 'Another' WHERE id = 7;
