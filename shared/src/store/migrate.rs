@@ -50,9 +50,9 @@ const MIGRATIONS: [Migration; 8] = [
         sql: include_str!("../../../migrations/0007_removal.sql"),
     },
     Migration {
-        version: 9,
+        version: 8,
         name: "api",
-        sql: include_str!("../../../migrations/0009_api.sql"),
+        sql: include_str!("../../../migrations/0008_api.sql"),
     },
 ];
 
