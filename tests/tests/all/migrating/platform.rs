@@ -27,6 +27,8 @@ async fn calls(address: &str, block: &str, secret: &str) -> (u16, Value) {
 async fn platform(provider: &Provider) -> Reader {
     let mut reader = Reader::with(provider).await;
     reader.set("CRON_SECRET", SECRET);
+    reader.set("SESSION_SECRET", "a-secret-of-more-than-32-characters");
+    reader.set("PUBLIC_URL", "https://cronvec.example.com");
     reader.says("platform: schema").await;
     let fill = "INSERT INTO projects (name) VALUES ('reviews'), ('tickets');
         INSERT INTO data_records (project_id, content, metadata)
