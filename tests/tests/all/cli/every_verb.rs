@@ -43,6 +43,7 @@ const DRIVEN: &str = "step operation done total percent perSecond etaSeconds qua
 /// `|` between shapes, `…` where there may be more.
 fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> {
     let job_of = |extra: &str| format!("{JOB} {extra}");
+    let token = |extra: &str| format!("id name role projects hint createdAt lastUsedAt expiresAt revokedAt {extra}");
     let rows: Vec<(&str, &str, Kind, &str, String)> = vec![
         ("", "migrate up", Acts, "migrate up", "version name applied".into()),
         ("", "migrate status", Reads, "migrate status", "version name applied".into()),
@@ -215,6 +216,9 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
             "id provider model dimensions chunkTokens chunkOverlap documentPrefix queryPrefix projects chunks".into(),
         ),
         ("", "spaces remove", Asks, "spaces remove 2", "success removed".into()),
+        ("", "token create", Acts, "token create ci --role producer", token("token")),
+        ("", "token list", Reads, "token list", token("")),
+        ("", "token revoke", Asks, "token revoke ci", "success id name".into()),
         ("", "audit", Reads, "audit", "timestamp level category message metadata operationId".into()),
         // With the schema its log goes, too.
         ("", "uninstall", Asks, "uninstall", "uninstalled".into()),
@@ -268,7 +272,7 @@ fn assert_shape(line: &str, object: &Value, shape: &str) {
 /// Everything that an act could change.
 async fn state(system: &System) -> Value {
     let mut all = system.written().await;
-    for table in ["projects", "spaces", "sources", "backfills", "audit_log"] {
+    for table in ["projects", "spaces", "sources", "backfills", "api_tokens", "audit_log"] {
         all[table] = system
             .value(&format!("SELECT coalesce(jsonb_agg(t), '[]') FROM cronvec.{table} t"))
             .await;
