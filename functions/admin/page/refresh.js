@@ -45,7 +45,11 @@ function hold(value) {
   isHeld = value;
   at("hold").setAttribute("aria-pressed", String(value));
   setText(at("hold"), value ? "Go on" : "Hold");
-  if (!value) look();
+  if (value) {
+    // Also what was asked for already stays unseen.
+    clearTimeout(timer);
+    round += 1;
+  } else look();
   second();
 }
 
