@@ -1,19 +1,49 @@
 //! Owns a real Chromium without a window, driven by its own driver, where both are installed.
 
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement};
 
 use crate::conditions::{eventually, eventually_some};
 use crate::http;
-use crate::process::Process;
 
 /// A browser with one window.
 pub struct Browser {
-    /// Dropped first: the browsers of a driver that ends, end with it.
-    _driver: Process,
     page: WebDriver,
+    _driver: Driver,
+}
+
+/// The program that starts browsers, and those that it started.
+struct Driver(Child);
+
+/// They end with us, however we end: then standard input does. The driver alone would leave its browsers behind.
+const SCRIPT: &str = r#""$1" --port="$2" & read -r _; kill -KILL 0"#;
+
+impl Driver {
+    fn start(program: &Path, port: u16) -> Self {
+        let child = Command::new("/bin/sh")
+            .args(["-c", SCRIPT, "chromedriver"])
+            .arg(program)
+            .arg(port.to_string())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver");
+        Self(child)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 impl Browser {
@@ -23,11 +53,14 @@ impl Browser {
             skipped("chromium and chromium-driver are not installed");
             return None;
         };
-        let driver = Process::spawn_at(&driver, &["--port=0"], &[]);
-        let port = eventually_some("the driver listens", || async {
-            let said = driver.stdout();
-            let (_, port) = said.split_once("started successfully on port ")?;
-            Some(port.split_once('.')?.0.to_owned())
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let port = port.expect("a port").port();
+        let driver = Driver::start(&driver, port);
+        let address = format!("http://127.0.0.1:{port}");
+        // The driver's client needs the provider of TLS that ours chooses.
+        let client = http::client();
+        eventually("the driver answers", || async {
+            client.get(format!("{address}/status")).send().await.is_ok()
         })
         .await;
         let mut wanted = DesiredCapabilities::chrome();
@@ -54,12 +87,8 @@ impl Browser {
                 .set_logging_prefs(log, LoggingPrefsLogLevel::All)
                 .expect("a capability");
         }
-        // Its client needs the provider of TLS that ours chooses.
-        drop(http::client());
-        let page = WebDriver::new(format!("http://127.0.0.1:{port}"), wanted)
-            .await
-            .expect("a browser");
-        Some(Self { _driver: driver, page })
+        let page = WebDriver::new(address, wanted).await.expect("a browser");
+        Some(Self { page, _driver: driver })
     }
 
     pub async fn open(&self, url: &str) {

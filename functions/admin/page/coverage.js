@@ -43,6 +43,7 @@ function row(item) {
 }
 
 function told({ embedded, total, percent, pending, etaSeconds, isPaused }) {
+  if (total === 0) return "No records yet";
   const left = pending === 0 ? "" : `, ${number(pending)} pending`;
   const when = pending === 0 || isPaused ? "" : etaSeconds === null ? ", no pace to tell an end from" : `, about ${span(etaSeconds)} left`;
   return `${percent.toFixed(percent < 100 ? 1 : 0)} % – ${number(embedded)} of ${number(total)}${left}${when}`;

@@ -68,7 +68,7 @@ function whole({ id, job, trouble, isAdmin, withPayload }) {
     h("dl", { class: "facts" }, facts(job).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     h("h3", {}, "Timeline"),
     h("ol", { class: "timeline" }, job.timeline.map(event)),
-    job.result && [h("h3", {}, "Result"), json(job.result)],
+    result(job),
     isAdmin && [h("h3", {}, "Payload"), payload(job, withPayload)],
     isAdmin && h("div", { class: "dialog-acts" }, acts(job)),
   );
@@ -82,7 +82,7 @@ function facts(job) {
     ["Project", foreign(job.project, { class: "wrap" })],
     ["Type", job.jobType],
     ["Attempts", `${job.attempts} of ${job.maxAttempts}${job.crashes > 0 ? `, ${number(job.crashes)} crashed` : ""}`],
-    ["Priority", String(job.priority)],
+    ["Priority", number(job.priority)],
     ["Lane", `${job.lane + 1} of ${job.lanes}`],
     ["Progress", total > 0 ? h("span", {}, bar, ` ${number(current)} of ${number(total)}`) : "–"],
     message && ["Message", foreign(message, { class: "wrap" })],
@@ -100,6 +100,12 @@ function facts(job) {
 
 function event({ at, what, detail }) {
   return h("li", {}, h("strong", {}, what), " ", moving(at, Date.parse(at) > now() ? "until" : "ago"), detail && h("div", { class: "wrap quiet" }, foreign(detail)));
+}
+
+// Its error stands above.
+function result(job) {
+  const { error, ...rest } = job.result ?? {};
+  return Object.keys(rest).length > 0 && [h("h3", {}, "Result"), json(rest)];
 }
 
 const json = (value) => h("pre", { tabindex: "0", dir: "auto" }, JSON.stringify(value, null, 2));

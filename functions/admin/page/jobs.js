@@ -133,7 +133,7 @@ function row({ job, isAdmin, isPaused }) {
     cell("Status", {}, badge(job.status), due(job), isPaused && job.status === "PENDING" && h("span", { class: "quiet" }, "project paused")),
     cell("Progress", { class: "progress" }, progress(job)),
     cell("Attempts", { class: "right" }, `${job.attempts} of ${job.maxAttempts}`),
-    cell("Priority", { class: "right" }, String(job.priority)),
+    cell("Priority", { class: "right" }, number(job.priority)),
     cell("Created", { class: "right" }, moving(job.createdAt)),
     cell("Worked", { class: "right" }, job.result?.activeMs === undefined ? "–" : duration(job.result.activeMs)),
     isAdmin && cell("", { class: "acts" }, acts(job)),

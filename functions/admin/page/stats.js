@@ -41,13 +41,12 @@ function counted({ name, title, value }) {
 function oldest(job) {
   const value = job
     ? moving(new Date(now() - job.ageMinutes * 60_000).toISOString(), "age")
-    : "none";
+    : "None";
   const isLate = job && job.ageMinutes >= LATE_MINUTES;
   return h(
     "div",
     { class: `tile oldest${isLate ? " late" : ""}` },
     h("span", { class: "tile-title" }, "Oldest pending"),
-    h("span", { class: "tile-value" }, value),
-    h("span", { class: "quiet" }, job ? ["job ", h("a", { href: `#job=${job.id}` }, job.id)] : "nothing waits"),
+    h("span", { class: "tile-value" }, value, job && h("span", { class: "beside" }, " job ", h("a", { href: `#job=${job.id}` }, job.id))),
   );
 }

@@ -4,8 +4,8 @@ import { at, h, keep, svg } from "./element.js";
 import { count, now, number, shortTime } from "./time.js";
 
 const WINDOWS = [
-  { name: "hour", title: "Last hour", unit: "minute", milliseconds: 60_000, bars: 60, left: "60 min ago" },
-  { name: "day", title: "Last day", unit: "hour", milliseconds: 3_600_000, bars: 24, left: "24 h ago" },
+  { name: "hour", title: "Last hour", unit: "a minute", milliseconds: 60_000, bars: 60, left: "60 min ago" },
+  { name: "day", title: "Last day", unit: "an hour", milliseconds: 3_600_000, bars: 24, left: "24 h ago" },
 ];
 const HEIGHT = 100;
 
@@ -31,16 +31,16 @@ const sum = (flow, name) => flow.reduce((all, one) => all + one[name], 0);
 function chart({ title, unit, left, flow }) {
   const [records, failed] = [sum(flow, "records"), sum(flow, "failed")];
   const most = Math.max(...flow.map((one) => one.records + one.failed));
-  const total = `${count(records, "record")} embedded${failed > 0 ? `, ${number(failed)} failed` : ""}`;
-  const label = `${title}: ${total}; at most ${number(most)} a ${unit}`;
+  const [done, lost] = [`${count(records, "record")} embedded`, failed > 0 && `${number(failed)} failed`];
+  const label = `${title}: ${[done, lost].filter(Boolean).join(", ")}; at most ${number(most)} ${unit}`;
   return h(
     "figure",
     { class: "chart" },
-    h("figcaption", {}, h("strong", {}, title), h("span", {}, total)),
+    h("figcaption", {}, h("strong", {}, title), h("span", {}, h("span", { class: "key" }, done), lost && h("span", { class: "key failed" }, lost))),
     h(
       "div",
       { class: "plot" },
-      h("span", { class: "most quiet", "aria-hidden": "true" }, most > 0 ? `${number(most)} a ${unit}` : ""),
+      h("span", { class: "most quiet", "aria-hidden": "true" }, most > 0 ? `${number(most)} ${unit}` : ""),
       svg(
         "svg",
         { viewBox: `0 0 ${flow.length} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label },

@@ -16,7 +16,8 @@ const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const short = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
 
-export const number = (value) => numbers.format(Math.round(value));
+// With a minus as wide as a digit.
+export const number = (value) => numbers.format(Math.round(value)).replace("-", "−");
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 export const clockTime = (milliseconds) => clock.format(milliseconds);
 export const shortTime = (milliseconds) => short.format(milliseconds);

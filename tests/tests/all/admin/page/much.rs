@@ -71,7 +71,7 @@ INSERT INTO cronvec.performance_metrics (timestamp, metric, value, project)
 SELECT now() - n * interval '1 minute', 'records_failed', 40 + n, 'handbook' FROM generate_series(28, 30) AS n;
 INSERT INTO cronvec.performance_metrics (timestamp, metric, value, project)
 SELECT now() - n * interval '1 hour', 'records_embedded', round(19000 + 12000 * sin(n / 4.0)), 'handbook'
-FROM generate_series(1, 23) AS n;
+FROM generate_series(2, 23) AS n;
 
 INSERT INTO cronvec.quarantined_records (space_id, project_id, record_id, content_hash, reason, message, attempts)
 SELECT r.space, r.project_id, r.id, r.content_hash, CASE WHEN r.nth % 3 = 0 THEN 'rejected' ELSE 'too_long' END,

@@ -22,12 +22,12 @@ async fn pictures_of_the_page_are_made() {
     browser.prefer("prefers-color-scheme", "light").await;
     page.sign_in(page.api.secret(Role::Admin)).await;
     browser.shows("#jobs", "PROCESSING").await;
-    browser.resize(1280, 1500, false).await;
+    browser.resize(1120, 1060, false).await;
     browser.run(top, &[]).await;
     browser.picture(&folder.join("monitor-light.png")).await;
     browser.prefer("prefers-color-scheme", "dark").await;
     browser.picture(&folder.join("monitor-dark.png")).await;
-    browser.resize(1280, 860, false).await;
+    browser.resize(1000, 760, false).await;
     browser.prefer("prefers-color-scheme", "light").await;
     browser.choose("[name=status]", "FAILED").await;
     browser.click("#jobs-rows tr:first-child a").await;
@@ -35,7 +35,7 @@ async fn pictures_of_the_page_are_made() {
     browser.picture(&folder.join("monitor-job.png")).await;
     browser.press("\u{e00c}").await;
     browser.click("#clear").await;
-    browser.resize(390, 1400, true).await;
+    browser.resize(390, 1000, true).await;
     browser.run(top, &[]).await;
     browser.picture(&folder.join("monitor-phone.png")).await;
     page.browser.quit().await;

@@ -19,7 +19,7 @@ async fn a_job_goes_from_pending_to_completed_without_reloading() {
     assert_eq!(page.api.system.ingest().await.processed, 1);
     page.browser.shows(&Page::row(id), "COMPLETED").await;
     page.browser.shows(&Page::row(id), "1 saved").await;
-    page.browser.shows(".tile.oldest", "none").await;
+    page.browser.shows(".tile.oldest", "None").await;
     page.api.system.vectorize().await;
     page.browser.shows("#coverage", "100 %").await;
     page.browser.shows("#workers", "vectorization").await;
