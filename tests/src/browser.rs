@@ -155,8 +155,8 @@ impl Browser {
 
     /// Presses keys wherever the focus is.
     pub async fn press(&self, keys: &str) {
-        let active = self.page.active_element().await.expect("an element");
-        active.send_keys(keys).await.expect("keys");
+        let keys = self.page.action_chain().send_keys(keys);
+        keys.perform().await.expect("keys");
     }
 
     pub async fn choose(&self, css: &str, value: &str) {

@@ -82,7 +82,10 @@ async fn a_project_and_everything_are_paused_and_resumed() {
     page.act("#pause-all button", "Resume").await;
     eventually("all go on", || async { paused().await == 0 }).await;
     page.browser.shows("#notices", "2 projects resumed").await;
-    assert!(!page.browser.text("#notices").await.contains("Every project is paused"));
+    eventually("it isn't said any more", || async {
+        !page.browser.text("#notices").await.contains("Every project is paused")
+    })
+    .await;
     page.close_well().await;
 }
 
