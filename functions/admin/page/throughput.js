@@ -9,7 +9,7 @@ const WINDOWS = [
 ];
 const HEIGHT = 100;
 
-export function show({ throughput }) {
+export function show(throughput) {
   const charts = WINDOWS.map((window) => ({ ...window, flow: filled(window, throughput[window.name]) }));
   keep(at("throughput"), charts, ({ name }) => name, chart);
 }
