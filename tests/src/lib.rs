@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod between;
+pub mod browser;
 pub mod conditions;
 pub mod database;
 pub mod http;

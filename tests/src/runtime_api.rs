@@ -161,7 +161,7 @@ impl Runtime {
     pub async fn end(mut self) -> String {
         self.process.kill().await;
         let said = self.process.outcome().await;
-        said.stdout + &said.stderr
+        said.stdout + said.stderr.as_str()
     }
 
     /// Forgets invocations that a dead process never took.

@@ -9,6 +9,7 @@ mod login;
 mod openapi;
 mod overview;
 mod pace;
+mod page;
 mod producer;
 mod projects;
 mod queue;
@@ -132,6 +133,7 @@ pub fn router(admin: Admin) -> Router {
     let app_env = admin.settings().app_env;
     let (router, document) = routes().split_for_parts();
     let router = openapi::serve(router, document)
+        .merge(page::routes())
         .fallback(refusal::no_such_path)
         .method_not_allowed_fallback(refusal::method_not_allowed)
         .with_state(admin)

@@ -21,7 +21,7 @@ async fn run_alone(system: &System, job: i64) -> ingestion::Report {
         )
     };
     system
-        .run_sql(&(delay("+ interval '1 hour'", "<>") + &delay("", "=")))
+        .run_sql(&[delay("+ interval '1 hour'", "<>"), delay("", "=")].concat())
         .await;
     let report = system.ingest().await;
     assert_eq!(report.processed, 1);

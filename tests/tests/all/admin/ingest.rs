@@ -172,7 +172,7 @@ async fn bodies_that_are_no_bodies_are_refused_by_what_is_wrong_with_them() {
     send(format!(
         "{{\"records\":[{}{}]}}",
         "{\"a\":".repeat(65),
-        "1".to_owned() + &"}".repeat(65)
+        "1".to_owned() + "}".repeat(65).as_str()
     ))
     .await
     .is(400);

@@ -6,6 +6,7 @@ mod identity;
 mod ingest;
 mod jobs;
 mod monitor;
+mod page;
 mod quarantine;
 mod queue;
 mod records;

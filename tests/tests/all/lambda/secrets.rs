@@ -155,7 +155,7 @@ async fn settings_with_problems_answer_every_call_with_an_error_and_are_told_in_
             assert_eq!((status, &body["success"]), (500, &json!(false)));
             let (kind, message) = function_error(function.invoke(direct(SECRET)).await);
             assert_eq!(kind, "NotConfigured");
-            assert!(!(message + &body.to_string()).contains("me:"));
+            assert!(!format!("{message}{body}").contains("me:"));
         }
         let said = function.end().await;
         for variable in ["EMBEDDING_BATCH_SIZE", "OPENAI_BASE_URL", "CRON_SECRET_ARN"] {
