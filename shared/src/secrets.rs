@@ -148,12 +148,12 @@ impl Secrets {
 }
 
 /// `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`
-fn region_of(arn: &str) -> Option<&str> {
+pub(crate) fn region_of(arn: &str) -> Option<&str> {
     arn.split(':').nth(3).filter(|region| !region.is_empty())
 }
 
 /// Configured by the environment as every AWS client is, `AWS_ENDPOINT_URL` included.
-async fn client() -> Client {
+pub(crate) async fn client() -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();

@@ -5,6 +5,7 @@ pub mod between;
 pub mod conditions;
 pub mod database;
 pub mod http;
+pub mod moto;
 pub mod pgbouncer;
 pub mod process;
 pub mod provider;

@@ -1,7 +1,9 @@
 //! The functions' real programs, as Lambda runs them.
 
 mod main_job;
+mod metrics;
 mod outages;
+mod rotation;
 mod secrets;
 
 use cronvec_tests::database::server;
