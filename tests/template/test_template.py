@@ -284,6 +284,13 @@ class Template(unittest.TestCase):
         used |= {a["MetricName"] for a in of_type(resources, "AWS::CloudWatch::Alarm").values() if a.get("Namespace") == "cronvec"}
         self.assertLessEqual(used, told)
 
+    def test_the_estimate_of_costs_counts_what_the_template_makes(self):
+        estimate = (ROOT / "docs/cost.py").read_text()
+        (counted,) = re.findall(r"^SECRETS, METRICS, ALARMS = (\d+), \d+, (\d+)$", estimate, re.M)
+        resources = transformed(EXISTING)
+        made = [len(of_type(resources, kind)) for kind in ("AWS::SecretsManager::Secret", "AWS::CloudWatch::Alarm")]
+        self.assertEqual([int(number) for number in counted], made)
+
     def test_a_new_database_is_private_encrypted_and_outlives_the_stack(self):
         resources = transformed(NEW)
         database = resources["Database"]
