@@ -155,7 +155,8 @@ class Template(unittest.TestCase):
             for function in FUNCTIONS:
                 properties = resources[function]["Properties"]
                 self.assertEqual(properties["Role"], {"Fn::GetAtt": [function + "Role", "Arn"]})
-                self.assertEqual(properties["LoggingConfig"]["LogGroup"], {"Ref": function + "Logs"})
+                logging = {"LogFormat": "JSON", "ApplicationLogLevel": "TRACE", "LogGroup": {"Ref": function + "Logs"}}
+                self.assertEqual(properties["LoggingConfig"], logging)
                 reads, actions = set(), set()
                 for statement in statements(resources[function + "Role"]["Properties"]):
                     self.assertEqual(statement["Effect"], "Allow")

@@ -5,6 +5,7 @@ mod metrics;
 mod outages;
 mod rotation;
 mod secrets;
+mod size;
 
 use cronvec_tests::database::server;
 use cronvec_tests::provider::Provider;
