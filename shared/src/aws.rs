@@ -11,6 +11,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use reqwest::{Method, Response};
 use url::Url;
 
+const JSON: (&str, &str) = ("content-type", "application/json");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One service in one region, asked with the environment's credentials.
@@ -74,6 +75,7 @@ impl Service {
     /// One call, until its answer begins.
     pub async fn send(&self, method: Method, url: Url, body: String, limit: Duration) -> Result<Response, String> {
         let mut request = self.client.request(method.clone(), url.clone()).timeout(limit);
+        request = request.header(JSON.0, JSON.1);
         for (name, value) in self.signature(&method, &url, &body).await? {
             request = request.header(name, value);
         }
@@ -101,7 +103,7 @@ impl Service {
         let signable = SignableRequest::new(
             method.as_str(),
             url.as_str(),
-            std::iter::empty(),
+            std::iter::once(JSON),
             SignableBody::Bytes(body.as_bytes()),
         );
         let signed = sign(signable.map_err(|error| error.to_string())?, &params).map_err(|error| error.to_string())?;

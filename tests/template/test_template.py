@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import unittest
 from pathlib import Path
 
@@ -291,6 +293,9 @@ class Template(unittest.TestCase):
         resources = transformed(EXISTING)
         made = [len(of_type(resources, kind)) for kind in ("AWS::SecretsManager::Secret", "AWS::CloudWatch::Alarm")]
         self.assertEqual([int(number) for number in counted], made)
+        printed = subprocess.run([sys.executable, ROOT / "docs/cost.py"], capture_output=True, text=True, check=True).stdout
+        (table,) = re.findall(r"```\n(US dollars.*?)```", (ROOT / "docs/COST.md").read_text(), re.S)
+        self.assertIn(table, printed)
 
     def test_a_new_database_is_private_encrypted_and_outlives_the_stack(self):
         resources = transformed(NEW)

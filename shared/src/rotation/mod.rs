@@ -62,7 +62,7 @@ impl Rotation {
         let region = secrets::region_of(current).unwrap_or_default();
         let schedules = Schedules::new(region, group).await;
         Ok(Self {
-            client: secrets::client().await,
+            client: secrets::client_in(Some(region)).await,
             schedules: schedules.map_err(RotationError::Schedules)?,
             current: current.to_owned(),
             previous: previous.to_owned(),
