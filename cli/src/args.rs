@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::filters::Scope;
 use crate::verbs::{
     attach, audit, backfill, cleanup, completions, config, coverage, demo, detach, doctor, explain, failed, health,
-    ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, search, serve, sources,
-    spaces, stats, status, stop, stuck, tick, token, uninstall,
+    ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, rotate_secret, search, serve,
+    sources, spaces, stats, status, stop, stuck, tick, token, uninstall,
 };
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
@@ -91,6 +91,8 @@ pub(crate) enum Verb {
     Clear(Scope),
     /// Delete finished jobs that are older than so many days
     Cleanup(cleanup::Args),
+    /// Give the workers and their schedules on AWS a new secret
+    RotateSecret(rotate_secret::Args),
     /// List the ways to embed, and remove those that no project uses
     #[command(subcommand)]
     Spaces(spaces::Action),

@@ -18,8 +18,10 @@ pub mod telemetry;
 pub mod tls;
 
 // Level 2: the outside world.
+pub(crate) mod aws;
 pub mod call;
 pub mod provider;
+pub mod rotation;
 pub mod secrets;
 pub mod startup;
 pub mod store;

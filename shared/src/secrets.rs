@@ -148,12 +148,17 @@ impl Secrets {
 }
 
 /// `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`
-fn region_of(arn: &str) -> Option<&str> {
+pub(crate) fn region_of(arn: &str) -> Option<&str> {
     arn.split(':').nth(3).filter(|region| !region.is_empty())
 }
 
-/// Configured by the environment as every AWS client is, `AWS_ENDPOINT_URL` included.
 async fn client() -> Client {
+    client_in(None).await
+}
+
+/// Configured by the environment as every AWS client is, `AWS_ENDPOINT_URL` included. Without a region it goes and looks for
+/// one.
+pub(crate) async fn client_in(region: Option<&str>) -> Client {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https();
@@ -163,12 +168,13 @@ async fn client() -> Client {
         .operation_attempt_timeout(Duration::from_secs(4))
         .operation_timeout(Duration::from_secs(10))
         .build();
-    let config = aws_config::defaults(BehaviorVersion::latest())
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .timeout_config(timeouts)
-        .load()
-        .await;
-    Client::new(&config)
+        .timeout_config(timeouts);
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    Client::new(&loader.load().await)
 }
 
 fn explain<R: std::fmt::Debug + Send + Sync + 'static>(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -42,6 +42,8 @@ struct Shared {
     waiting: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     /// Why it could not start, until the next invocation asks.
     refusal: Mutex<Option<FunctionError>>,
+    /// When it first asked for an invocation.
+    ready: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -64,6 +66,16 @@ pub struct Runtime {
     events: mpsc::UnboundedSender<Invocation>,
     serving: JoinHandle<()>,
     process: Process,
+    launched: Instant,
+}
+
+/// Where a function's program is: as `cargo lambda build` left it in the folder that `CRONVEC_FUNCTIONS` names, else as it is
+/// built for the tests.
+async fn program(name: &str) -> PathBuf {
+    match std::env::var_os("CRONVEC_FUNCTIONS") {
+        Some(folder) => PathBuf::from(folder).join(name).join("bootstrap"),
+        None => process::program(name).await,
+    }
 }
 
 impl Runtime {
@@ -74,6 +86,7 @@ impl Runtime {
             queue: AsyncMutex::new(queue),
             waiting: Mutex::default(),
             refusal: Mutex::default(),
+            ready: Mutex::default(),
         });
         let router = router(shared.clone());
         let (address, serving) = background::handle()
@@ -104,7 +117,8 @@ impl Runtime {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let program = process::program(program).await;
+        let program = self::program(program).await;
+        let launched = Instant::now();
         let process = launch(&program, &variables);
         Self {
             program,
@@ -113,7 +127,14 @@ impl Runtime {
             events,
             serving,
             process,
+            launched,
         }
+    }
+
+    /// How long the first process took from its start until it asked for an invocation; none before it did.
+    pub fn init(&self) -> Option<Duration> {
+        let ready = *self.shared.ready.lock().expect("ready");
+        ready.map(|ready| ready - self.launched)
     }
 
     /// Invokes the function, which has `time_out` for it. Past that its process is killed, as Lambda does.
@@ -196,6 +217,7 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn next(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    shared.ready.lock().expect("ready").get_or_insert_with(Instant::now);
     // A killed process's poll is dropped with its connection, and lets go of the queue.
     let invocation = shared.queue.lock().await.recv().await;
     let Some(Invocation { id, event, deadline_ms }) = invocation else {

@@ -25,6 +25,7 @@ pub(crate) mod recent;
 pub(crate) mod reconcile;
 pub(crate) mod replay;
 pub(crate) mod reset_stuck;
+pub(crate) mod rotate_secret;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod sources;
@@ -79,6 +80,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
         Verb::Clear(scope) => clear::run(scope, context).await,
         Verb::Cleanup(args) => cleanup::run(args, context).await,
         Verb::Spaces(action) => spaces::run(action, context).await,
+        Verb::RotateSecret(args) => rotate_secret::run(args, context).await,
         Verb::Job(args) => job::show(args, context).await,
         Verb::Retry(args) => job::retry(args, context).await,
         Verb::Cancel(args) => job::cancel(args, context).await,

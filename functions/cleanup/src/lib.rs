@@ -36,6 +36,12 @@ pub struct Worker {
     stop: Stop,
 }
 
+impl AsRef<Store> for Worker {
+    fn as_ref(&self) -> &Store {
+        &self.store
+    }
+}
+
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {

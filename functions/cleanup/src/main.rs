@@ -11,7 +11,11 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let instance = Instance::begin();
     let handler = async |event: LambdaEvent<Value>| {
         let (event, context) = event.into_parts();
-        let invocation = tracing::info_span!("invocation", aws.request_id = %context.request_id);
+        let invocation = tracing::info_span!(
+            "invocation",
+            aws.request_id = %context.request_id,
+            aws.trace_id = context.xray_trace_id
+        );
         let deadline = call::from_epoch_ms(context.deadline);
         instance
             .answer(event, call::Worker::Cleanup, deadline, Worker::connect, Worker::run)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::job::{ClaimedJob, JobStatus, JobType, Lease};
-use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Trouble, canary};
+use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
 use shared::store::StoreError;
 use shared::store::claim::ClaimWish;
 use tokio::sync::RwLock;
@@ -314,10 +314,10 @@ impl Pass {
         let job = self.invocation.store.claim_jobs_besides(&wish, &idle).await?.pop();
         if let Some(job) = &job {
             seen.claimed.fetch_add(1, Ordering::Relaxed);
-            seen.jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(job.lease.job_id);
+            let mut jobs = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.insert(job.lease.job_id) && job.crashes > 0 {
+                Tally::add(&self.invocation.tally.rescued, 1);
+            }
         }
         Ok(job)
     }

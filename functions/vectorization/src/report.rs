@@ -51,8 +51,14 @@ pub struct Report {
     /// As the provider counts them.
     pub tokens: u64,
     pub lost_leases: u64,
-    /// Requests by how long they took; for the metrics alone.
-    #[serde(skip)]
+    /// Slices that were read.
+    pub slices: u64,
+    /// Jobs that had lost a worker before.
+    pub rescued: u64,
+    /// Requests that were answered with 429.
+    pub rate_limited: u64,
+    /// Requests by how long they took: the upper bounds in ms, and how many.
+    #[serde(rename = "requestMs")]
     pub durations: BTreeMap<u64, u64>,
     /// Records embedded and charged, by project; for the metrics alone.
     #[serde(skip)]
@@ -80,6 +86,9 @@ impl Report {
             requests: read(&tally.requests),
             tokens: read(&tally.tokens),
             lost_leases: read(&tally.lost_leases),
+            slices: read(&tally.slices),
+            rescued: read(&tally.rescued),
+            rate_limited: read(&tally.rate_limited),
             durations: tally.durations(),
             projects: tally.by_project(),
         }

@@ -6,10 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::{CallError, CallOptions, Guard, Worker, answer, refuse};
+use super::metrics::{self, Metrics};
+use super::{CallError, CallOptions, Guard, Shape, Worker, outcome, refuse, shape};
 use crate::config::Settings;
 use crate::secrets::Secrets;
 use crate::startup;
+use crate::store::Store;
 
 /// A function's instance around its worker `W`, which the first call makes that may work: starting waits for nobody.
 pub struct Instance<W>(Option<Made<W>>);
@@ -19,15 +21,18 @@ struct Made<W> {
     secrets: Secrets,
     guard: Guard,
     worker: OnceCell<W>,
+    /// Only on Lambda.
+    metrics: Option<Metrics>,
 }
 
-impl<W> Instance<W> {
+impl<W: AsRef<Store>> Instance<W> {
     /// Starts the log, reads the settings. With problems in these every call is refused.
     pub fn begin() -> Self {
         Self(startup::begin().map(|settings| {
             let secrets = Secrets::new();
             let guard = Guard::new(&settings, secrets.clone());
             Made {
+                metrics: settings.lambda_function.clone().map(Metrics::new),
                 settings,
                 secrets,
                 guard,
@@ -59,6 +64,15 @@ impl<W> Instance<W> {
                 .await?;
             run(worker, options, deadline).await
         };
-        answer(event, kind, &made.guard, deadline, work).await
+        let outcome = outcome(&event, kind, &made.guard, deadline, work).await;
+        if let Some(metrics) = &made.metrics {
+            // One worker tells of the queue, and only to whom it worked for.
+            let queue = match (made.worker.get(), kind, &outcome) {
+                (Some(worker), Worker::Vectorization, Ok(_)) => metrics::of_queue(worker.as_ref(), deadline).await,
+                _ => serde_json::Map::new(),
+            };
+            metrics.tell(&outcome, queue);
+        }
+        shape(Shape::of(&event), outcome)
     }
 }

@@ -6,6 +6,7 @@ mod event;
 mod function;
 mod guard;
 mod instance;
+mod metrics;
 mod remote;
 
 use std::future::Future;
@@ -38,8 +39,26 @@ where
     R: Serialize,
     E: std::error::Error + 'static,
 {
+    let outcome = outcome(&event, kind, guard, deadline, work).await;
+    shape(Shape::of(&event), outcome)
+}
+
+/// What an answer says, before it has a shape; logged.
+async fn outcome<F, Fut, R, E>(
+    event: &Value,
+    kind: Worker,
+    guard: &Guard,
+    deadline: Instant,
+    work: F,
+) -> Result<Value, CallError>
+where
+    F: FnOnce(CallOptions, Instant) -> Fut,
+    Fut: Future<Output = Result<R, E>>,
+    R: Serialize,
+    E: std::error::Error + 'static,
+{
     let started = Instant::now();
-    let outcome = pass(&event, kind, guard, deadline, work).await;
+    let outcome = pass(event, kind, guard, deadline, work).await;
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let outcome = outcome.map(|(report, authorised)| finish(report, duration_ms, authorised));
     match &outcome {
@@ -51,7 +70,7 @@ where
             tracing::error!(worker.name = %kind, http.status = error.status(), error = %error, "call failed");
         }
     }
-    shape(Shape::of(&event), outcome)
+    outcome
 }
 
 /// Answers a call that can't even be looked at, in the shape that it has.

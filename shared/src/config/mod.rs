@@ -48,6 +48,8 @@ impl AppEnv {
 pub struct Settings {
     /// `APP_ENV`
     pub app_env: AppEnv,
+    /// `AWS_LAMBDA_FUNCTION_NAME`, which Lambda sets.
+    pub lambda_function: Option<String>,
     /// `DATABASE_URL` or `DATABASE_SECRET_ARN`
     pub database: Option<SecretSource>,
     /// `CRON_SECRET`
@@ -90,6 +92,7 @@ impl Settings {
         let app_env = read_app_env(&mut reader, default_env);
         let settings = Self {
             app_env,
+            lambda_function: reader.text("AWS_LAMBDA_FUNCTION_NAME"),
             database: read_database(&mut reader),
             cron_secret: reader.secret("CRON_SECRET"),
             cron_secret_previous: reader.secret("CRON_SECRET_PREVIOUS"),

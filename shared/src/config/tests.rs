@@ -360,3 +360,36 @@ fn describing_the_settings_shows_every_variable_and_no_secret() {
     );
     assert!(rows.iter().any(|(name, _)| *name == "METRICS_RETENTION_DAYS"));
 }
+
+/// The table is also what the template of the functions is compared with.
+#[test]
+fn every_variable_that_is_read_stands_in_the_settings_table_and_no_other() {
+    let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let lookup = |name: &str| {
+        asked.borrow_mut().insert(name.to_owned());
+        None
+    };
+    Settings::from_lookup(&lookup).unwrap();
+    let mut asked = asked.into_inner();
+    // Lambda's own.
+    asked.remove("AWS_LAMBDA_FUNCTION_NAME");
+    // Read before the settings are, see `telemetry`.
+    asked.insert("RUST_LOG".to_owned());
+    let table = include_str!("../../../docs/SETTINGS.md");
+    let cells = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let told: std::collections::BTreeSet<String> = cells
+        .flat_map(|cell| cell.split('`').step_by(2))
+        .map(str::to_owned)
+        .collect();
+    // A secret's row stands for its `_ARN` as well.
+    let of_secrets = asked
+        .iter()
+        .filter(|name| name.strip_suffix("_ARN").is_some_and(|name| told.contains(name)));
+    let of_secrets: Vec<String> = of_secrets.cloned().collect();
+    for name in of_secrets {
+        asked.remove(&name);
+    }
+    assert_eq!(asked, told);
+}

@@ -115,6 +115,12 @@ pub struct Tally {
     pub lost_leases: AtomicU64,
     /// Records whose vectors are complete and records charged, by project.
     projects: Mutex<BTreeMap<String, (u64, u64)>>,
+    /// Slices that were read.
+    pub slices: AtomicU64,
+    /// Jobs that had lost a worker before.
+    pub rescued: AtomicU64,
+    /// Requests that were answered with 429.
+    pub rate_limited: AtomicU64,
     /// Requests by how long they took, in the buckets of `store::figures`.
     durations: Mutex<BTreeMap<u64, u64>>,
 }

@@ -226,6 +226,7 @@ impl Run {
             }
         };
         let read = slice.records.len();
+        Tally::add(&invocation.tally.slices, u64::from(read > 0));
         self.at_end = slice.next.is_none();
         self.place = slice.next;
         let prepared = prepare(&self.shared, slice.records).await?;

@@ -131,6 +131,9 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
         () = invocation.stop.gives_up() => Err(Failure::OutOfTime),
     };
     Tally::add(&invocation.tally.requests, 1);
+    if matches!(answer, Err(Failure::RateLimited { .. })) {
+        Tally::add(&invocation.tally.rate_limited, 1);
+    }
     if !matches!(answer, Err(Failure::OutOfTime)) {
         invocation.clock.note_request(began.elapsed());
         invocation.tally.note_duration(began.elapsed());

@@ -24,7 +24,11 @@ enum Kind {
 use Kind::{Acts, Asks, Reads, Works};
 
 /// Theirs is no list of objects about a database that is there.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
+    (
+        "rotate-secret",
+        "acts on AWS, where CloudTrail has it, and needs no database",
+    ),
     ("serve", "runs until a signal, and answers over HTTP"),
     ("demo", "makes a database of its own, and asks where it is given one"),
     ("completions", "prints a script"),

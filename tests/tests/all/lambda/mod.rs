@@ -1,8 +1,11 @@
 //! The functions' real programs, as Lambda runs them.
 
 mod main_job;
+mod metrics;
 mod outages;
+mod rotation;
 mod secrets;
+mod size;
 
 use cronvec_tests::database::server;
 use cronvec_tests::provider::Provider;
