@@ -43,7 +43,11 @@ pub(super) async fn at_deployment(
         let answer = hand_in(remote, options, piece, run).await?;
         let first = piece.lines.first().copied().unwrap_or(1);
         for rejected in &answer.rejected {
-            output.note(format!("line {}: {}", first + rejected.line - 1, rejected.reason));
+            output.note(format!(
+                "line {}: {}",
+                first.saturating_add(rejected.line - 1),
+                rejected.reason
+            ));
         }
         refused.set(refused.get() + answer.rejected.len());
         match answer.job_id {
