@@ -1,11 +1,11 @@
 //! `stop`, `start`
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 use shared::store::projects::Project;
 
-use super::{projects_or_all, ready};
+use super::{names_at, projects_or_all, ready};
 use crate::Context;
 use crate::app::App;
 use crate::exit::Ended;
@@ -71,6 +71,13 @@ struct Steered {
 
 /// `pause` or `resume` of these projects at a deployment, or of all that the token reaches; how many lanes it freed.
 pub(super) async fn steer(remote: &Remote, act: &str, named: &[String]) -> Result<(Vec<String>, u64)> {
+    if named.len() > 1 {
+        // None is steered where one of them isn't there.
+        let there = names_at(remote).await?;
+        if let Some(missing) = named.iter().find(|name| !there.contains(name)) {
+            bail!("no project '{missing}' that this token reaches");
+        }
+    }
     let path = format!("api/admin/{act}");
     let bodies = match named {
         [] => vec![json!({})],
