@@ -12,10 +12,10 @@ use shared::store::selection::JobFilter;
 use shared::call::CallOptions;
 
 use crate::Context;
-use crate::app::{App, IngestOptions, Worker};
+use crate::app::{App, Worker};
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::reading::Pieces;
+use crate::reading::{Piece, Pieces};
 use crate::rejects::Rejects;
 use crate::shapes::{FailedJob, IngestResult, Lines};
 
@@ -40,15 +40,15 @@ pub(crate) struct Handed {
     pub last_line: i32,
 }
 
-/// Hands the pieces in, a job each. An error among them leaves the jobs before it in the queue.
+/// Hands the pieces in, a job each: `hand` makes it and gives its id, or none where the records are stored already. An
+/// error among them leaves the jobs before it in the queue.
 pub(crate) async fn enqueue(
-    app: &App,
-    options: &IngestOptions,
+    hand: impl AsyncFn(&Piece) -> Result<Option<i64>>,
     pieces: &mut Pieces,
     rejects: &mut Rejects,
 ) -> (Vec<Handed>, Result<()>) {
     let mut handed: Vec<Handed> = Vec::new();
-    let ended = hand_in(app, options, pieces, rejects, &mut handed).await;
+    let ended = hand_in(hand, pieces, rejects, &mut handed).await;
     let ended = ended.map_err(|error| match handed.last() {
         None => error,
         Some(last) => error.context(format!(
@@ -61,8 +61,7 @@ pub(crate) async fn enqueue(
 }
 
 async fn hand_in(
-    app: &App,
-    options: &IngestOptions,
+    hand: impl AsyncFn(&Piece) -> Result<Option<i64>>,
     pieces: &mut Pieces,
     rejects: &mut Rejects,
     handed: &mut Vec<Handed>,
@@ -72,9 +71,11 @@ async fn hand_in(
         for unreadable in &piece.unreadable {
             rejects.unreadable(unreadable)?;
         }
-        if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last()) {
+        if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last())
+            && let Some(job_id) = hand(&piece).await?
+        {
             handed.push(Handed {
-                job_id: app.enqueue(options, &piece).await?,
+                job_id,
                 records: piece.lines.len() as u64,
                 first_line: *first,
                 last_line: *last,

@@ -8,6 +8,8 @@ use std::pin::pin;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 
+use crate::remote::Refused;
+
 pub(crate) const DONE: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
@@ -52,11 +54,10 @@ pub(crate) fn code(ended: Result<Ended>) -> u8 {
 /// Tells an error and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     eprintln!("error: {error:#}");
-    if error.chain().any(|cause| cause.is::<Usage>()) {
-        USAGE
-    } else {
-        FAILED
-    }
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Usage>() || cause.downcast_ref().is_some_and(Refused::is_usage)
+    };
+    if error.chain().any(is_usage) { USAGE } else { FAILED }
 }
 
 /// Ends with the first SIGINT or SIGTERM.

@@ -2,12 +2,16 @@
 //! stand aside.
 
 use anyhow::Result;
+use serde::Deserialize;
+use serde_json::json;
 use shared::job::{JobStatus, JobType};
 use shared::store::quarantine::{COUNTED, QuarantineFilter};
 use shared::store::selection::JobFilter;
 
 use crate::app::App;
 use crate::output::count;
+use crate::remote::Remote;
+use crate::verbs::{names_at, project_or_only_of};
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Filters {
@@ -29,6 +33,12 @@ pub(crate) struct Scope {
     pub project: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Done {
+    count: usize,
+    more: bool,
+}
+
 /// Records that stand aside.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Aside {
@@ -45,6 +55,39 @@ pub(crate) struct Aside {
 impl Aside {
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.reason.is_none() && self.project.is_none()
+    }
+
+    /// Replays or purges them at a deployment, and gives how many. A call acts on so many at most: it is repeated while
+    /// there are more.
+    pub async fn act_at(self, remote: &Remote, act: &str) -> Result<usize> {
+        let mut bodies = vec![json!({})];
+        if self.is_empty() {
+            bodies = names_at(remote)
+                .await?
+                .iter()
+                .map(|name| json!({"project": name}))
+                .collect();
+        } else if !self.records.is_empty() {
+            // Ids are those of one project.
+            bodies[0]["project"] = project_or_only_of(remote, self.project).await?.into();
+            bodies[0]["ids"] = self.records.into();
+        } else if let Some(project) = self.project {
+            bodies[0]["project"] = project.into();
+        }
+        let mut records = 0;
+        for mut body in bodies {
+            if let Some(reason) = &self.reason {
+                body["reason"] = reason.as_str().into();
+            }
+            loop {
+                let done: Done = remote.post(&format!("api/admin/quarantine/{act}"), &[], &body).await?;
+                records += done.count;
+                if !done.more || done.count == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(records)
     }
 
     /// As the store wants it; a project that is named exists.
@@ -83,6 +126,13 @@ impl Filters {
 }
 
 impl Scope {
+    /// As the HTTP API wants it.
+    pub fn query(&self) -> Vec<(&str, &str)> {
+        let kind = self.job_type.map(|kind| ("type", kind.as_str()));
+        let project = self.project.as_deref().map(|name| ("project", name));
+        kind.into_iter().chain(project).collect()
+    }
+
     pub async fn checked(self, app: &App) -> Result<JobFilter> {
         if let Some(name) = &self.project {
             app.store().project(name).await?;

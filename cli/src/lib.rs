@@ -13,6 +13,7 @@ mod output;
 mod progress;
 pub mod reading;
 mod rejects;
+mod remote;
 mod sample;
 pub mod shapes;
 mod verbs;
@@ -28,6 +29,7 @@ use shared::telemetry;
 use crate::args::Cli;
 use crate::exit::Interrupt;
 use crate::output::Output;
+use crate::remote::Remote;
 
 /// A worker that was told to end gets so long to part from its job.
 const LAST_ACTS: Duration = Duration::from_secs(2);
@@ -42,6 +44,8 @@ pub(crate) struct Context {
     /// `--yes`: don't ask.
     pub yes: bool,
     pub interrupt: Interrupt,
+    /// `--url`: the deployment that is asked instead of the database.
+    pub remote: Option<Remote>,
 }
 
 /// Runs one command line and says how it ended.
@@ -73,10 +77,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ));
         }
     };
+    let remote = match remote(&cli) {
+        Ok(remote) => remote,
+        Err(error) => return ExitCode::from(exit::report(&error)),
+    };
     let context = Context {
         output: Output { json: cli.json },
         yes: cli.yes,
         interrupt: Interrupt::default(),
+        remote,
     };
     let is_service = cli.verb.is_service();
     let code = runtime.block_on(async {
@@ -102,4 +111,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A thread that waits for the keyboard must not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ExitCode::from(code)
+}
+
+/// The deployment that is meant; variables that are empty mean none.
+fn remote(cli: &Cli) -> anyhow::Result<Option<Remote>> {
+    let Some(url) = cli.url.as_deref().filter(|url| !url.is_empty()) else {
+        return Ok(None);
+    };
+    if cli.verb.is_about_no_database() {
+        return Ok(None);
+    }
+    match cli.verb.why_not_remote() {
+        Some(why) => Err(exit::usage(format!(
+            "this can't be asked of a deployment (--url or CRONVEC_URL is set); {why}"
+        ))),
+        None => Remote::new(url, cli.token.as_deref()).map(Some),
+    }
 }

@@ -1,7 +1,7 @@
 //! Owns what is looked at to say whether all is well: each check says what it found and, if that isn't right, the mend.
 //! Refuses to mend anything.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::selection::JobFilter;
 use crate::store::workers::WorkerStatus;
@@ -15,7 +15,7 @@ const HOURS_UNSEEN: f64 = 49.0;
 /// A job that could have been claimed for so long has nobody to claim it.
 pub const MINUTES_WAITED: f64 = 15.0;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -25,7 +25,7 @@ pub enum Verdict {
     Fail,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Check {
     pub check: String,

@@ -1,12 +1,14 @@
 //! `audit`
 
 use anyhow::Result;
+use serde::Deserialize;
 use shared::store::audit::{AuditEntry, AuditFilter};
 
 use super::ready;
 use crate::Context;
 use crate::exit::Ended;
 use crate::output::{Align, Table, brief};
+use crate::remote::Remote;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,9 +32,46 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         category: args.category,
         operation: args.operation,
     };
-    let entries = ready().await?.store().audit_entries(&filter, args.limit).await?;
+    let entries = match &context.remote {
+        Some(remote) => of_deployment(remote, &filter, args.limit).await?,
+        None => ready().await?.store().audit_entries(&filter, args.limit).await?,
+    };
     context.output.list(&entries, table)?;
     Ok(Ended::Well)
+}
+
+/// A page has at most so many.
+const PAGE: i64 = 500;
+
+#[derive(Deserialize)]
+struct Page {
+    entries: Vec<AuditEntry>,
+    next: Option<String>,
+}
+
+/// A deployment gives all entries: they are chosen here.
+async fn of_deployment(remote: &Remote, filter: &AuditFilter, limit: i64) -> Result<Vec<AuditEntry>> {
+    let is = |wanted: &Option<String>, value: Option<&str>| wanted.is_none() || wanted.as_deref() == value;
+    let is_wanted = |entry: &AuditEntry| {
+        is(&filter.level, Some(&entry.level))
+            && is(&filter.category, Some(&entry.category))
+            && is(&filter.operation, entry.operation_id.as_deref())
+    };
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page_size = PAGE.to_string();
+    let mut found: Vec<AuditEntry> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = vec![("limit", page_size.as_str())];
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        let page: Page = remote.get("api/admin/audit", &query).await?;
+        found.extend(page.entries.into_iter().filter(is_wanted));
+        after = page.next;
+        if after.is_none() || found.len() >= wanted {
+            found.truncate(wanted);
+            return Ok(found);
+        }
+    }
 }
 
 fn table(entries: &[AuditEntry]) -> Table {

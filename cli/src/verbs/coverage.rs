@@ -1,12 +1,13 @@
 //! `coverage`
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use shared::store::projects::Coverage;
 
 use super::ready;
 use crate::Context;
 use crate::exit::Ended;
 use crate::output::{Align, Table, count};
+use crate::remote::Remote;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -16,9 +17,24 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let lines = ready().await?.coverage(args.project.as_deref()).await?;
+    let project = args.project.as_deref();
+    let lines = match &context.remote {
+        Some(remote) => of_deployment(remote, project).await?,
+        None => ready().await?.coverage(project).await?,
+    };
     context.output.list(&lines, table)?;
     Ok(Ended::Well)
+}
+
+async fn of_deployment(remote: &Remote, project: Option<&str>) -> Result<Vec<Coverage>> {
+    let mut lines: Vec<Coverage> = remote.get("api/admin/coverage", &[]).await?;
+    if let Some(name) = project {
+        lines.retain(|line| line.project == name);
+        if lines.is_empty() {
+            bail!("no project '{name}' that the deployment has counted and this token reaches");
+        }
+    }
+    Ok(lines)
 }
 
 /// Coverage as a person reads it.

@@ -13,7 +13,7 @@ use crate::app::{App, IngestOptions, LocalDatabase};
 use crate::drain;
 use crate::exit::Ended;
 use crate::output::count;
-use crate::reading;
+use crate::reading::{self, Piece};
 use crate::rejects::Rejects;
 use crate::sample;
 
@@ -98,7 +98,8 @@ async fn store(app: &App, context: &Context) -> Result<()> {
     };
     let mut pieces = reading::of_text("the sample", sample::records(), app.max_content_bytes());
     let mut rejects = Rejects::default();
-    let (handed, ended) = drain::enqueue(app, &options, &mut pieces, &mut rejects).await;
+    let hand = async |piece: &Piece| app.enqueue(&options, piece).await.map(Some);
+    let (handed, ended) = drain::enqueue(hand, &mut pieces, &mut rejects).await;
     ended?;
     let result = drain::ingest(app, &handed, PROJECT, &mut rejects, context).await?;
     if let Some(failed) = result.failed.first() {

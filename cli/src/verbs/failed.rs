@@ -5,8 +5,8 @@ use shared::job::JobStatus;
 use shared::store::quarantine::QuarantineFilter;
 use shared::store::selection::{FailedGroup, JobFilter};
 
-use super::ready;
 use super::status::jobs;
+use super::{ready, recent};
 use crate::Context;
 use crate::exit::Ended;
 use crate::filters::Scope;
@@ -25,28 +25,39 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let app = ready().await?;
-    let filter = args.scope.checked(&app).await?;
     if !args.details {
-        let failed = JobFilter {
-            status: Some(JobStatus::Failed),
-            ..filter
+        let found = match &context.remote {
+            Some(remote) => recent::of_deployment(remote, Some(JobStatus::Failed), &args.scope, args.limit).await?,
+            None => {
+                let app = ready().await?;
+                let failed = JobFilter {
+                    status: Some(JobStatus::Failed),
+                    ..args.scope.checked(&app).await?
+                };
+                app.store().jobs_of(&failed, args.limit).await?
+            }
         };
-        let found = app.store().jobs_of(&failed, args.limit).await?;
         context.output.list(&found, jobs)?;
         return Ok(Ended::Well);
     }
-    let mut groups = app.store().failed_jobs_by_reason(&filter).await?;
-    groups.extend(
-        app.store()
-            .quarantined_by_reason(&QuarantineFilter {
-                project: filter.project.clone(),
-                ..QuarantineFilter::default()
-            })
-            .await?,
-    );
+    let groups = match &context.remote {
+        Some(remote) => remote.get("api/admin/failures/details", &args.scope.query()).await?,
+        None => groups(args.scope).await?,
+    };
     context.output.list(&groups, table)?;
     Ok(Ended::Well)
+}
+
+async fn groups(scope: Scope) -> Result<Vec<FailedGroup>> {
+    let app = ready().await?;
+    let filter = scope.checked(&app).await?;
+    let mut groups = app.store().failed_jobs_by_reason(&filter).await?;
+    let aside = QuarantineFilter {
+        project: filter.project,
+        ..QuarantineFilter::default()
+    };
+    groups.extend(app.store().quarantined_by_reason(&aside).await?);
+    Ok(groups)
 }
 
 fn table(groups: &[FailedGroup]) -> Table {

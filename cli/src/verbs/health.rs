@@ -1,19 +1,23 @@
 //! `health`
 
 use anyhow::Result;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::Context;
 use crate::app::App;
 use crate::checks::{self, Check};
 use crate::exit::Ended;
+use crate::remote::{Remote, Unreachable, is_refused_with};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) async fn run(_args: Args, context: &Context) -> Result<Ended> {
-    let app = App::open().await?;
-    let checks = look(&app).await?;
+    let checks = match &context.remote {
+        Some(remote) => of_deployment(remote).await?,
+        None => look(&App::open().await?).await?,
+    };
     let healthy = checks::all_well(&checks);
     context
         .output
@@ -25,6 +29,24 @@ pub(crate) async fn run(_args: Args, context: &Context) -> Result<Ended> {
             )
         })?;
     Ok(if healthy { Ended::Well } else { Ended::Unhealthy })
+}
+
+#[derive(Deserialize)]
+struct Found {
+    checks: Vec<Check>,
+}
+
+/// What a deployment finds; that it isn't there, or its database, is a finding, too.
+async fn of_deployment(remote: &Remote) -> Result<Vec<Check>> {
+    match remote.get::<Found>("api/admin/health", &[]).await {
+        Ok(found) => Ok(found.checks),
+        Err(error) if error.is::<Unreachable>() || is_refused_with(&error, 503) => Ok(vec![Check::fail(
+            "deployment",
+            format!("{error:#}"),
+            "look at its log, and at its database; and that --url is its address",
+        )]),
+        Err(error) => Err(error),
+    }
 }
 
 /// Each of them, as far as the one before allows.

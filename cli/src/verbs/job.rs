@@ -1,7 +1,8 @@
 //! `job ID`, `retry`, `cancel`
 
 use anyhow::Result;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use shared::job::JobStatus;
 use shared::store::StoreError;
 use shared::store::selection::{JobDetail, JobFilter};
@@ -13,6 +14,7 @@ use crate::app::App;
 use crate::exit::{Ended, usage};
 use crate::filters::Filters;
 use crate::output::count;
+use crate::remote::{Remote, is_refused_with};
 
 /// Jobs that are asked for at once.
 const PAGE: i64 = 1000;
@@ -39,14 +41,45 @@ pub(crate) struct Cancel {
 }
 
 pub(crate) async fn show(args: Show, context: &Context) -> Result<Ended> {
-    let job = ready().await?.store().job_detail(args.id).await?;
+    let job = match &context.remote {
+        Some(remote) => of_deployment(remote, args.id).await?,
+        None => ready().await?.store().job_detail(args.id).await?,
+    };
     context.output.show(&job, || in_words(&job))?;
     Ok(Ended::Well)
 }
 
+/// What a job was handed is shown to admins alone.
+async fn of_deployment(remote: &Remote, id: i64) -> Result<JobDetail> {
+    let path = format!("api/admin/jobs/{id}");
+    let whole: Result<JobDetail> = remote.get(&path, &[("payload", "true")]).await;
+    let mut job = match whole {
+        Err(error) if is_refused_with(&error, 403) => remote.get(&path, &[]).await?,
+        whole => whole?,
+    };
+    if let Some(payload) = job.payload.as_mut().and_then(Value::as_object_mut) {
+        for of_records in ["records", "lines"] {
+            payload.remove(of_records);
+        }
+    }
+    Ok(job)
+}
+
 pub(crate) async fn retry(args: Retry, context: &Context) -> Result<Ended> {
+    let named = one(args.id, &args.filters)?;
+    if let Some(remote) = &context.remote {
+        if let Some(id) = named {
+            act_on_one(remote, "retry", id).await?;
+            return done(id, "is in the queue again", context);
+        }
+        return show_outcome(
+            act_on_many(remote, "retry", &args.filters).await?,
+            "jobs retried",
+            context,
+        );
+    }
     let app = ready().await?;
-    if let Some(id) = one(args.id, &args.filters)? {
+    if let Some(id) = named {
         app.retry(id).await?;
         app.audit("queue", "jobs retried", &[id.to_string()], None).await;
         return done(id, "is in the queue again", context);
@@ -58,9 +91,28 @@ pub(crate) async fn retry(args: Retry, context: &Context) -> Result<Ended> {
 }
 
 pub(crate) async fn cancel(args: Cancel, context: &Context) -> Result<Ended> {
+    let named = one(args.id, &args.filters)?;
+    if let Some(remote) = &context.remote {
+        let question = match named {
+            Some(id) => of_one(id),
+            None => OF_MANY.to_owned(),
+        };
+        if !context.confirm(&question)? {
+            return left_as_it_is(context);
+        }
+        if let Some(id) = named {
+            act_on_one(remote, "cancel", id).await?;
+            return done(id, "is cancelled", context);
+        }
+        return show_outcome(
+            act_on_many(remote, "cancel", &args.filters).await?,
+            "jobs cancelled",
+            context,
+        );
+    }
     let app = ready().await?;
-    if let Some(id) = one(args.id, &args.filters)? {
-        if !context.confirm(&format!("Cancel job {id}? What it has stored stays."))? {
+    if let Some(id) = named {
+        if !context.confirm(&of_one(id))? {
             return left_as_it_is(context);
         }
         app.cancel(id).await?;
@@ -70,11 +122,53 @@ pub(crate) async fn cancel(args: Cancel, context: &Context) -> Result<Ended> {
     let filter = args.filters.checked(&app).await?;
     let all = [JobStatus::Pending, JobStatus::Processing];
     let statuses = filter.status.map_or(all.to_vec(), |status| vec![status]);
-    if !context.confirm("Cancel all jobs that the options choose? What they have stored stays.")? {
+    if !context.confirm(OF_MANY)? {
         return left_as_it_is(context);
     }
     let outcome = each(&app, &filter, &statuses, async |id| app.cancel(id).await).await?;
     outcome.tell(&app, "jobs cancelled", context).await
+}
+
+const OF_MANY: &str = "Cancel all jobs that the options choose? What they have stored stays.";
+
+fn of_one(id: i64) -> String {
+    format!("Cancel job {id}? What it has stored stays.")
+}
+
+async fn act_on_one(remote: &Remote, act: &str, id: i64) -> Result<()> {
+    let path = format!("api/admin/queue/{act}");
+    let _: Value = remote.post(&path, &[("jobId", &id.to_string())], &json!({})).await?;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Done {
+    ids: Vec<String>,
+    passed_over: usize,
+    more: bool,
+}
+
+/// A call acts on so many at most: it is repeated while it moves any.
+async fn act_on_many(remote: &Remote, act: &str, filters: &Filters) -> Result<(Vec<String>, usize)> {
+    let mut filter = serde_json::Map::new();
+    for (name, value) in filters.scope.query() {
+        filter.insert(name.to_owned(), value.into());
+    }
+    if let Some(status) = filters.status {
+        filter.insert("status".to_owned(), status.as_str().into());
+    }
+    let (path, body) = (format!("api/admin/jobs/{act}"), json!({"filter": filter}));
+    let mut all = Vec::new();
+    loop {
+        let done: Done = remote.post(&path, &[], &body).await?;
+        let moves = !done.ids.is_empty();
+        all.extend(done.ids);
+        // Each call begins with the first: what the last one passed over is all that was.
+        if !done.more || !moves {
+            return Ok((all, done.passed_over));
+        }
+    }
 }
 
 /// The one that is named; `None` when options choose.
@@ -138,16 +232,16 @@ impl Outcome {
         for (id, why) in &self.refused {
             context.output.note(format!("job {id}: {why}"));
         }
-        let shown = json!({"success": true, "jobIds": self.done, "passedOver": self.refused.len()});
-        context.output.show(&shown, || {
-            format!(
-                "{} {what}, {} passed over",
-                count(self.done.len() as u64),
-                self.refused.len()
-            )
-        })?;
-        Ok(Ended::Well)
+        show_outcome((self.done, self.refused.len()), what, context)
     }
+}
+
+fn show_outcome((ids, passed_over): (Vec<String>, usize), what: &str, context: &Context) -> Result<Ended> {
+    let shown = json!({"success": true, "jobIds": ids, "passedOver": passed_over});
+    context.output.show(&shown, || {
+        format!("{} {what}, {passed_over} passed over", count(ids.len() as u64))
+    })?;
+    Ok(Ended::Well)
 }
 
 fn done(id: i64, what: &str, context: &Context) -> Result<Ended> {

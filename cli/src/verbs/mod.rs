@@ -39,6 +39,7 @@ pub(crate) mod token;
 pub(crate) mod uninstall;
 
 use anyhow::Result;
+use serde::Deserialize;
 use shared::store::StoreError;
 use shared::store::projects::Project;
 
@@ -46,6 +47,7 @@ use crate::Context;
 use crate::app::App;
 use crate::args::Verb;
 use crate::exit::{Ended, usage};
+use crate::remote::{Remote, is_refused_with};
 
 /// Runs a verb to its end.
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
@@ -114,8 +116,55 @@ async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
         return Ok(name);
     }
     let projects = app.projects().await?;
-    match projects.as_slice() {
-        [only] => Ok(only.name.clone()),
+    the_only(projects.into_iter().map(|project| project.name).collect())
+}
+
+/// The same at a deployment, of those that the token reaches.
+pub(crate) async fn project_or_only_of(remote: &Remote, named: Option<String>) -> Result<String> {
+    if let Some(name) = named {
+        return Ok(name);
+    }
+    match names_at(remote).await {
+        Ok(names) => the_only(names),
+        Err(error) if is_refused_with(&error, 403) => Err(usage(
+            "which project? Name it with --project: this token may not list them",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// The projects of a deployment that the token reaches.
+pub(crate) async fn names_at(remote: &Remote) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Me {
+        projects: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        name: String,
+    }
+    let me: Me = remote.get("api/me", &[]).await?;
+    if let Some(reached) = me.projects {
+        return Ok(reached);
+    }
+    let listed: Vec<Listed> = remote.get("api/admin/projects", &[]).await?;
+    Ok(listed.into_iter().map(|project| project.name).collect())
+}
+
+/// Refuses an option that the HTTP API doesn't have.
+fn refuse_option(name: &str, is_given: bool) -> Result<()> {
+    if !is_given {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{name} can't be asked of a deployment (--url or CRONVEC_URL is set): leave it out, or run this where DATABASE_URL \
+         can be reached, without --url"
+    )))
+}
+
+fn the_only(names: Vec<String>) -> Result<String> {
+    match names.as_slice() {
+        [only] => Ok(only.clone()),
         [] => Err(usage(
             "there is no project yet: create one with `cronvec projects create NAME`",
         )),
@@ -123,7 +172,7 @@ async fn project_or_only(app: &App, named: Option<String>) -> Result<String> {
             let names = several
                 .iter()
                 .take(10)
-                .map(|project| project.name.as_str())
+                .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join(", ");
             Err(usage(format!(

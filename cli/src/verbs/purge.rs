@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use shared::store::quarantine::QuarantineFilter;
 
-use super::{left_as_it_is, ready};
+use super::{left_as_it_is, ready, refuse_option};
 use crate::Context;
 use crate::exit::Ended;
 use crate::filters::{Aside, aside_in_words};
@@ -20,6 +20,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    if let Some(remote) = &context.remote {
+        refuse_option("--older-than", args.older_than.is_some())?;
+        let question = "Forget why the records that the options choose stand aside? They stay unembedded until their \
+            text changes or a backfill takes them.";
+        if !context.confirm(question)? {
+            return left_as_it_is(context);
+        }
+        let purged = args.aside.act_at(remote, "purge").await?;
+        return show(purged, context);
+    }
     let app = ready().await?;
     let filter = QuarantineFilter {
         older_than_days: args.older_than.map(f64::from),
@@ -44,10 +54,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if !ids.is_empty() {
         app.audit("quarantine", "records forgotten", &ids, None).await;
     }
-    context
-        .output
-        .show(&json!({"success": true, "purged": ids.len()}), || {
-            format!("{} records forgotten", count(ids.len() as u64))
-        })?;
+    show(ids.len(), context)
+}
+
+fn show(purged: usize, context: &Context) -> Result<Ended> {
+    context.output.show(&json!({"success": true, "purged": purged}), || {
+        format!("{} records forgotten", count(purged as u64))
+    })?;
     Ok(Ended::Well)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{left_as_it_is, ready};
+use super::{left_as_it_is, ready, refuse_option};
 use crate::Context;
 use crate::exit::{Ended, usage};
 use crate::filters::{Aside, aside_in_words};
@@ -26,6 +26,16 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         return Err(usage(
             "which records? Name them, or --reason, --project or --limit; all of them with --yes",
         ));
+    }
+    if let Some(remote) = &context.remote {
+        refuse_option("--rate", args.rate.is_some())?;
+        refuse_option("--limit", args.limit.is_some())?;
+        let question = "Let the records that the options choose try again?";
+        if !context.confirm(question)? {
+            return left_as_it_is(context);
+        }
+        let replayed = args.aside.act_at(remote, "replay").await?;
+        return show(replayed, None, context);
     }
     let app = ready().await?;
     let filter = args.aside.checked(&app).await?;
@@ -52,11 +62,15 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if !ids.is_empty() {
         app.audit("quarantine", "records try again", &ids, None).await;
     }
+    show(ids.len(), args.rate, context)
+}
+
+fn show(replayed: usize, rate: Option<u32>, context: &Context) -> Result<Ended> {
     context
         .output
-        .show(&json!({"success": true, "replayed": ids.len()}), || match args.rate {
-            Some(rate) => format!("{} records try again, {rate} a minute", count(ids.len() as u64)),
-            None => format!("{} records try again", count(ids.len() as u64)),
+        .show(&json!({"success": true, "replayed": replayed}), || match rate {
+            Some(rate) => format!("{} records try again, {rate} a minute", count(replayed as u64)),
+            None => format!("{} records try again", count(replayed as u64)),
         })?;
     Ok(Ended::Well)
 }

@@ -1,13 +1,15 @@
 //! `search TEXT`
 
 use anyhow::Result;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use shared::store::search::Hit;
 
-use super::{project_or_only, ready};
+use super::{project_or_only, project_or_only_of, ready};
 use crate::Context;
 use crate::exit::{Ended, usage};
 use crate::output::{Align, Table, brief};
+use crate::remote::Remote;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,11 +32,31 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if text.trim().is_empty() {
         return Err(usage("there is nothing to look for"));
     }
-    let app = ready().await?;
-    let project = project_or_only(&app, args.project).await?;
-    let hits = app.search(&project, &text, args.limit, args.filter.as_ref()).await?;
+    let hits = match &context.remote {
+        Some(remote) => of_deployment(remote, args, &text).await?,
+        None => {
+            let app = ready().await?;
+            let project = project_or_only(&app, args.project).await?;
+            app.search(&project, &text, args.limit, args.filter.as_ref()).await?
+        }
+    };
     context.output.list(&hits, table)?;
     Ok(Ended::Well)
+}
+
+#[derive(Deserialize)]
+struct Found {
+    results: Vec<Hit>,
+}
+
+async fn of_deployment(remote: &Remote, args: Args, text: &str) -> Result<Vec<Hit>> {
+    let project = project_or_only_of(remote, args.project).await?;
+    let mut question = json!({"project": project, "query": text, "limit": args.limit});
+    if let Some(filter) = args.filter {
+        question["filter"] = filter;
+    }
+    let found: Found = remote.post("api/search", &[], &question).await?;
+    Ok(found.results)
 }
 
 /// Hits as a person reads them.

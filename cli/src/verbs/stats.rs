@@ -1,9 +1,7 @@
 //! `stats`
 
 use anyhow::Result;
-use serde::Serialize;
-use shared::store::figures::{CAP, Hour, OfType};
-use shared::store::quarantine::QuarantineFilter;
+use shared::store::stats::{MOST_HOURS, Stats};
 
 use super::ready;
 use crate::Context;
@@ -16,63 +14,26 @@ pub(crate) struct Args {
     #[command(flatten)]
     scope: Scope,
     /// So many hours, hour by hour
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(i32).range(1..=720))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(i32).range(1..=i64::from(MOST_HOURS)))]
     hours: i32,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Stats {
-    jobs: Vec<OfType>,
-    /// Numbers that are at least so many.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    capped: Vec<String>,
-    pending_records: i64,
-    quarantined: i64,
-    hours: Vec<Hour>,
-}
-
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let app = ready().await?;
-    let filter = args.scope.checked(&app).await?;
-    let store = app.store();
-    let mut stats = Stats {
-        jobs: store.jobs_by_type(&filter).await?,
-        capped: Vec::new(),
-        pending_records: store.count_pending(filter.project.as_deref()).await?,
-        quarantined: store
-            .count_quarantined(&QuarantineFilter {
-                project: filter.project.clone(),
-                ..QuarantineFilter::default()
-            })
-            .await?,
-        hours: store.hours(&filter, args.hours).await?,
+    let stats = match &context.remote {
+        Some(remote) => {
+            let hours = args.hours.to_string();
+            let mut query = args.scope.query();
+            query.push(("hours", &hours));
+            remote.get("api/admin/figures", &query).await?
+        }
+        None => {
+            let app = ready().await?;
+            let filter = args.scope.checked(&app).await?;
+            app.store().stats(&filter, args.hours).await?
+        }
     };
-    cap(&mut stats);
     context.output.show(&stats, || in_words(&stats))?;
     Ok(Ended::Well)
-}
-
-/// Names what was counted no further.
-fn cap(stats: &mut Stats) {
-    for of in &mut stats.jobs {
-        for (name, number) in [
-            ("pending", &mut of.pending),
-            ("processing", &mut of.processing),
-            ("completed", &mut of.completed),
-            ("failed", &mut of.failed),
-            ("cancelled", &mut of.cancelled),
-        ] {
-            if *number > CAP {
-                *number = CAP;
-                stats.capped.push(format!("{}.{name}", of.job_type));
-            }
-        }
-    }
-    if stats.pending_records > CAP {
-        stats.pending_records = CAP;
-        stats.capped.push("pendingRecords".to_owned());
-    }
 }
 
 fn in_words(stats: &Stats) -> String {

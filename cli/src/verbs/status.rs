@@ -1,16 +1,24 @@
 //! `status`
 
 use anyhow::Result;
+use serde::Deserialize;
 use shared::job::Progress;
 use shared::store::endpoints::Pause;
-use shared::store::jobs::JobView;
+use shared::store::jobs::{Counts, JobView, OldestPending, QueueStats};
+use shared::store::workers::WorkerStatus;
+use time::OffsetDateTime;
 
-use super::ready;
+use super::{ready, recent};
 use crate::Context;
 use crate::drain::error;
 use crate::exit::Ended;
+use crate::filters::Scope;
 use crate::output::{Align, Table, brief, count};
+use crate::remote::Remote;
 use crate::shapes::Status;
+
+/// As many as the database is asked for.
+const RECENT: usize = 50;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -20,10 +28,64 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let mut status = ready().await?.status().await?;
+    let mut status = match &context.remote {
+        Some(remote) => of_deployment(remote, args.limit).await?,
+        None => ready().await?.status().await?,
+    };
     status.queue.recent_jobs.truncate(args.limit);
     context.output.show(&status, || in_words(&status))?;
     Ok(Ended::Well)
+}
+
+/// What a deployment's page shows of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Monitor {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    queue_stats: Counts,
+    capped: Vec<String>,
+    oldest_pending_job: Option<OldestPending>,
+    workers: Vec<WorkerStatus>,
+    endpoints: Vec<Rest>,
+}
+
+#[derive(Deserialize)]
+struct Rest {
+    endpoint: String,
+    #[serde(with = "time::serde::rfc3339")]
+    until: OffsetDateTime,
+    circuit: bool,
+    why: String,
+}
+
+async fn of_deployment(remote: &Remote, limit: usize) -> Result<Status> {
+    let monitor: Monitor = remote.get("api/admin/monitor", &[]).await?;
+    // Those of the page lack what was rejected.
+    let limit = i64::try_from(limit.min(RECENT)).unwrap_or(i64::MAX);
+    let recent_jobs = recent::of_deployment(remote, None, &Scope::default(), limit).await?;
+    let of_ours = ["pending", "processing", "completed", "failed"].into_iter();
+    Ok(Status {
+        queue: QueueStats {
+            queue_stats: monitor.queue_stats,
+            capped: of_ours
+                .filter(|name| monitor.capped.iter().any(|capped| capped == name))
+                .collect(),
+            recent_jobs,
+            oldest_pending_job: monitor.oldest_pending_job,
+        },
+        workers: monitor.workers,
+        pauses: monitor
+            .endpoints
+            .into_iter()
+            .map(|rest| Pause {
+                endpoint: rest.endpoint,
+                seconds_left: (rest.until - monitor.at).as_seconds_f64(),
+                circuit: rest.circuit,
+                message: rest.why,
+            })
+            .collect(),
+    })
 }
 
 fn in_words(status: &Status) -> String {

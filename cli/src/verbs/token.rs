@@ -1,6 +1,7 @@
 //! `token create|list|revoke`
 
 use anyhow::{Result, bail};
+use serde::Deserialize;
 use serde_json::json;
 use shared::store::tokens::{NewToken, TokenView};
 use shared::token::{self, Role};
@@ -10,6 +11,7 @@ use crate::Context;
 use crate::app::App;
 use crate::exit::{Ended, usage};
 use crate::output::{Align, Table, brief};
+use crate::remote::Remote;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Action {
@@ -50,6 +52,9 @@ pub(crate) struct Revoke {
 }
 
 pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
+    if let Some(remote) = &context.remote {
+        return at_deployment(remote, action, context).await;
+    }
     let app = ready().await?;
     match action {
         Action::Create(args) => create(&app, args, context).await,
@@ -78,9 +83,13 @@ async fn create(app: &App, args: Create, context: &Context) -> Result<Ended> {
     let made = app.store().create_token(&new).await.map_err(as_usage)?;
     app.audit("token", "token created", &[made.id.clone(), made.name.clone()], None)
         .await;
-    let mut shown = serde_json::to_value(&made)?;
-    shown["token"] = secret.as_str().into();
-    context.output.show(&shown, || secret.clone())?;
+    show_made(&made, &secret, context)
+}
+
+fn show_made(made: &TokenView, secret: &str, context: &Context) -> Result<Ended> {
+    let mut shown = serde_json::to_value(made)?;
+    shown["token"] = secret.into();
+    context.output.show(&shown, || secret.to_owned())?;
     context.output.note(format!(
         "token {} of {} ({}); it isn't shown again",
         made.id, made.name, made.role
@@ -88,21 +97,47 @@ async fn create(app: &App, args: Create, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
+#[derive(Deserialize)]
+struct Made {
+    #[serde(flatten)]
+    made: TokenView,
+    token: String,
+}
+
+async fn at_deployment(remote: &Remote, action: Action, context: &Context) -> Result<Ended> {
+    const PATH: &str = "api/admin/tokens";
+    match action {
+        Action::Create(args) => {
+            let mut new = json!({"name": args.name, "role": args.role});
+            if !args.project.is_empty() {
+                new["projects"] = args.project.into();
+            }
+            if let Some(days) = args.expires {
+                new["expiresInDays"] = days.into();
+            }
+            let Made { made, token } = remote.post(PATH, &[], &new).await?;
+            show_made(&made, &token, context)
+        }
+        Action::List(args) => {
+            let all = args.all.to_string();
+            let tokens: Vec<TokenView> = remote.get(PATH, &[("all", &all)]).await?;
+            context.output.list(&tokens, table)?;
+            Ok(Ended::Well)
+        }
+        Action::Revoke(args) => {
+            let found = to_revoke(remote.get(PATH, &[("all", "true")]).await?, &args.token)?;
+            if !may_revoke(&found, context)? {
+                return left_as_it_is(context);
+            }
+            let revoked: TokenView = remote.delete(&format!("{PATH}/{}", found.id)).await?;
+            show_revoked(&revoked, context)
+        }
+    }
+}
+
 async fn revoke(app: &App, args: Revoke, context: &Context) -> Result<Ended> {
-    let found = app
-        .store()
-        .tokens(true)
-        .await?
-        .into_iter()
-        .find(|token| token.revoked_at.is_none() && (token.id == args.token || token.name == args.token));
-    let Some(found) = found else {
-        return Err(usage(format!("no token '{}' that isn't revoked", args.token)));
-    };
-    let question = format!(
-        "Revoke token {} of {}? Whoever uses it is refused from then on.",
-        found.id, found.name
-    );
-    if !context.confirm(&question)? {
+    let found = to_revoke(app.store().tokens(true).await?, &args.token)?;
+    if !may_revoke(&found, context)? {
         return left_as_it_is(context);
     }
     let Some(revoked) = app.store().revoke_token(found.id.parse()?).await? else {
@@ -115,6 +150,23 @@ async fn revoke(app: &App, args: Revoke, context: &Context) -> Result<Ended> {
         None,
     )
     .await;
+    show_revoked(&revoked, context)
+}
+
+fn to_revoke(tokens: Vec<TokenView>, named: &str) -> Result<TokenView> {
+    let mut tokens = tokens.into_iter();
+    let found = tokens.find(|token| token.revoked_at.is_none() && (token.id == named || token.name == named));
+    found.ok_or_else(|| usage(format!("no token '{named}' that isn't revoked")))
+}
+
+fn may_revoke(found: &TokenView, context: &Context) -> Result<bool> {
+    context.confirm(&format!(
+        "Revoke token {} of {}? Whoever uses it is refused from then on.",
+        found.id, found.name
+    ))
+}
+
+fn show_revoked(revoked: &TokenView, context: &Context) -> Result<Ended> {
     context.output.show(
         &json!({"success": true, "id": revoked.id, "name": revoked.name}),
         || format!("token {} of {} is revoked", revoked.id, revoked.name),

@@ -45,6 +45,8 @@ pub(crate) struct Progress {
     left: i64,
     done: i64,
     percent: f64,
+    /// Since somebody last drove it.
+    silent_seconds: f64,
 }
 
 /// The latest backfills and how far they are.
@@ -99,6 +101,7 @@ async fn progress(store: &Store, mut backfill: Backfill) -> Result<Progress, Sto
         100.0
     };
     Ok(Progress {
+        silent_seconds: backfill.silent_seconds,
         backfill,
         marked_all,
         left,

@@ -158,6 +158,8 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(queue::act::retry_many))
         .routes(routes!(queue::act::cancel_many))
         .routes(routes!(queue::failures::list))
+        .routes(routes!(queue::figures::stats))
+        .routes(routes!(queue::figures::groups))
         .routes(routes!(queue::quarantine::list))
         .routes(routes!(queue::quarantine::replay))
         .routes(routes!(queue::quarantine::purge))

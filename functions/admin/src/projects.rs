@@ -28,6 +28,7 @@ pub(crate) struct Project {
 }
 
 #[derive(Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct Space {
     id: i32,
     #[schema(example = "openai")]
@@ -36,6 +37,10 @@ struct Space {
     model: String,
     #[schema(example = 1536)]
     dimensions: u16,
+    chunk_tokens: u32,
+    chunk_overlap: u32,
+    document_prefix: String,
+    query_prefix: String,
 }
 
 /// Every project and how it embeds.
@@ -51,6 +56,10 @@ pub(crate) async fn list(Watches(caller): Watches, State(admin): State<Admin>) -
             provider: space.spec.provider.to_string(),
             model: space.spec.model.clone(),
             dimensions: space.spec.dimensions,
+            chunk_tokens: space.spec.chunk_tokens,
+            chunk_overlap: space.spec.chunk_overlap,
+            document_prefix: space.spec.document_prefix.clone(),
+            query_prefix: space.spec.query_prefix.clone(),
         })
     };
     let projects = store.projects().await?.into_iter();

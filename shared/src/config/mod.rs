@@ -21,7 +21,7 @@ pub use retention::Retention;
 pub use secret::{Secret, SecretSource};
 
 use reader::Reader;
-pub(crate) use reader::check_base_url;
+pub use reader::check_base_url;
 
 /// What signs sessions must not be guessed.
 pub const SHORTEST_SESSION_SECRET: usize = 32;

@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The address isn't repeated in a message before it is known to hold no password.
-pub(crate) fn check_base_url(text: &str) -> Result<(), String> {
+pub fn check_base_url(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("is no address: {error}; it looks like https://HOST/PATH"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user name or password; keys have variables of their own".to_owned());

@@ -1,6 +1,6 @@
 //! Owns backfills: what is missing, the marking of it page by page, how far it has come. Refuses to embed anything.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -13,10 +13,10 @@ const SAMPLED: i64 = 200;
 
 /// A backfill as it stands in the database.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backfill {
-    #[serde(rename = "operation", serialize_with = "as_text")]
+    #[serde(rename = "operation", serialize_with = "as_text", deserialize_with = "of_text")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub id: i64,
     pub project: String,
@@ -46,6 +46,11 @@ pub struct Backfill {
 
 fn as_text<S: serde::Serializer>(id: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
+}
+
+fn of_text<'a, D: serde::Deserializer<'a>>(deserializer: D) -> Result<i64, D::Error> {
+    let text = <String as Deserialize>::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 /// What a backfill would do.

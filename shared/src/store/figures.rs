@@ -1,6 +1,6 @@
 //! Owns the figures that operators read: throughput, rates, percentiles, hours. Refuses to count without a bound.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 
 use super::selection::JobFilter;
@@ -45,7 +45,8 @@ pub struct Percentiles {
 }
 
 /// What came, ended and failed in an hour.
-#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hour {
     pub hour: String,
     pub created: i64,
@@ -54,7 +55,8 @@ pub struct Hour {
 }
 
 /// Jobs of one type.
-#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OfType {
     pub job_type: String,

@@ -32,6 +32,7 @@ pub mod selection;
 pub mod sources;
 pub mod spaces;
 pub mod staged;
+pub mod stats;
 pub mod stuck;
 pub mod tokens;
 mod vector_array;

@@ -22,7 +22,7 @@ pub struct Project {
 
 /// How much of a project is embedded, in records.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Coverage {
     pub project: String,
     pub total: i64,

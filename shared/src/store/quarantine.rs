@@ -176,7 +176,7 @@ impl Store {
         Ok(rows
             .iter()
             .map(|row| FailedGroup {
-                kind: "record",
+                kind: "record".to_owned(),
                 reason: row.get(0),
                 project: row.get(1),
                 count: row.get(2),

@@ -11,7 +11,7 @@ const BEGIN: &str =
     "BEGIN READ ONLY; SET LOCAL statement_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// A record that was found, by its best chunk.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hit {
     pub id: String,

@@ -1,6 +1,6 @@
 //! Owns the choice of jobs by status, type and project, for lists and for acts on many. Refuses to act on them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
@@ -34,7 +34,7 @@ impl JobFilter {
 
 /// All of a job, but for the texts in it.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobDetail {
     #[serde(flatten)]
@@ -61,11 +61,12 @@ pub struct JobDetail {
 }
 
 /// Jobs that failed alike.
-#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedGroup {
     /// `job` or `record`.
-    pub kind: &'static str,
+    pub kind: String,
     pub reason: String,
     pub project: String,
     pub count: i64,
@@ -156,7 +157,7 @@ impl Store {
         Ok(rows
             .iter()
             .map(|row| FailedGroup {
-                kind: "job",
+                kind: "job".to_owned(),
                 reason: row.get(0),
                 project: row.get(1),
                 count: row.get(2),

@@ -1,6 +1,6 @@
 //! Owns the rows of API tokens: made, found by their hash, revoked. Refuses to see a secret.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -25,7 +25,7 @@ pub struct NewToken<'a> {
 }
 
 /// A token as people see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TokenView {

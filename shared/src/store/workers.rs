@@ -12,7 +12,7 @@ use super::{Store, StoreError};
 
 /// When a worker was last seen, and what it said then.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
     pub name: String,

@@ -15,17 +15,17 @@ use crate::output::{Align, Table, count};
 pub(crate) struct Status {
     /// Only of this project
     #[arg(long, value_name = "NAME")]
-    project: Option<String>,
+    pub(super) project: Option<String>,
     /// So many of them
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=1000))]
-    limit: i64,
+    pub(super) limit: i64,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
     /// Only of this project
     #[arg(long, value_name = "NAME")]
-    project: Option<String>,
+    pub(super) project: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) struct Rollback {
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+pub(super) struct Line {
     #[serde(flatten)]
     backfill: Backfill,
     /// Of what it marked, what waits and nobody has written since.
@@ -47,6 +47,18 @@ struct Line {
     percent: f64,
     /// What becomes of it.
     next: String,
+}
+
+impl Line {
+    pub fn new(backfill: Backfill, left: i64, done: i64, percent: f64) -> Self {
+        Self {
+            next: next(&backfill, left),
+            backfill,
+            left,
+            done,
+            percent,
+        }
+    }
 }
 
 /// Whoever drives one is heard of every ten seconds.
@@ -86,14 +98,12 @@ pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
         } else {
             100.0
         };
-        lines.push(Line {
-            next: next(&backfill, left),
-            backfill,
-            left,
-            done,
-            percent,
-        });
+        lines.push(Line::new(backfill, left, done, percent));
     }
+    list(lines, context)
+}
+
+pub(super) fn list(lines: Vec<Line>, context: &Context) -> Result<Ended> {
     context.output.list(&lines, table)?;
     Ok(Ended::Well)
 }
@@ -116,6 +126,10 @@ pub(super) async fn stop(args: Stop, context: &Context) -> Result<Ended> {
         )
         .await;
     }
+    show_stopped(&stopped, context)
+}
+
+pub(super) fn show_stopped(stopped: &[String], context: &Context) -> Result<Ended> {
     context
         .output
         .show(&json!({"success": true, "stopped": stopped}), || match stopped.len() {

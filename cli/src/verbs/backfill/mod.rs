@@ -3,6 +3,7 @@
 mod drive;
 mod estimate;
 mod manage;
+mod remote;
 mod via;
 
 use std::time::Duration;
@@ -67,6 +68,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+    if let Some(remote) = &context.remote {
+        return remote::run(remote, args, context).await;
+    }
     match args.action {
         None => backfill(args.options, context).await,
         Some(Action::Status(args)) => manage::status(args, context).await,

@@ -1,5 +1,6 @@
 //! `projects list|create|pause|resume|remove`
 
+mod remote;
 mod remove;
 
 use anyhow::Result;
@@ -29,6 +30,9 @@ pub(crate) enum Action {
 }
 
 pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
+    if let Some(remote) = &context.remote {
+        return remote::run(remote, action, context).await;
+    }
     let app = ready().await?;
     let (name, state) = match action {
         Action::List => {
@@ -72,6 +76,10 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
         }
         Action::Remove { name } => return remove::run(&app, &name, context).await,
     };
+    show(&name, state, context)
+}
+
+fn show(name: &str, state: &str, context: &Context) -> Result<Ended> {
     context.output.show(&json!({"project": name, "state": state}), || {
         format!("project {name} is {state}")
     })?;

@@ -163,6 +163,7 @@ pub(crate) async fn cancel_many(
 async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<Json<Done>, Refusal> {
     let store = admin.store().await?;
     let mut ids = Vec::new();
+    let mut passed_over = 0;
     let mut more = false;
     match (wanted.filter, wanted.ids) {
         (None, None) => {
@@ -180,7 +181,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
                 match project_of(store, caller, id).await {
                     Ok(_) if took(act.on(store, id).await)? => ids.push(id.to_string()),
                     // What isn't there can't be done, as what has moved on meanwhile.
-                    Ok(_) | Err(_) => {}
+                    Ok(_) | Err(_) => passed_over += 1,
                 }
             }
         }
@@ -202,7 +203,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
                         job_type: kind,
                         project: project.clone(),
                     };
-                    more |= each(store, &filter, act, &mut ids).await?;
+                    more |= each(store, &filter, act, &mut ids, &mut passed_over).await?;
                 }
             }
         }
@@ -214,12 +215,19 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
         success: true,
         count: ids.len(),
         ids,
+        passed_over: Some(passed_over),
         more,
     }))
 }
 
 /// Acts on all of these that there is room for; gives whether some may be left.
-async fn each(store: &Store, filter: &JobFilter, act: Act, done: &mut Vec<String>) -> Result<bool, Refusal> {
+async fn each(
+    store: &Store,
+    filter: &JobFilter,
+    act: Act,
+    done: &mut Vec<String>,
+    passed_over: &mut usize,
+) -> Result<bool, Refusal> {
     let mut after = 0;
     loop {
         let page = store.job_ids(filter, after, PAGE).await?;
@@ -231,6 +239,8 @@ async fn each(store: &Store, filter: &JobFilter, act: Act, done: &mut Vec<String
             }
             if took(act.on(store, id).await)? {
                 done.push(id.to_string());
+            } else {
+                *passed_over += 1;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod act;
 pub(crate) mod failures;
+pub(crate) mod figures;
 pub(crate) mod jobs;
 pub(crate) mod pause;
 pub(crate) mod quarantine;
@@ -15,10 +16,14 @@ use crate::Refusal;
 
 /// What an act on many came to.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Done {
     pub success: bool,
     pub count: usize,
     pub ids: Vec<String>,
+    /// Jobs that it could not be done to, such as those whose lane has another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<usize>,
     /// There may be more of them: call again.
     pub more: bool,
 }

@@ -19,10 +19,14 @@ pub(crate) struct Which {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = SteeredProjects)]
 pub(crate) struct Paused {
     success: bool,
     projects: Vec<String>,
+    /// Of a resumption: lanes that an ended job held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lanes_freed: Option<u64>,
 }
 
 /// Keeps workers from projects' jobs. What one holds has its slice; writes go on.
@@ -61,10 +65,11 @@ async fn set(admin: &Admin, caller: &Caller, which: Which, paused: bool) -> Resu
         }
     };
     let mut projects = Vec::new();
+    let mut freed = 0;
     for project in chosen.into_iter().filter(|project| reach.includes(&project.name)) {
         store.set_paused(&project.name, paused).await?;
         if !paused {
-            store.lift_holds(project.id).await?;
+            freed += store.lift_holds(project.id).await?;
         }
         projects.push(project.name);
     }
@@ -77,5 +82,6 @@ async fn set(admin: &Admin, caller: &Caller, which: Which, paused: bool) -> Resu
     Ok(Json(Paused {
         success: true,
         projects,
+        lanes_freed: (!paused).then_some(freed),
     }))
 }

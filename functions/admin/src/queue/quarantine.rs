@@ -150,6 +150,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
         success: true,
         count: 0,
         ids: Vec::new(),
+        passed_over: None,
         more: false,
     };
     let projects = reach

@@ -62,6 +62,8 @@ pub(super) fn operations() -> Vec<Operation> {
         op("POST", "/api/admin/jobs/retry", "", Some(json!({"filter": {}})), ACTS),
         op("POST", "/api/admin/jobs/cancel", "", Some(json!({"filter": {}})), ACTS),
         op("GET", "/api/admin/failures", "", None, WATCHES),
+        op("GET", "/api/admin/failures/details", "", None, WATCHES),
+        op("GET", "/api/admin/figures", "", None, WATCHES),
         op("GET", "/api/admin/quarantine", "", None, WATCHES),
         op(
             "POST",

@@ -9,6 +9,7 @@ mod ingest;
 mod ingest_rejects;
 mod operate;
 mod reading_verbs;
+mod remote;
 mod removal;
 mod schema;
 mod serve;

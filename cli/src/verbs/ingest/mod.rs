@@ -1,17 +1,20 @@
 //! `ingest FILE`
 
+mod remote;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
 use shared::reading::{Fields, Rules};
 
-use super::{project_or_only, ready};
+use self::remote::at_deployment;
+use super::{project_or_only, project_or_only_of, ready, refuse_option};
 use crate::Context;
 use crate::app::{self, IngestOptions};
 use crate::drain::{self, Handed};
 use crate::exit::{Ended, usage};
 use crate::output::{Align, Output, Table, brief, count};
-use crate::reading::{self, Format};
+use crate::reading::{self, Format, Piece};
 use crate::rejects::Rejects;
 use crate::shapes::{Enqueued, FailedJob, IngestResult};
 
@@ -82,18 +85,25 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         return Err(usage("--rejects names the file that is read"));
     }
     let mut pieces = reading::open(&args.file, rules)?;
-    let app = ready().await?;
-    let project = project_or_only(&app, args.project).await?;
-    let options = IngestOptions {
+    let options = |project| IngestOptions {
         project,
         priority: args.priority,
         generate_embeddings: !args.no_embeddings,
     };
-    let mut rejects = match &args.rejects {
-        Some(path) => Rejects::in_file(path)?,
-        None => Rejects::default(),
+    let rejects = || match &args.rejects {
+        Some(path) => Rejects::in_file(path),
+        None => Ok(Rejects::default()),
     };
-    let (handed, read) = drain::enqueue(&app, &options, &mut pieces, &mut rejects).await;
+    if let Some(remote) = &context.remote {
+        refuse_option("--wait", args.wait)?;
+        let options = options(project_or_only_of(remote, args.project).await?);
+        return at_deployment(remote, &options, &mut pieces, rejects()?, output).await;
+    }
+    let app = ready().await?;
+    let options = options(project_or_only(&app, args.project).await?);
+    let mut rejects = rejects()?;
+    let hand = async |piece: &Piece| app.enqueue(&options, piece).await.map(Some);
+    let (handed, read) = drain::enqueue(hand, &mut pieces, &mut rejects).await;
     rejects.finish()?;
     if handed.is_empty() {
         // Nothing is in the queue: the error is all there is to tell.
