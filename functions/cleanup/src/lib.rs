@@ -76,6 +76,7 @@ impl Worker {
             Expiring::FinishedJobs {
                 days: retention.job_days,
             },
+            Expiring::OpenJobs,
             Expiring::Audit {
                 days: retention.audit_days,
             },
@@ -92,7 +93,7 @@ impl Worker {
                 }
                 let (deleted, more) = self.store.cleanup_pass(what).await?;
                 // What belongs to a job goes with it, and counts as one.
-                if matches!(what, Expiring::FinishedJobs { .. }) {
+                if matches!(what, Expiring::FinishedJobs { .. } | Expiring::OpenJobs) {
                     report.processed += deleted;
                 }
                 if !matches!(what, Expiring::Staged { .. }) {
