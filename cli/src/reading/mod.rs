@@ -82,7 +82,7 @@ fn spawn(name: String, source: Box<dyn Read + Send>, rules: Rules) -> Pieces {
         // What came before an error is handed in.
         let flushed = pile.flush();
         let error = match (read, flushed) {
-            (Ok(()), Ok(())) => return,
+            (Ok(_), Ok(())) => return,
             (Err(ReadError::Columns(wrong)), _) => usage(wrong),
             (Err(error), _) => error.into(),
             (_, Err(error)) => error.into(),

@@ -40,11 +40,8 @@ impl Kind {
 
 /// All of a body, of so many bytes at most.
 pub async fn bytes(request: Request, most: usize) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::too_large(format!("the body is larger than {most} bytes"));
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
+    if length(&request).is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
     }
     let body = request.into_body();
     let limited = Request::new(axum::body::Body::new(body));
@@ -52,9 +49,19 @@ pub async fn bytes(request: Request, most: usize) -> Result<Bytes, Refusal> {
     Bytes::from_request(limited, &())
         .await
         .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(most),
             _ => Refusal::bad_request("the body breaks off"),
         })
+}
+
+/// What it says of its own length.
+pub fn length(request: &Request) -> Option<u64> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    length.and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+pub fn too_large(most: usize) -> Refusal {
+    Refusal::too_large(format!("the body is larger than {most} bytes"))
 }
 
 fn with_limit(mut request: Request, most: usize) -> Request {

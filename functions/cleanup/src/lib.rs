@@ -82,6 +82,7 @@ impl Worker {
             Expiring::FinishedJobs {
                 days: retention.job_days,
             },
+            Expiring::OpenJobs,
             Expiring::Audit {
                 days: retention.audit_days,
             },
@@ -98,7 +99,7 @@ impl Worker {
                 }
                 let (deleted, more) = self.store.cleanup_pass(what).await?;
                 // What belongs to a job goes with it, and counts as one.
-                if matches!(what, Expiring::FinishedJobs { .. }) {
+                if matches!(what, Expiring::FinishedJobs { .. } | Expiring::OpenJobs) {
                     report.processed += deleted;
                 }
                 if !matches!(what, Expiring::Staged { .. }) {

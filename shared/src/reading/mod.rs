@@ -1,6 +1,7 @@
 //! Owns the reading of records from NDJSON, JSON and CSV, gzipped or not, as a stream: each becomes one line of JSON with
 //! its line number. Refuses to judge records: what can be read as a line is passed on, and ingestion rejects it.
 
+mod counted;
 mod csv_rows;
 mod csv_window;
 mod fields;
@@ -15,6 +16,7 @@ use flate2::bufread::MultiGzDecoder;
 pub use fields::Fields;
 
 use crate::record::RAW_KEPT;
+use counted::Counted;
 
 const BUFFER: usize = 64 * 1024;
 
@@ -100,15 +102,21 @@ pub enum ReadError {
     Stopped(#[from] Stopped),
 }
 
-/// Reads all of a source and hands it on.
-pub fn read(source: impl Read, rules: &Rules, taker: &mut impl Taker) -> Result<(), ReadError> {
+/// Reads all of a source and hands it on. Gives how many lines it has.
+pub fn read(source: impl Read, rules: &Rules, taker: &mut impl Taker) -> Result<u64, ReadError> {
     let (head, source) = peek(source, 2).map_err(at_the_beginning)?;
     let source = BufReader::with_capacity(BUFFER, source);
     if head == [0x1f, 0x8b] {
-        read_text(MultiGzDecoder::new(source), rules, taker)
+        read_counting(MultiGzDecoder::new(source), rules, taker)
     } else {
-        read_text(source, rules, taker)
+        read_counting(source, rules, taker)
     }
+}
+
+fn read_counting(source: impl Read, rules: &Rules, taker: &mut impl Taker) -> Result<u64, ReadError> {
+    let mut source = Counted::of(source);
+    read_text(&mut source, rules, taker)?;
+    Ok(source.lines())
 }
 
 fn read_text(source: impl Read, rules: &Rules, taker: &mut impl Taker) -> Result<(), ReadError> {

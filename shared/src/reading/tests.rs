@@ -52,7 +52,7 @@ fn rules(format: Option<Format>, fields: Fields) -> Rules {
     }
 }
 
-fn taken(source: impl Read, rules: &Rules) -> (Taken, Result<(), ReadError>) {
+fn taken(source: impl Read, rules: &Rules) -> (Taken, Result<u64, ReadError>) {
     let mut taken = Taken::default();
     let read = read(source, rules, &mut taken);
     (taken, read)

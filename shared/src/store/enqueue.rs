@@ -185,7 +185,7 @@ impl Store {
 }
 
 /// Why not all of these projects take jobs: what is to be said of the first that doesn't.
-async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<StoreError, StoreError> {
+pub(super) async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<StoreError, StoreError> {
     let rows = transaction
         .query_typed(
             "SELECT i.name, p.id IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY AS i (name, nth)
@@ -204,7 +204,7 @@ async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str
 }
 
 /// The job that has this key already.
-async fn existing(transaction: &deadpool_postgres::Transaction<'_>, job: &NewJob<'_>) -> Result<Enqueued, StoreError> {
+pub(super) async fn existing(transaction: &deadpool_postgres::Transaction<'_>, job: &NewJob<'_>) -> Result<Enqueued, StoreError> {
     let key = job.options.idempotency_key.as_deref();
     let rows = transaction
         .query_typed(
@@ -352,7 +352,7 @@ fn is_inline(records: &[&[u8]]) -> bool {
 }
 
 /// Of all that the producer asked for, not of what the project or the settings add.
-fn body_hash(job: &NewJob<'_>) -> Vec<u8> {
+pub(super) fn body_hash(job: &NewJob<'_>) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let options = &job.options;
     let asked = (

@@ -212,11 +212,16 @@ impl Store {
                  ), project AS MATERIALIZED (
                      -- A pause or a resumption waits for us.
                      SELECT p.paused FROM job JOIN cronvec.projects p ON p.id = job.project_id FOR SHARE OF p
+                 ), open AS MATERIALIZED (
+                     -- Its bodies go on coming in.
+                     SELECT o.job_id FROM job JOIN cronvec.open_jobs o ON o.job_id = job.id
                  ), again AS (
                      UPDATE cronvec.job_queue j
                      SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
-                         scheduled_for = clock_timestamp(), held = project.paused,
-                         turn = CASE WHEN NOT project.paused
+                         scheduled_for = CASE WHEN EXISTS (SELECT FROM open) THEN j.scheduled_for
+                             ELSE clock_timestamp() END,
+                         held = project.paused,
+                         turn = CASE WHEN NOT project.paused AND NOT EXISTS (SELECT FROM open)
                              THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END
                      FROM job, project
                      WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)

@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         version: 1,
         name: "queue",
@@ -53,6 +53,11 @@ const MIGRATIONS: [Migration; 8] = [
         version: 8,
         name: "api",
         sql: include_str!("../../../migrations/0008_api.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "bodies",
+        sql: include_str!("../../../migrations/0009_bodies.sql"),
     },
 ];
 

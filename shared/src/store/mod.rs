@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod backfill;
+pub mod bodies;
 pub mod claim;
 pub mod connect;
 pub mod coverage_counts;

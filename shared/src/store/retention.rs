@@ -10,13 +10,15 @@ const PASS: i64 = 1000;
 /// What may go, and after how many days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiring {
-    /// What finished jobs still have staged; before the jobs themselves, so that these go in bounded steps, too.
+    /// What finished jobs, and open ones that nobody finished in a day, still have staged; before the jobs themselves, so that these go in bounded steps, too.
     Staged {
         days: u32,
     },
     FinishedJobs {
         days: u32,
     },
+    /// Jobs whose bodies didn't all come within a day.
+    OpenJobs,
     Audit {
         days: u32,
     },
@@ -36,9 +38,12 @@ impl Store {
         let deleted = match what {
             Expiring::Staged { days: age } => {
                 self.execute(
-                    "WITH old AS MATERIALIZED (
-                         SELECT s.job_id, s.piece FROM cronvec.job_queue j JOIN cronvec.staged s ON s.job_id = j.id
+                    "WITH ended AS (
+                         SELECT j.id FROM cronvec.job_queue j
                          WHERE j.completed_at < now() - make_interval(secs => $1 * 86400)
+                         UNION SELECT o.job_id FROM cronvec.open_jobs o WHERE o.opened_at < now() - interval '1 day'
+                     ), old AS MATERIALIZED (
+                         SELECT s.job_id, s.piece FROM ended JOIN cronvec.staged s ON s.job_id = ended.id
                          ORDER BY s.job_id, s.piece LIMIT $2)
                      DELETE FROM cronvec.staged s USING old WHERE s.job_id = old.job_id AND s.piece = old.piece",
                     &[(&days(age), Type::FLOAT8), (&PASS, Type::INT8)],
@@ -57,6 +62,17 @@ impl Store {
                          ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
                      DELETE FROM cronvec.job_queue j USING old WHERE j.id = old.id",
                     &[(&days(age), Type::FLOAT8), (&PASS, Type::INT8)],
+                )
+                .await?
+            }
+            Expiring::OpenJobs => {
+                self.execute(
+                    "WITH old AS MATERIALIZED (
+                         -- Whoever sends a body, or closes the job, holds the row.
+                         SELECT job_id FROM cronvec.open_jobs WHERE opened_at < now() - interval '1 day'
+                         ORDER BY opened_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+                     DELETE FROM cronvec.job_queue j USING old WHERE j.id = old.job_id",
+                    &[(&PASS, Type::INT8)],
                 )
                 .await?
             }

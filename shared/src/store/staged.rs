@@ -5,8 +5,8 @@ use tokio_postgres::types::Type;
 use super::{Store, StoreError};
 
 /// A piece has at most this many bytes, unless one record is larger, and this many records.
-const PIECE_BYTES: usize = 512 * 1024;
-const PIECE_RECORDS: usize = 1000;
+pub const PIECE_BYTES: usize = 512 * 1024;
+pub const PIECE_RECORDS: usize = 1000;
 /// A piece of this size can be read by whoever fears the worst of it.
 const SMALL: i32 = 1024 * 1024;
 
@@ -48,30 +48,42 @@ pub(super) async fn stage(
             .count()
             .max(1);
         let (now, later) = rest.split_at(fitting);
-        let body = join(now);
-        // Each line's number is kept, so that a piece's lines are known without reading it.
         let (numbers, later_numbers) = lines.split_at(fitting);
-        transaction
-            .execute_typed(
-                "INSERT INTO cronvec.staged (job_id, piece, first_line, lines, body) VALUES ($1, $2, $3, $4, $5)",
-                &[
-                    (&job_id, Type::INT8),
-                    (&piece, Type::INT4),
-                    (&numbers.first(), Type::INT4),
-                    (&numbers, Type::INT4_ARRAY),
-                    (&body, Type::BYTEA),
-                ],
-            )
-            .await?;
+        insert_piece(transaction, job_id, piece, numbers, now).await?;
         piece += 1;
         (rest, lines) = (later, later_numbers);
     }
     Ok(())
 }
 
+/// Each line's number is kept, so that a piece's lines are known without reading it.
+pub(super) async fn insert_piece(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    job_id: i64,
+    piece: i32,
+    numbers: &[i32],
+    records: &[impl AsRef<[u8]>],
+) -> Result<(), StoreError> {
+    let body = join(records);
+    transaction
+        .execute_typed(
+            "INSERT INTO cronvec.staged (job_id, piece, first_line, lines, body) VALUES ($1, $2, $3, $4, $5)",
+            &[
+                (&job_id, Type::INT8),
+                (&piece, Type::INT4),
+                (&numbers.first(), Type::INT4),
+                (&numbers, Type::INT4_ARRAY),
+                (&body, Type::BYTEA),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
 /// A record is one line: whatever line breaks its JSON has are white space between tokens.
-fn join(records: &[&[u8]]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(records.iter().map(|record| record.len() + 1).sum());
+fn join(records: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let records = records.iter().map(AsRef::as_ref);
+    let mut body = Vec::with_capacity(records.clone().map(|record| record.len() + 1).sum());
     for record in records {
         if record.is_empty() {
             // Kept as a line, so that those after it keep their numbers.
@@ -159,6 +171,6 @@ mod tests {
 
     #[test]
     fn a_record_over_several_lines_is_one_line() {
-        assert_eq!(join(&[b"{\n\"id\":1}", b"{}"]), b"{ \"id\":1}\n{}\n");
+        assert_eq!(join(&[&b"{\n\"id\":1}"[..], b"{}"]), b"{ \"id\":1}\n{}\n");
     }
 }

@@ -1,7 +1,9 @@
 //! What applications call: records in, records out, search.
 
+pub(crate) mod bodies;
 pub(crate) mod ingest;
 mod options;
+mod pieces;
 mod pile;
 pub(crate) mod record;
 pub(crate) mod search;

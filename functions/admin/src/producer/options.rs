@@ -4,33 +4,39 @@ use serde::Deserialize;
 use shared::store::enqueue::{EnqueueOptions, Retries};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{Admin, Refusal};
 
 /// Attempts that a job may have at most.
 const MOST_ATTEMPTS: i32 = 100;
 
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams, ToSchema)]
 #[into_params(parameter_in = Query)]
+#[schema(as = JobOptions)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Options {
     /// Where the records go; needed unless the body is JSON.
     #[param(required = false, example = "kb", min_length = 1, max_length = 200)]
+    #[schema(example = "kb", min_length = 1, max_length = 200)]
     pub project: String,
     /// False: they are stored and nothing embeds them, until a backfill or their next write without it.
     pub generate_embeddings: Option<bool>,
     /// Higher ones go first: low is -10, high is 10.
     #[param(minimum = -2147483647)]
+    #[schema(minimum = -2147483647)]
     pub priority: Option<i32>,
     /// Attempts in all.
     #[param(minimum = 1, maximum = 100)]
+    #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<i32>,
     /// Not before then, as in RFC 3339.
     #[param(format = DateTime, example = "2030-01-01T00:00:00Z")]
+    #[schema(format = DateTime, example = "2030-01-01T00:00:00Z")]
     pub scheduled_for: Option<String>,
     /// The same key with the same body gives the same job, with another body a 409.
     #[param(max_length = 500)]
+    #[schema(min_length = 1, max_length = 500)]
     pub idempotency_key: Option<String>,
 }
 

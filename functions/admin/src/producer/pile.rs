@@ -47,7 +47,7 @@ impl Pile {
         });
         let (pile, read) = read.await.map_err(|error| Refusal::internal(&error))?;
         match read {
-            Ok(()) => Ok(pile),
+            Ok(_) => Ok(pile),
             Err(ReadError::Stopped(Stopped(why))) if why == TOO_LARGE => Err(Refusal::too_large(
                 "the body becomes too large when it is read; send several",
             )),

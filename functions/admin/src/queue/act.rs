@@ -103,7 +103,7 @@ async fn one(admin: &Admin, caller: &Caller, job: &OneJob, act: Act) -> Result<J
 }
 
 /// The project of a job that the caller reaches; any other is no job.
-pub(super) async fn project_of(store: &Store, caller: &Caller, id: i64) -> Result<String, Refusal> {
+pub(crate) async fn project_of(store: &Store, caller: &Caller, id: i64) -> Result<String, Refusal> {
     let project = store.job(id).await?.project;
     if caller.reach.includes(&project) {
         Ok(project)

@@ -1,5 +1,6 @@
 //! The HTTP API, over real HTTP.
 
+mod bodies;
 mod document;
 mod hostile;
 mod identity;

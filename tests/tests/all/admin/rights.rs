@@ -38,6 +38,21 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         op("GET", "/api/me", "", None, &Role::ALL),
         op("POST", "/api/ingest", "", Some(ingest), WRITES),
+        op("POST", "/api/ingest/jobs", "", Some(json!({"project": PROJECT})), WRITES),
+        op(
+            "PUT",
+            "/api/ingest/jobs/{id}/bodies/{body}",
+            "/api/ingest/jobs/1/bodies/1",
+            Some(json!({})),
+            WRITES,
+        ),
+        op(
+            "POST",
+            "/api/ingest/jobs/{id}/close",
+            "/api/ingest/jobs/1/close",
+            Some(json!({"bodies": 1})),
+            WRITES,
+        ),
         op("PUT", record, one, Some(json!({"content": "one"})), WRITES),
         op("GET", record, one, None, READS),
         op("DELETE", record, one, None, WRITES),
