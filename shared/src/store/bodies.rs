@@ -41,7 +41,9 @@ pub struct Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
     /// Records of all bodies.
-    Whole { records: i64 },
+    Whole {
+        records: i64,
+    },
     /// The first body that isn't there, or that is there and wasn't named.
     Missing(i32),
     Beyond(i32),
@@ -135,7 +137,9 @@ impl Store {
                 Some(Part::End(whole)) => break whole,
                 Some(Part::Piece { .. }) if !is_new => {}
                 Some(Part::Piece { .. }) if count == PIECES => {
-                    return Err(StoreError::Invalid("the body has too many records; send several".into()));
+                    return Err(StoreError::Invalid(
+                        "the body has too many records; send several".into(),
+                    ));
                 }
                 Some(Part::Piece { lines, records }) => {
                     insert_piece(&transaction, job_id, first + count, &lines, &records).await?;

@@ -185,7 +185,10 @@ impl Store {
 }
 
 /// Why not all of these projects take jobs: what is to be said of the first that doesn't.
-pub(super) async fn missing(transaction: &deadpool_postgres::Transaction<'_>, names: &[&str]) -> Result<StoreError, StoreError> {
+pub(super) async fn missing(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    names: &[&str],
+) -> Result<StoreError, StoreError> {
     let rows = transaction
         .query_typed(
             "SELECT i.name, p.id IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY AS i (name, nth)
@@ -204,7 +207,10 @@ pub(super) async fn missing(transaction: &deadpool_postgres::Transaction<'_>, na
 }
 
 /// The job that has this key already.
-pub(super) async fn existing(transaction: &deadpool_postgres::Transaction<'_>, job: &NewJob<'_>) -> Result<Enqueued, StoreError> {
+pub(super) async fn existing(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    job: &NewJob<'_>,
+) -> Result<Enqueued, StoreError> {
     let key = job.options.idempotency_key.as_deref();
     let rows = transaction
         .query_typed(

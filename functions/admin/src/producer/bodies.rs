@@ -111,7 +111,9 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<(StatusCode, Json<Taken>), Refusal> {
     let id = job(&admin, &caller, &id).await?;
-    let body = number("body", &body).ok().filter(|body| (1..=MOST_BODIES).contains(body));
+    let body = number("body", &body)
+        .ok()
+        .filter(|body| (1..=MOST_BODIES).contains(body));
     let body = body.ok_or_else(|| Refusal::field("body", format_args!("it is a number from 1 to {MOST_BODIES}")))?;
     let format = match Kind::of(&request)? {
         Kind::Csv => Format::Csv { delimiter: b',' },

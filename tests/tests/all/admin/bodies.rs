@@ -50,7 +50,10 @@ async fn a_job_runs_when_all_its_bodies_are_there_and_its_lines_count_through_th
     let csv = "id,content\nb,\"two\nlines\"\nc\n";
     let taken = put(&api, &job, 2, "text/csv", csv).await.is(201);
     assert_eq!((&taken["records"], &taken["lines"]), (&json!(1), &json!(4)));
-    assert_eq!((&taken["rejected"][0]["line"], &taken["rejectedCount"]), (&json!(4), &json!(1)));
+    assert_eq!(
+        (&taken["rejected"][0]["line"], &taken["rejectedCount"]),
+        (&json!(4), &json!(1))
+    );
     // One is left out of the count.
     close(&api, &job, 2).await.is(409);
     let handed = close(&api, &job, 3).await.is(202);
@@ -87,7 +90,9 @@ async fn a_body_that_breaks_off_leaves_nothing_and_sent_again_each_record_is_sto
     let job = open(&api, json!({"project": PROJECT})).await;
     let text = "a long text ".repeat(100);
     let body = lines((0..4000).map(|n| record(&format!("r{n}"), &text)));
-    let mut stream = TcpStream::connect(api.base.strip_prefix("http://").unwrap()).await.unwrap();
+    let mut stream = TcpStream::connect(api.base.strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
     let head = format!(
         "PUT /api/ingest/jobs/{job}/bodies/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: {NDJSON}\r\nContent-Length: {}\r\n\r\n",
         api.secret(Role::Producer),
@@ -96,10 +101,14 @@ async fn a_body_that_breaks_off_leaves_nothing_and_sent_again_each_record_is_sto
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body.as_bytes()[..body.len() * 3 / 4]).await.unwrap();
     // Pieces of it are written, and nobody else sees them.
-    let writes = "SELECT count(*) FROM pg_locks WHERE relation = 'cronvec.staged'::regclass AND mode = 'RowExclusiveLock'";
+    let writes =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'cronvec.staged'::regclass AND mode = 'RowExclusiveLock'";
     eventually("the body is being staged", async || api.system.count(writes).await == 1).await;
     drop(stream);
-    eventually("the half body is given up", async || api.system.count(writes).await == 0).await;
+    eventually("the half body is given up", async || {
+        api.system.count(writes).await == 0
+    })
+    .await;
     assert_eq!(api.system.count("SELECT count(*) FROM cronvec.staged").await, 0);
     close(&api, &job, 1).await.is(409);
     put(&api, &job, 1, NDJSON, body).await.is(201);
@@ -212,7 +221,9 @@ async fn what_is_wrong_is_said_and_stages_nothing() {
     api.system.create_project("other").await;
     let limited = api.limited(Role::Producer, &["other"]).await;
     let path = format!("/api/ingest/jobs/{job}/close");
-    api.call(&limited, "POST", &path, Some(json!({"bodies": 1}))).await.is(404);
+    api.call(&limited, "POST", &path, Some(json!({"bodies": 1})))
+        .await
+        .is(404);
     assert_eq!(api.system.count("SELECT count(*) FROM cronvec.ingest_bodies").await, 0);
 }
 

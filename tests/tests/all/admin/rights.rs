@@ -38,7 +38,13 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         op("GET", "/api/me", "", None, &Role::ALL),
         op("POST", "/api/ingest", "", Some(ingest), WRITES),
-        op("POST", "/api/ingest/jobs", "", Some(json!({"project": PROJECT})), WRITES),
+        op(
+            "POST",
+            "/api/ingest/jobs",
+            "",
+            Some(json!({"project": PROJECT})),
+            WRITES,
+        ),
         op(
             "PUT",
             "/api/ingest/jobs/{id}/bodies/{body}",
