@@ -101,8 +101,8 @@ fn body(piece: &Piece) -> Vec<u8> {
     let mut body = Vec::with_capacity(piece.body.len() + piece.lines.len());
     let mut at = piece.lines.first().copied().unwrap_or(1);
     for (line, record) in piece.lines.iter().zip(piece.records()) {
-        let empty = usize::try_from(line.saturating_sub(at)).unwrap_or_default();
-        body.extend(std::iter::repeat_n(b'\n', empty));
+        let missing = usize::try_from(line.saturating_sub(at)).unwrap_or(0);
+        body.extend(std::iter::repeat_n(b'\n', missing));
         body.extend_from_slice(record);
         body.push(b'\n');
         at = line.saturating_add(1);
