@@ -130,7 +130,7 @@ fn http_client() -> reqwest::Client {
 }
 
 fn address(process: &Process) -> Option<String> {
-    let said = process.stderr() + &process.stdout();
+    let said = process.stderr() + process.stdout().as_str();
     let (_, rest) = said.split_once("Running on ")?;
     let (line, _) = rest.split_once('\n')?;
     Some(line.trim().to_owned())
