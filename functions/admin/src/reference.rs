@@ -23,8 +23,9 @@ pub(crate) fn serve(router: Router<Admin>, document: &Value) -> Router<Admin> {
     let page: Arc<str> = page(document).into();
     // The style alone, by its hash.
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
-    let policy =
-        format!("default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
     let answer = move || {
         let (page, policy) = (Arc::clone(&page), policy.clone());
         async move {
@@ -84,7 +85,8 @@ fn page(document: &Value) -> String {
     }
     page.add("</table><h2>Operations</h2><table>");
     let operations = || {
-        let of_path = |(path, all)| fields(all).map(move |(method, operation)| (path, method.to_uppercase(), operation));
+        let of_path =
+            |(path, all)| fields(all).map(move |(method, operation)| (path, method.to_uppercase(), operation));
         fields(&document["paths"]).flat_map(of_path)
     };
     for (path, method, operation) in operations() {
@@ -136,7 +138,10 @@ impl Page {
             text(&operation["summary"]),
             text(&operation["description"])
         ));
-        let parameters = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let parameters = operation["parameters"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if !parameters.is_empty() {
             self.add("<h4>Parameters</h4><table>");
             for parameter in parameters {
@@ -154,13 +159,20 @@ impl Page {
         }
         let body = &operation["requestBody"];
         if body.is_object() {
-            self.add(format_args!("<h4>Body</h4><p>{}</p><table>", text(&body["description"])));
+            self.add(format_args!(
+                "<h4>Body</h4><p>{}</p><table>",
+                text(&body["description"])
+            ));
             self.content(&body["content"]);
             self.add("</table>");
         }
         self.add("<h4>Answers</h4><table>");
         for (status, answer) in fields(&operation["responses"]) {
-            self.add(format_args!("<tr><td>{}<td>{}<td><table>", Shown(status), text(&answer["description"])));
+            self.add(format_args!(
+                "<tr><td>{}<td>{}<td><table>",
+                Shown(status),
+                text(&answer["description"])
+            ));
             self.content(&answer["content"]);
             self.add("</table>");
         }
@@ -207,7 +219,13 @@ impl Page {
             }
             _ => {}
         }
-        for (name, said) in [("enum", "one of"), ("minimum", "from"), ("maximum", "to"), ("maxLength", "of at most"), ("format", "as")] {
+        for (name, said) in [
+            ("enum", "one of"),
+            ("minimum", "from"),
+            ("maximum", "to"),
+            ("maxLength", "of at most"),
+            ("format", "as"),
+        ] {
             match &schema[name] {
                 Value::Null => {}
                 Value::String(value) => self.add(format_args!(" {said} {}", Shown(value))),
@@ -225,7 +243,11 @@ impl Page {
         let needed = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
         self.add("<table>");
         for (name, property) in fields(properties) {
-            let mark = if needed.iter().any(|needed| needed == name) { "needed" } else { "" };
+            let mark = if needed.iter().any(|needed| needed == name) {
+                "needed"
+            } else {
+                ""
+            };
             self.add(format_args!("<tr><td><code>{}</code><td>{mark}<td>", Shown(name)));
             self.schema(property, depth + 1);
             self.add(format_args!("<td>{}", text(&property["description"])));

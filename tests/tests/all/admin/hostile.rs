@@ -102,12 +102,7 @@ async fn a_nul_byte_is_refused_wherever_it_stands() {
             continue;
         }
         let answer = api
-            .call(
-                api.secret(Role::Admin),
-                operation.method,
-                operation.call,
-                Some(hostile),
-            )
+            .call(api.secret(Role::Admin), operation.method, operation.call, Some(hostile))
             .await;
         assert!([200, 400].contains(&answer.status), "{}: {answer:?}", operation.path);
     }

@@ -20,7 +20,10 @@ async fn the_reference_shows_every_operation_and_runs_nothing() {
             let id = operation["operationId"].as_str().unwrap();
             let summary = operation["summary"].as_str().unwrap();
             assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
-            assert!(page.contains(path) && page.contains(&format!("<a href=\"#{id}\">")), "{path}");
+            assert!(
+                page.contains(path) && page.contains(&format!("<a href=\"#{id}\">")),
+                "{path}"
+            );
             assert!(page.contains(&summary.replace('&', "&amp;")), "{summary}");
         }
     }
