@@ -13,6 +13,7 @@ mod page;
 mod producer;
 mod projects;
 mod queue;
+mod reference;
 mod refusal;
 mod request;
 mod tokens;

@@ -12,7 +12,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi as _, ToSchema};
 
-use crate::{Admin, producer};
+use crate::{Admin, producer, reference};
 
 /// What every error is.
 #[derive(Serialize, ToSchema)]
@@ -66,10 +66,11 @@ pub(crate) fn head() -> OpenApi {
     Document::openapi()
 }
 
-/// Serves the document of these routes beside them.
+/// Serves the document of these routes beside them, for programs and as a page.
 pub(crate) fn serve(router: Router<Admin>, document: OpenApi) -> Router<Admin> {
-    let text: Arc<str> = whole(document).to_string().into();
-    router.route(
+    let document = whole(document);
+    let text: Arc<str> = document.to_string().into();
+    reference::serve(router, &document).route(
         "/api/openapi.json",
         get(move || {
             let text = Arc::clone(&text);

@@ -96,13 +96,13 @@ async fn a_nul_byte_is_refused_wherever_it_stands() {
     }
     for operation in operations() {
         let Some(body) = operation.body else { continue };
+        let hostile = replaced(&body, "\u{0}");
+        if hostile == body {
+            // There is no text in it.
+            continue;
+        }
         let answer = api
-            .call(
-                api.secret(Role::Admin),
-                operation.method,
-                operation.call,
-                Some(replaced(&body, "\u{0}")),
-            )
+            .call(api.secret(Role::Admin), operation.method, operation.call, Some(hostile))
             .await;
         assert!([200, 400].contains(&answer.status), "{}: {answer:?}", operation.path);
     }

@@ -11,6 +11,7 @@ mod page;
 mod quarantine;
 mod queue;
 mod records;
+mod reference;
 mod rights;
 mod search;
 mod steering;
