@@ -11,6 +11,8 @@ use super::{Store, StoreError};
 pub const MOST_HOURS: i32 = 720;
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+// The document has other ones of that name.
+#[cfg_attr(feature = "openapi", schema(as = Figures))]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {

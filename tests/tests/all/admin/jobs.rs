@@ -152,7 +152,7 @@ async fn many_jobs_are_retried_and_cancelled_by_a_filter_or_by_their_ids() {
     let done = api.post(Role::Admin, "/api/admin/jobs/retry", body).await.is(200);
     assert_eq!(
         done,
-        json!({"success": true, "count": 1, "ids": [mine.to_string()], "more": false}),
+        json!({"success": true, "count": 1, "ids": [mine.to_string()], "passedOver": 0, "more": false}),
         "one that waits isn't retried"
     );
     let limited = api.limited(Role::Admin, &["other"]).await;
