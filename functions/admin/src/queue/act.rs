@@ -178,10 +178,16 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
             }
             for id in &named {
                 let id = number("ids", id)?;
-                match project_of(store, caller, id).await {
-                    Ok(_) if took(act.on(store, id).await)? => ids.push(id.to_string()),
-                    // What isn't there can't be done, as what has moved on meanwhile.
-                    Ok(_) | Err(_) => passed_over += 1,
+                // What isn't there can't be done, as what has moved on meanwhile.
+                let is_done = match store.job(id).await {
+                    Ok(job) => caller.reach.includes(&job.project) && took(act.on(store, id).await)?,
+                    Err(StoreError::NoJob(_)) => false,
+                    Err(error) => return Err(error.into()),
+                };
+                if is_done {
+                    ids.push(id.to_string());
+                } else {
+                    passed_over += 1;
                 }
             }
         }
