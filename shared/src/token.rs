@@ -96,6 +96,14 @@ impl Reach {
         self.0.is_none()
     }
 
+    /// One after another, as filters take them; a single `None`: all of them.
+    pub fn each(&self) -> Vec<Option<String>> {
+        match &self.0 {
+            None => vec![None],
+            Some(names) => names.iter().cloned().map(Some).collect(),
+        }
+    }
+
     /// None: all of them.
     pub fn projects(&self) -> Option<&[String]> {
         self.0.as_deref()

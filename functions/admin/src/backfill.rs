@@ -59,11 +59,8 @@ pub(crate) async fn list(
     Params(wanted): Params<Wanted>,
 ) -> Result<Json<Vec<Progress>>, Refusal> {
     let limit = page_size(wanted.limit, 10, 100)?;
-    let reach = caller.narrowed(wanted.project.as_deref())?;
     let store = admin.store().await?;
-    if let Some(name) = &wanted.project {
-        store.project(name).await?;
-    }
+    let reach = caller.chosen(store, wanted.project.as_deref()).await?;
     let mut all = Vec::new();
     for backfill in backfills(store, reach.projects(), limit).await? {
         all.push(progress(store, backfill).await?);
@@ -194,11 +191,8 @@ pub(crate) async fn stop(
     State(admin): State<Admin>,
     Body(which): Body<Which>,
 ) -> Result<Json<Stopped>, Refusal> {
-    let reach = caller.narrowed(which.project.as_deref())?;
     let store = admin.store().await?;
-    if let Some(name) = &which.project {
-        store.project(name).await?;
-    }
+    let reach = caller.chosen(store, which.project.as_deref()).await?;
     let mut stopped = Vec::new();
     for backfill in backfills(store, reach.projects(), 1000).await? {
         if backfill.state == "running" && store.set_backfill(backfill.id, "stopped", 0).await? {

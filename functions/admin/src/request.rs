@@ -177,6 +177,14 @@ pub fn page_size(limit: Option<i64>, default: i64, most: i64) -> Result<i64, Ref
     }
 }
 
+/// Of what was asked for with one more than the page has: whether there was one more. It is taken away.
+pub fn is_more<T>(found: &mut Vec<T>, limit: i64) -> bool {
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let is_more = found.len() > wanted;
+    found.truncate(wanted);
+    is_more
+}
+
 /// A job's, token's or other number, as text.
 pub fn number<N: std::str::FromStr>(field: &str, text: &str) -> Result<N, Refusal> {
     // Not what else a parser takes, such as a sign.

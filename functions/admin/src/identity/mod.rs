@@ -92,6 +92,15 @@ impl Caller {
         }
     }
 
+    /// The same of projects that are there.
+    pub async fn chosen(&self, store: &Store, project: Option<&str>) -> Result<Reach, Refusal> {
+        let reach = self.narrowed(project)?;
+        if let Some(name) = project {
+            store.project(name).await?;
+        }
+        Ok(reach)
+    }
+
     /// Writes down what the caller did, to which ids.
     pub async fn audit(&self, store: &Store, category: &str, message: &str, ids: &[String], project: Option<&str>) {
         let named = &ids[..ids.len().min(IDS_NAMED)];

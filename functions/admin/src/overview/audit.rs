@@ -7,7 +7,7 @@ use shared::store::audit::AuditEntry;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::identity::Watches;
-use crate::request::{Params, number, page_size};
+use crate::request::{Params, is_more, number, page_size};
 use crate::{Admin, Refusal};
 
 #[derive(Deserialize, IntoParams)]
@@ -47,9 +47,7 @@ pub(crate) async fn list(
         .await?
         .audit_page(&caller.reach, before, limit + 1)
         .await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let is_more = found.len() > wanted;
-    found.truncate(wanted);
+    let is_more = is_more(&mut found, limit);
     Ok(Json(Page {
         next: found.last().filter(|_| is_more).map(|(id, _)| id.to_string()),
         entries: found.into_iter().map(|(_, entry)| entry).collect(),

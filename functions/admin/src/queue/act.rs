@@ -192,17 +192,11 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
             }
         }
         (Some(filter), None) => {
-            let reach = caller.narrowed(filter.project.as_deref())?;
-            if let Some(name) = &filter.project {
-                store.project(name).await?;
-            }
+            let reach = caller.chosen(store, filter.project.as_deref()).await?;
             let chosen = status(filter.status.as_deref())?;
             let statuses = chosen.map_or(act.statuses().to_vec(), |status| vec![status]);
             let kind = job_type(filter.kind.as_deref())?;
-            let projects = reach
-                .projects()
-                .map_or(vec![None], |names| names.iter().cloned().map(Some).collect());
-            for project in projects {
+            for project in reach.each() {
                 for status in &statuses {
                     let filter = JobFilter {
                         status: Some(*status),

@@ -90,17 +90,11 @@ pub(crate) async fn groups(
     State(admin): State<Admin>,
     Params(wanted): Params<WantedGroups>,
 ) -> Result<Json<Vec<FailedGroup>>, Refusal> {
-    let reach = caller.narrowed(wanted.project.as_deref())?;
     let kind = job_type(wanted.kind.as_deref())?;
     let store = admin.store().await?;
-    if let Some(name) = &wanted.project {
-        store.project(name).await?;
-    }
-    let projects: Vec<Option<String>> = reach
-        .projects()
-        .map_or(vec![None], |names| names.iter().cloned().map(Some).collect());
+    let reach = caller.chosen(store, wanted.project.as_deref()).await?;
     let (mut jobs, mut records) = (Vec::new(), Vec::new());
-    for project in projects {
+    for project in reach.each() {
         let aside = QuarantineFilter {
             project: project.clone(),
             ..QuarantineFilter::default()

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Done;
 use crate::identity::{Acts, Caller, Watches};
-use crate::request::{Body, Params, page_size};
+use crate::request::{Body, Params, is_more, page_size};
 use crate::{Admin, Refusal};
 
 /// Records that one call acts on.
@@ -55,9 +55,7 @@ pub(crate) async fn list(
     let mut found = store
         .quarantined_page(&reach, wanted.reason.as_deref(), after.as_ref(), limit + 1)
         .await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let is_more = found.len() > wanted;
-    found.truncate(wanted);
+    let is_more = is_more(&mut found, limit);
     let next = found.last().filter(|_| is_more).map(|(_, place)| cursor(place));
     Ok(Json(Page {
         records: found.into_iter().map(|(record, _)| record).collect(),
@@ -141,11 +139,8 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
     if wanted.ids.as_ref().is_some_and(|ids| ids.len() > MOST) {
         return Err(Refusal::field("ids", format_args!("at most {MOST}")));
     }
-    let reach = caller.narrowed(wanted.project.as_deref())?;
     let store = admin.store().await?;
-    if let Some(name) = &wanted.project {
-        store.project(name).await?;
-    }
+    let reach = caller.chosen(store, wanted.project.as_deref()).await?;
     let mut done = Done {
         success: true,
         count: 0,
@@ -153,10 +148,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
         passed_over: None,
         more: false,
     };
-    let projects = reach
-        .projects()
-        .map_or(vec![None], |names| names.iter().cloned().map(Some).collect());
-    for project in projects {
+    for project in reach.each() {
         let filter = QuarantineFilter {
             project,
             reason: wanted.reason.clone(),

@@ -169,7 +169,10 @@ async fn many_jobs_are_retried_and_cancelled_by_a_filter_or_by_their_ids() {
         .is(200);
     assert_eq!(done["count"], 0, "another's job is none");
     let named = json!({"ids": [waiting.to_string(), "999999"]});
-    let done = api.post(Role::Admin, "/api/admin/jobs/cancel", named).await.is(200);
+    let done = api
+        .post(Role::Admin, "/api/admin/jobs/cancel", named.clone())
+        .await
+        .is(200);
     assert_eq!(done["ids"], json!([waiting.to_string()]));
     let done = api.post(Role::Admin, "/api/admin/jobs/cancel", all).await.is(200);
     assert_eq!(done["count"], 2);
@@ -185,6 +188,11 @@ async fn many_jobs_are_retried_and_cancelled_by_a_filter_or_by_their_ids() {
     }
     let nowhere = json!({"filter": {"project": "nowhere"}});
     api.post(Role::Admin, "/api/admin/jobs/cancel", nowhere).await.is(404);
+    // What can't be looked up isn't said to have moved on.
+    api.system
+        .run_sql("ALTER TABLE cronvec.job_queue RENAME COLUMN progress TO elsewhere")
+        .await;
+    api.post(Role::Admin, "/api/admin/jobs/cancel", named).await.is(500);
 }
 
 #[tokio::test]
