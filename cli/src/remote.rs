@@ -13,7 +13,6 @@ use url::Url;
 
 use crate::exit::usage;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request has 25 s there; a body may have a slow way.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Of an answer; a page of jobs with their results is the largest.
@@ -97,19 +96,8 @@ impl Remote {
                 "an API token is needed: set CRONVEC_TOKEN to what `cronvec token create` printed",
             ));
         }
-        shared::tls::install();
         let base = Url::parse(address).context("the address")?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
-            // Whoever is redirected to would get the token.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT);
-        // Plain http is for near addresses; a proxy would read the token.
-        if base.scheme() == "http" {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().context("no HTTP client")?;
+        let client = shared::call::remote::client(&base).map_err(anyhow::Error::msg)?;
         Ok(Self { client, base, token })
     }
 
@@ -162,7 +150,11 @@ impl Remote {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.client.request(method, url).bearer_auth(self.token.expose());
+        let request = self
+            .client
+            .request(method, url)
+            .timeout(TIMEOUT)
+            .bearer_auth(self.token.expose());
         let request = match load {
             Load::Nothing => request,
             Load::Json(body) => request.json(body),

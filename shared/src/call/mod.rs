@@ -7,7 +7,7 @@ mod function;
 mod guard;
 mod instance;
 mod metrics;
-mod remote;
+pub mod remote;
 
 use std::future::Future;
 use std::time::Instant;

@@ -13,6 +13,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer is a report, not a page.
 const ANSWER_BYTES: u64 = 1 << 20;
 
+/// For calls of a deployment that bear a secret: only who has this address gets it.
+pub fn client(base: &Url) -> Result<reqwest::Client, String> {
+    crate::tls::install();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT);
+    // Plain http is for near addresses; a proxy would read what they are sent.
+    if base.scheme() == "http" {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| format!("no HTTP client: {error}"))
+}
+
 /// A deployment's workers, as they are reached from here.
 pub struct Remote {
     client: reqwest::Client,
@@ -35,13 +49,7 @@ impl Remote {
         // It bears the secret: no plain http to where anybody listens.
         check_base_url(address).map_err(|message| format!("the address {message}"))?;
         let base = Url::parse(address).map_err(|error| error.to_string())?;
-        crate::tls::install();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|error| format!("no HTTP client: {error}"))?;
+        let client = client(&base)?;
         Ok(Self { client, base, secret })
     }
 

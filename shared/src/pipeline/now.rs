@@ -8,17 +8,14 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
-use super::Served;
 use super::batch::Packer;
 use super::verdict::{Verdict, verdict};
-use crate::chunk;
+use super::writer::CHUNKS_PER_WRITE;
+use super::{Served, prepare};
 use crate::provider::{Purpose, Timeout};
 use crate::record::ContentHash;
 use crate::store::vectors::NewChunk;
 use crate::store::{Store, StoreError};
-
-/// Chunks that one write carries.
-const CHUNKS_PER_WRITE: usize = 300;
 
 /// Records of one project, just written.
 pub struct Records {
@@ -126,24 +123,10 @@ async fn ask(
 async fn split(served: &Served, records: Vec<(String, String)>) -> Result<Vec<NewChunk>, StoreError> {
     let provider = Arc::clone(&served.provider);
     let split = move || {
-        let count = |text: &str| provider.count_tokens(text);
-        let rules = provider.chunk_rules();
-        let mut all = Vec::new();
-        for (id, content) in records {
-            let texts = chunk::split(&content, rules, &count);
-            let Ok(of) = i32::try_from(texts.len()) else { continue };
-            let record_hash = ContentHash::of(&content);
-            all.extend((0..of).zip(texts).map(|(ordinal, text)| NewChunk {
-                record_id: id.clone(),
-                record_hash,
-                of,
-                ordinal,
-                content: text.to_owned(),
-                hash: ContentHash::of(text),
-                vector: None,
-            }));
-        }
-        all
+        let of_each = records
+            .iter()
+            .map(|(id, text)| prepare::split(&provider, id, text, ContentHash::of(text), None));
+        of_each.flatten().collect()
     };
     tokio::task::spawn_blocking(split)
         .await

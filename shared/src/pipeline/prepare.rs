@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::run::Shared;
 use crate::chunk;
+use crate::provider::Provider;
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::pending::{PendingRecord, PendingText};
@@ -78,8 +79,6 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
 }
 
 fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
-    let rules = run.served.provider.chunk_rules();
-    let count = |text: &str| run.served.provider.count_tokens(text);
     let mut prepared = Prepared::default();
     for PendingRecord { id, text, attempts: _ } in records {
         let Some(PendingText {
@@ -91,10 +90,8 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             prepared.gone.push(id);
             continue;
         };
-        let rules = cut_tokens.map_or(rules, |tokens| rules.at_most(tokens));
-        let chunks = chunk::split(&content, rules, &count);
-        let Ok(of) = i32::try_from(chunks.len()) else { continue };
-        if of == 0 {
+        let chunks = split(&run.served.provider, &id, &content, hash, cut_tokens);
+        if chunks.is_empty() {
             prepared.faults.push(Charge {
                 record_id: id,
                 record_hash: hash,
@@ -104,17 +101,33 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             });
             continue;
         }
-        prepared
-            .chunks
-            .extend((0..of).zip(chunks).map(|(ordinal, text)| NewChunk {
-                record_id: id.clone(),
-                record_hash: hash,
-                of,
-                ordinal,
-                content: text.to_owned(),
-                hash: ContentHash::of(text),
-                vector: None,
-            }));
+        prepared.chunks.extend(chunks);
     }
     prepared
+}
+
+/// The chunks of a text, yet without vectors; of so many tokens where it must be cut smaller than the space says.
+pub(super) fn split(
+    provider: &Provider,
+    record_id: &str,
+    content: &str,
+    record_hash: ContentHash,
+    cut_tokens: Option<usize>,
+) -> Vec<NewChunk> {
+    let rules = provider.chunk_rules();
+    let rules = cut_tokens.map_or(rules, |tokens| rules.at_most(tokens));
+    let texts = chunk::split(content, rules, &|text| provider.count_tokens(text));
+    let of = i32::try_from(texts.len()).unwrap_or(i32::MAX);
+    (0..of)
+        .zip(texts)
+        .map(|(ordinal, text)| NewChunk {
+            record_id: record_id.to_owned(),
+            record_hash,
+            of,
+            ordinal,
+            content: text.to_owned(),
+            hash: ContentHash::of(text),
+            vector: None,
+        })
+        .collect()
 }

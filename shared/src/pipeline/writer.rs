@@ -21,7 +21,7 @@ use crate::store::vectors::{Charge, Holding, NewChunk};
 use crate::store::{Connection, StoreError};
 
 /// Chunks that one write carries at most.
-const CHUNKS_PER_WRITE: usize = 400;
+pub(super) const CHUNKS_PER_WRITE: usize = 400;
 /// A second write goes beside the first only with so many: small ones cost more than they save.
 const CHUNKS_AHEAD: usize = 300;
 /// While there is something to write, the lease is renewed and the progress told so often.
