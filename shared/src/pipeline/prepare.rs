@@ -68,6 +68,9 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
         run.invocation.store.discard_chunks(&run.job, &discarded).await?;
     }
     let odd: HashSet<String> = odd.into_keys().map(str::to_owned).collect();
+    for chunk in &mut prepared.chunks {
+        chunk.is_new &= !stored.contains_key(&chunk.record_id);
+    }
     prepared.chunks.retain(|chunk| {
         odd.contains(&chunk.record_id)
             || stored.get(&chunk.record_id).is_none_or(|set| {
@@ -85,6 +88,7 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             content,
             hash,
             cut_tokens,
+            is_new,
         }) = text
         else {
             prepared.gone.push(id);
@@ -101,7 +105,9 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             });
             continue;
         }
-        prepared.chunks.extend(chunks);
+        prepared
+            .chunks
+            .extend(chunks.into_iter().map(|chunk| NewChunk { is_new, ..chunk }));
     }
     prepared
 }
@@ -128,6 +134,7 @@ pub(super) fn split(
             content: text.to_owned(),
             hash: ContentHash::of(text),
             vector: None,
+            is_new: false,
         })
         .collect()
 }

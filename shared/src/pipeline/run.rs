@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub total: u64,
     /// The attached table whose own column gets the vectors, too.
     pub column: Option<i32>,
+    /// No record that looked new has been met in the space.
+    pub trusts_new: AtomicBool,
     /// Records that earlier invocations settled.
     pub settled_before: u64,
     pub settled: AtomicU64,
@@ -176,6 +178,7 @@ impl Run {
             job,
             total,
             column,
+            trusts_new: AtomicBool::new(true),
             settled_before: before.current,
             settled: AtomicU64::new(0),
             stored: AtomicU64::new(0),

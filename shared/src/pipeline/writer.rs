@@ -206,6 +206,9 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
         Tally::add(&tally.passed_over, written.passed_over);
+        if written.met {
+            run.trusts_new.store(false, Ordering::Relaxed);
+        }
         if run.is_to_be_kept(KEEP_EVERY) {
             store.keep_job(connection, &holding(run)).await?;
         }
@@ -247,6 +250,7 @@ fn holding(run: &Shared) -> Holding<'_> {
             message: Some("embedding".into()),
         },
         column: run.column,
+        trusts_new: run.trusts_new.load(Ordering::Relaxed),
     }
 }
 

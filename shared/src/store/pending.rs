@@ -31,6 +31,8 @@ pub struct PendingText {
     pub hash: ContentHash,
     /// Tokens of its chunks, where the provider found the space's own number too many for this text.
     pub cut_tokens: Option<usize>,
+    /// Nobody has written it a second time.
+    pub is_new: bool,
 }
 
 /// What one reading brought.
@@ -54,11 +56,13 @@ impl Store {
         let rows = self
             .query_along_index(
                 "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
-                     CASE WHEN s.fits THEN s.content END, s.fits, CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END
+                     CASE WHEN s.fits THEN s.content END, s.fits,
+                     CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END, s.is_new
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
                          SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, w.cut_tokens, w.cut_hash, r.content_hash, r.content,
+                             r.updated_at = r.created_at AS is_new,
                              -- Of a long text it is known without reading it.
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
@@ -103,6 +107,7 @@ impl Store {
                             .map_err(|_| StoreError::Unreadable("a content hash".into()))?,
                     ),
                     cut_tokens: row.get::<_, Option<i32>>(7).and_then(|tokens| tokens.try_into().ok()),
+                    is_new: row.get::<_, Option<bool>>(8).unwrap_or(false),
                 }),
                 _ => None,
             };

@@ -29,6 +29,8 @@ pub struct NewChunk {
     pub hash: ContentHash,
     /// `None`: the space holds this text already; its vector is copied.
     pub vector: Option<Arc<Vec<f32>>>,
+    /// The space has most likely nothing of its record yet.
+    pub is_new: bool,
 }
 
 /// What a write did.
@@ -40,6 +42,8 @@ pub struct Written {
     pub complete: u64,
     /// Records that were let be: their text changed meanwhile, or someone else holds their row.
     pub passed_over: u64,
+    /// What was taken to be new wasn't.
+    pub met: bool,
 }
 
 /// A record that failed by its own fault.
@@ -68,6 +72,8 @@ pub struct Holding<'a> {
     pub progress: Progress,
     /// The attached table, by its source, whose own column gets the vectors, too.
     pub column: Option<i32>,
+    /// New chunks are taken to meet nothing.
+    pub trusts_new: bool,
 }
 
 impl Store {
@@ -189,6 +195,7 @@ impl Store {
             project_id: job.project_id,
             space_id: job.space_id,
             column: holding.column,
+            meets_none: holding.trusts_new && chunks.iter().all(|chunk| chunk.is_new),
         };
         let (written, records) = write(connection, &place, chunks).await?;
         if written.passed_over > 0 {
@@ -214,6 +221,7 @@ impl Store {
             project_id,
             space_id,
             column,
+            meets_none: false,
         };
         Ok(write(connection, &place, chunks).await?.0)
     }
@@ -425,6 +433,9 @@ struct Place {
     project_id: i32,
     space_id: i32,
     column: Option<i32>,
+    /// Nothing of these records is there, as far as is known. Where that is wrong the server refuses the write, and it is
+    /// done in the other way.
+    meets_none: bool,
 }
 
 /// Gives also a chunk of each record.
@@ -446,6 +457,7 @@ async fn write<'a>(
     let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
     let totals: Vec<i32> = records.iter().map(|chunk| chunk.of).collect();
     let owners: Vec<&str> = chunks.iter().map(|chunk| chunk.record_id.as_str()).collect();
+    let owner_hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
     let ordinals: Vec<i32> = chunks.iter().map(|chunk| chunk.ordinal).collect();
     let contents: Vec<&str> = chunks.iter().map(|chunk| chunk.content.as_str()).collect();
     let hashes: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.hash.as_bytes()).collect();
@@ -467,10 +479,20 @@ async fn write<'a>(
         (&contents, Type::TEXT_ARRAY),
         (&hashes, Type::BYTEA_ARRAY),
         (&vectors, connection.vector_types.array.clone()),
+        (&owner_hashes, Type::BYTEA_ARRAY),
     ];
-    let rows = connection
-        .query(&write_statement(place.fence, place.space_id, place.column), &params)
-        .await?;
+    let ask = async |meets_none| {
+        let statement = write_statement(place.fence, place.space_id, place.column, meets_none);
+        connection.query(&statement, &params).await
+    };
+    let mut met = false;
+    let rows = match ask(place.meets_none).await {
+        Err(error) if place.meets_none && error.is_duplicate() => {
+            met = true;
+            ask(false).await?
+        }
+        rows => rows?,
+    };
     let row = rows.first().ok_or(StoreError::LeaseLost)?;
     if !row.get::<_, bool>(0) {
         return Err(StoreError::LeaseLost);
@@ -481,6 +503,7 @@ async fn write<'a>(
         stored: count(row.get(1))?,
         complete: count(row.get(2))?,
         passed_over,
+        met,
     };
     Ok((written, records))
 }

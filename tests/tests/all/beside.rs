@@ -1,4 +1,4 @@
-//! Two writes beside each other: of one job, and of somebody else.
+//! Two writes beside each other, of one job and of somebody else; writes of what is there already.
 
 use std::time::Duration;
 
@@ -96,4 +96,34 @@ async fn what_somebody_else_has_embedded_meanwhile_is_neither_an_error_nor_store
         1,
         "the vector that came first is there still"
     );
+}
+
+/// Nobody wrote them twice, so their writes don't look first whether something is there.
+#[tokio::test]
+async fn records_that_look_new_and_are_there_are_completed_all_the_same() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 8).await;
+    system.put_many(PROJECT, 700, "r").await;
+    system.vectorize().await;
+    let asked = provider.log().inputs();
+    // Some are whole, some lack their chunks, some aren't shown.
+    system
+        .run_sql(
+            "INSERT INTO cronvec.pending (space_id, project_id, record_id, bucket)
+                 SELECT p.live_space, p.id, r.id, r.bucket FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id;
+             DELETE FROM cronvec.chunks WHERE hashtext(record_id) % 3 = 0;
+             DELETE FROM cronvec.embedded WHERE abs(hashtext(record_id)) % 3 = 1",
+        )
+        .await;
+    let lacking = system
+        .count("SELECT count(*) FROM cronvec.records r WHERE hashtext(r.id) % 3 = 0")
+        .await;
+    system.vectorize().await;
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.pending").await, 0);
+    assert_eq!(
+        (provider.log().inputs() - asked) as i64,
+        lacking,
+        "only what isn't there is asked for"
+    );
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
 }

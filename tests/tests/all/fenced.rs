@@ -333,6 +333,7 @@ async fn without_a_live_lease_no_statement_about_a_job_changes_anything() {
             lease,
             progress: progress.clone(),
             column: None,
+            trusts_new: true,
         };
         let charge = |permanent| Charge {
             record_id: "r0".into(),

@@ -213,6 +213,7 @@ async fn keep(system: &System, job: &ClaimedJob, seconds: u64) -> Result<(), Sto
         lease: Duration::from_secs(seconds),
         progress: Default::default(),
         column: None,
+        trusts_new: true,
     };
     let connection = system.store.connection().await?;
     system.store.keep_job(&connection, &holding).await
