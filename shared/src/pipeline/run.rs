@@ -2,6 +2,7 @@
 //! written. Refuses to choose which job.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use super::batch::Packer;
 use super::prepare::prepare;
@@ -141,6 +142,12 @@ pub struct RunEnd {
     pub moved: bool,
 }
 
+fn note_ended(run: &Shared, batch: Result<(), JoinError>) {
+    if let Err(panic) = batch {
+        run.end(Trouble::Job(format!("a batch broke off: {panic}")));
+    }
+}
+
 impl Run {
     pub async fn start(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
         Self::begin(invocation, served, job, false).await
@@ -250,7 +257,9 @@ impl Run {
             let some: Vec<NewChunk> = chunks.by_ref().take(step).collect();
             self.submit(some).await?;
         }
-        while self.batches.try_join_next().is_some() {}
+        while let Some(ended) = self.batches.try_join_next() {
+            note_ended(&self.shared, ended);
+        }
         Ok(read)
     }
 
@@ -321,18 +330,28 @@ impl Run {
         self.look_up(announced).await
     }
 
-    /// Waits for room. What waits in the open batch may be what everyone waits for: it goes first.
+    /// Waits for room. What waits in the open batch may be what everyone waits for: once nothing else of this run is on its
+    /// way, it goes, full or not.
     async fn room(&mut self, inputs: usize) -> OwnedSemaphorePermit {
         let semaphore = Arc::clone(&self.shared.invocation.room);
         let permits = u32::try_from(inputs).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(&semaphore).try_acquire_many_owned(permits) {
             return room;
         }
-        self.flush();
-        match semaphore.acquire_many_owned(permits).await {
-            Ok(room) => room,
-            // It is never closed.
-            Err(_) => unreachable!("the semaphore of an invocation is never closed"),
+        let mut acquired = pin!(semaphore.acquire_many_owned(permits));
+        loop {
+            if self.batches.is_empty() {
+                self.flush();
+            }
+            tokio::select! {
+                biased;
+                room = &mut acquired => match room {
+                    Ok(room) => return room,
+                    // It is never closed.
+                    Err(_) => unreachable!("the semaphore of an invocation is never closed"),
+                },
+                Some(ended) = self.batches.join_next() => note_ended(&self.shared, ended),
+            }
         }
     }
 
@@ -390,9 +409,7 @@ impl Run {
             ..
         } = self;
         while let Some(ended) = batches.join_next().await {
-            if let Err(panic) = ended {
-                shared.end(Trouble::Job(format!("a batch broke off: {panic}")));
-            }
+            note_ended(&shared, ended);
         }
         drop(items);
         if let Err(panic) = (&mut writer.0).await {

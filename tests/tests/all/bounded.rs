@@ -188,3 +188,31 @@ async fn a_worker_that_is_told_to_stop_keeps_what_was_answered_and_the_next_goes
     assert_nothing_was_asked_twice(&provider, 500);
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
 }
+
+/// Room for what is read ahead is short and every slice ends in the middle of a request: none goes half empty for that.
+#[tokio::test]
+async fn requests_are_full_however_slices_end() {
+    let provider = Provider::with(Options {
+        latency: Duration::from_millis(10),
+        ..Options::default()
+    })
+    .await;
+    let small = [
+        ("EMBEDDING_CHUNK_TOKENS", "8"),
+        ("EMBEDDING_BATCH_SIZE", "25"),
+        ("VECTORIZE_RECORDS_PER_SLICE", "30"),
+    ];
+    let system = System::embedding_as(&provider, 8, &small).await;
+    for n in 0..400 {
+        let parts: Vec<String> = (0..3).map(|part| format!("part {part} of record {n}")).collect();
+        system.put(PROJECT, &format!("r{n}"), &parts.join("\n\n")).await;
+    }
+    system.vectorize().await;
+    let chunks = provider.log().inputs();
+    assert!(chunks >= 1_200, "each record is several chunks, together {chunks}");
+    let requests = provider.log().requests.len();
+    assert!(
+        requests <= chunks.div_ceil(25) + 1,
+        "{requests} requests for {chunks} inputs"
+    );
+}
