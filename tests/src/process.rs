@@ -128,7 +128,7 @@ impl Process {
     fn launch(path: &Path, arguments: &[&str], environment: &[(&str, &str)], stdin: Stdio) -> Self {
         let mut command = AsyncCommand::new(path);
         command.env_clear();
-        for name in ["PATH", "HOME"] {
+        for name in ["PATH", "HOME", "CRONVEC_POSTGRES"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

@@ -49,6 +49,18 @@ impl Place {
         )
     }
 
+    /// A folder of its own within it, for a server of these programs: another major version can't read the same data.
+    pub fn apart(self, programs: &Path) -> Result<Self> {
+        let name: String = programs
+            .to_string_lossy()
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c } else { '-' })
+            .collect();
+        let root = self.root.join(format!("other{name}"));
+        own(&root, id(&["-u"])?, self.account)?;
+        Ok(Self { root, ..self })
+    }
+
     /// A lock file that the server's account can lock as well.
     pub fn lock_file(&self, name: &str) -> Result<File> {
         let path = self.root.join(name);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::cluster::{Cluster, USER};
 use super::place::Place;
 use super::watcher::Watcher;
-use super::wheel::Programs;
+use super::wheel::{Programs, other};
 
 /// A PostgreSQL with pgvector that runs as long as somebody holds one of these.
 ///
@@ -32,7 +32,11 @@ impl Server {
 
     /// The same, telling each step that takes time.
     pub fn start_reporting(report: &dyn Fn(&str)) -> Result<Self> {
-        let place = Place::find()?;
+        let own = other();
+        let place = match &own {
+            Some(programs) => Place::find()?.apart(programs)?,
+            None => Place::find()?,
+        };
         let setup = place.lock_file("setup.lock")?;
         if setup.try_lock().is_err() {
             report("waiting for another run that is setting up the database");
@@ -41,7 +45,10 @@ impl Server {
         place.sweep()?;
         let users = place.lock_file("users.lock")?;
         users.lock_shared().context("cannot join the server's users")?;
-        let programs = Programs::ensure(&place, report)?;
+        let programs = match own {
+            Some(folder) => Programs::found(folder, &place)?,
+            None => Programs::ensure(&place, report)?,
+        };
         let cluster = Cluster::ensure(&place, &programs, report)?;
         // Before the server, so that being killed in between leaves somebody to stop it.
         let mut watcher = Watcher::spawn(&place, &cluster);

