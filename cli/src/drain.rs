@@ -40,10 +40,10 @@ pub(crate) struct Handed {
     pub last_line: i32,
 }
 
-/// Hands the pieces in, a job each: `hand` makes it and gives its id, or none where the records are stored already. An
-/// error among them leaves the jobs before it in the queue.
+/// Hands the pieces in, a job each: `hand` makes it and gives its id. An error among them leaves the jobs before it in the
+/// queue.
 pub(crate) async fn enqueue(
-    hand: impl AsyncFn(&Piece) -> Result<Option<i64>>,
+    hand: impl AsyncFn(&Piece) -> Result<i64>,
     pieces: &mut Pieces,
     rejects: &mut Rejects,
 ) -> (Vec<Handed>, Result<()>) {
@@ -61,7 +61,7 @@ pub(crate) async fn enqueue(
 }
 
 async fn hand_in(
-    hand: impl AsyncFn(&Piece) -> Result<Option<i64>>,
+    hand: impl AsyncFn(&Piece) -> Result<i64>,
     pieces: &mut Pieces,
     rejects: &mut Rejects,
     handed: &mut Vec<Handed>,
@@ -71,11 +71,9 @@ async fn hand_in(
         for unreadable in &piece.unreadable {
             rejects.unreadable(unreadable)?;
         }
-        if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last())
-            && let Some(job_id) = hand(&piece).await?
-        {
+        if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last()) {
             handed.push(Handed {
-                job_id,
+                job_id: hand(&piece).await?,
                 records: piece.lines.len() as u64,
                 first_line: *first,
                 last_line: *last,

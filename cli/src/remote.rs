@@ -113,16 +113,17 @@ impl Remote {
         self.call(Method::DELETE, path, &[], &Load::Nothing).await
     }
 
-    /// Posts what does no harm twice: once more where the answer was lost, or when it was told to come back.
-    pub async fn post_until_answered<T: DeserializeOwned>(
+    /// Sends what does no harm twice: once more where the answer was lost, or when it was told to come back.
+    pub async fn until_answered<T: DeserializeOwned>(
         &self,
+        method: Method,
         path: &str,
         query: &Query<'_>,
         load: &Load<'_>,
     ) -> Result<T> {
         let mut attempt = 0;
         loop {
-            let answered = self.call(Method::POST, path, query, load).await;
+            let answered = self.call(method.clone(), path, query, load).await;
             attempt += 1;
             let Err(error) = &answered else { return answered };
             let Some(wait) = wait(error, attempt) else {

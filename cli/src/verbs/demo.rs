@@ -98,7 +98,7 @@ async fn store(app: &App, context: &Context) -> Result<()> {
     };
     let mut pieces = reading::of_text("the sample", sample::records(), app.max_content_bytes());
     let mut rejects = Rejects::default();
-    let hand = async |piece: &Piece| app.enqueue(&options, piece).await.map(Some);
+    let hand = async |piece: &Piece| app.enqueue(&options, piece).await;
     let (handed, ended) = drain::enqueue(hand, &mut pieces, &mut rejects).await;
     ended?;
     let result = drain::ingest(app, &handed, PROJECT, &mut rejects, context).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 use shared::store::backfill::Backfill;
@@ -84,7 +85,9 @@ async fn begin(remote: &Remote, options: Options, context: &Context) -> Result<E
     }
     let body = json!({"project": project, "priority": options.priority});
     loop {
-        let progress: Progress = remote.post_until_answered(PATH, &[], &Load::Json(&body)).await?;
+        let progress: Progress = remote
+            .until_answered(Method::POST, PATH, &[], &Load::Json(&body))
+            .await?;
         let is_stopped = progress.backfill.state != "running";
         if progress.marked_all || is_stopped {
             let ended = if progress.marked_all {

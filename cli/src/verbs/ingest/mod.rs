@@ -102,7 +102,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let app = ready().await?;
     let options = options(project_or_only(&app, args.project).await?);
     let mut rejects = rejects()?;
-    let hand = async |piece: &Piece| app.enqueue(&options, piece).await.map(Some);
+    let hand = async |piece: &Piece| app.enqueue(&options, piece).await;
     let (handed, read) = drain::enqueue(hand, &mut pieces, &mut rejects).await;
     rejects.finish()?;
     if handed.is_empty() {

@@ -1,25 +1,31 @@
-//! `ingest` at a deployment: a body a piece.
-
-use std::cell::Cell;
+//! `ingest` at a deployment: one job, handed in as several bodies.
 
 use anyhow::{Context as _, Result};
+use reqwest::Method;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::only_read;
 use crate::app::IngestOptions;
-use crate::drain;
+use crate::drain::Handed;
 use crate::exit::Ended;
 use crate::output::{Output, count};
 use crate::reading::{Piece, Pieces};
 use crate::rejects::Rejects;
 use crate::remote::{Load, Remote};
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Answer {
-    /// None where the deployment stores and embeds before it answers.
-    job_id: Option<String>,
-    records: u64,
+/// A function's request has 6 MB at most; this leaves room for one more piece.
+const BODY_BYTES: usize = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Opened {
+    job_id: String,
+}
+
+#[derive(Deserialize)]
+struct Taken {
+    #[serde(default)]
     rejected: Vec<Rejected>,
 }
 
@@ -29,6 +35,106 @@ struct Rejected {
     reason: String,
 }
 
+/// What is handed in as one body: the records of some pieces, at the lines that they have in the file.
+#[derive(Default)]
+struct Body {
+    bytes: Vec<u8>,
+    records: u64,
+    /// The file's line before its first one.
+    after: i32,
+    /// The file's line that it ends with.
+    last: i32,
+}
+
+impl Body {
+    /// With as many empty lines between two records as there are in the file.
+    fn push(&mut self, piece: &Piece) {
+        for (line, record) in piece.lines.iter().zip(piece.records()) {
+            let missing = usize::try_from(line.saturating_sub(self.last + 1)).unwrap_or(0);
+            self.bytes.extend(std::iter::repeat_n(b'\n', missing));
+            self.bytes.extend_from_slice(record);
+            self.bytes.push(b'\n');
+            self.last = *line;
+            self.records += 1;
+        }
+    }
+
+    /// The next one, which goes on where this one ends.
+    fn next(&self) -> Self {
+        Self {
+            after: self.last,
+            last: self.last,
+            ..Self::default()
+        }
+    }
+}
+
+/// A job that takes bodies.
+struct Open<'a> {
+    remote: &'a Remote,
+    output: Output,
+    id: String,
+    bodies: u32,
+    records: u64,
+    refused: usize,
+}
+
+impl<'a> Open<'a> {
+    async fn new(remote: &'a Remote, options: &IngestOptions, output: Output) -> Result<Self> {
+        // One that runs again is another one: what it hands in is accepted later, and wins.
+        let key = format!("cronvec-{:032x}", rand::random::<u128>());
+        let body = json!({
+            "project": options.project,
+            "priority": options.priority,
+            "generateEmbeddings": options.generate_embeddings,
+            "idempotencyKey": key,
+        });
+        let load = Load::Json(&body);
+        let Opened { job_id } = remote
+            .until_answered(Method::POST, "api/ingest/jobs", &[], &load)
+            .await?;
+        Ok(Self {
+            remote,
+            output,
+            id: job_id,
+            bodies: 0,
+            records: 0,
+            refused: 0,
+        })
+    }
+
+    /// The same number again, after a lost answer, is the same body.
+    async fn put(&mut self, body: &Body) -> Result<()> {
+        let number = self.bodies + 1;
+        let path = format!("api/ingest/jobs/{}/bodies/{number}", self.id);
+        let load = Load::Ndjson(&body.bytes);
+        let taken: Taken = self.remote.until_answered(Method::PUT, &path, &[], &load).await?;
+        for Rejected { line, reason } in &taken.rejected {
+            self.output
+                .note(format!("line {}: {reason}", body.after.saturating_add(*line)));
+        }
+        self.refused += taken.rejected.len();
+        self.bodies = number;
+        self.records += body.records;
+        Ok(())
+    }
+
+    async fn close(self) -> Result<Handed> {
+        let path = format!("api/ingest/jobs/{}/close", self.id);
+        let body = json!({ "bodies": self.bodies });
+        let _: Value = self
+            .remote
+            .until_answered(Method::POST, &path, &[], &Load::Json(&body))
+            .await?;
+        Ok(Handed {
+            job_id: self.id.parse().context("the id of a job")?,
+            records: self.records,
+            first_line: 1,
+            last_line: i32::MAX,
+        })
+    }
+}
+
 pub(super) async fn at_deployment(
     remote: &Remote,
     options: &IngestOptions,
@@ -36,91 +142,89 @@ pub(super) async fn at_deployment(
     mut rejects: Rejects,
     output: Output,
 ) -> Result<Ended> {
-    // One that runs again is another one: what it hands in is accepted later, and wins.
-    let run: u128 = rand::random();
-    let (stored, refused) = (Cell::new(0), Cell::new(0));
-    let hand = async |piece: &Piece| {
-        let answer = hand_in(remote, options, piece, run).await?;
-        let first = piece.lines.first().copied().unwrap_or(1);
-        for rejected in &answer.rejected {
-            output.note(format!(
-                "line {}: {}",
-                first.saturating_add(rejected.line - 1),
-                rejected.reason
-            ));
-        }
-        refused.set(refused.get() + answer.rejected.len());
-        match answer.job_id {
-            Some(id) => Ok(Some(id.parse().context("the id of a job")?)),
-            None => {
-                stored.set(stored.get() + answer.records);
-                Ok(None)
-            }
-        }
-    };
-    let (handed, read) = drain::enqueue(hand, pieces, &mut rejects).await;
+    let mut job = None;
+    let handed = hand_in(&mut job, remote, options, pieces, &mut rejects, output).await;
     rejects.finish()?;
-    let and_all_taken = |ended| if refused.get() == 0 { ended } else { Ended::Unhealthy };
-    if handed.is_empty() {
-        // Nothing is in the queue: the error is all there is to tell.
+    let read = handed.with_context(|| match &job {
+        None => "no record is handed in".to_owned(),
+        Some(Open { id, records, .. }) => format!(
+            "{} records are in job {id}, which isn't closed: it never runs and is dropped in a day; \
+             hand the file in again",
+            count(*records)
+        ),
+    })?;
+    let Some(job) = job else {
         read?;
-        output.note(match stored.get() {
-            0 => "there are no records in it".to_owned(),
-            stored => format!("the deployment has no queue; it has taken {} records", count(stored)),
-        });
-        return only_read(&handed, &rejects, false, output).map(and_all_taken);
-    }
-    let ended = only_read(&handed, &rejects, false, output)?;
-    output.note("what the jobs reject is known when they have run: see `cronvec job ID`");
-    if handed.len() > 1 {
-        output.note("each counts lines from the first of its own records");
-    }
-    read.map(|()| and_all_taken(ended))
+        output.note("there are no records in it");
+        return only_read(&[], &rejects, false, output);
+    };
+    let (id, refused) = (job.id.clone(), job.refused);
+    let ended = only_read(&[job.close().await?], &rejects, false, output)?;
+    output.note(format!(
+        "what the job rejects is known when it has run: see `cronvec job {id}`"
+    ));
+    read.map(|()| if refused == 0 { ended } else { Ended::Unhealthy })
 }
 
-async fn hand_in(remote: &Remote, options: &IngestOptions, piece: &Piece, run: u128) -> Result<Answer> {
-    let first = piece.lines.first().copied().unwrap_or(1);
-    // The same body, asked again after a lost answer, is the same job.
-    let key = format!("cronvec-{run:032x}-{first}");
-    let priority = options.priority.to_string();
-    let mut query = vec![
-        ("project", options.project.as_str()),
-        ("priority", &priority),
-        ("idempotencyKey", &key),
-    ];
-    if !options.generate_embeddings {
-        query.push(("generateEmbeddings", "false"));
+/// Opens the job with its first body. What can't be read ends the file, and is given for later: what stands before it is
+/// handed in.
+async fn hand_in<'a>(
+    job: &mut Option<Open<'a>>,
+    remote: &'a Remote,
+    options: &IngestOptions,
+    pieces: &mut Pieces,
+    rejects: &mut Rejects,
+    output: Output,
+) -> Result<Result<()>> {
+    let mut body = Body::default();
+    let mut read = Ok(());
+    loop {
+        let piece = pieces.recv().await.transpose();
+        let is_last = !matches!(piece, Ok(Some(_)));
+        match piece {
+            Ok(None) => {}
+            Ok(Some(piece)) => {
+                for unreadable in &piece.unreadable {
+                    rejects.unreadable(unreadable)?;
+                }
+                body.push(&piece);
+            }
+            Err(error) => read = Err(error),
+        }
+        if body.bytes.len() >= BODY_BYTES || is_last && body.records > 0 {
+            let open = match job {
+                Some(open) => open,
+                None => job.insert(Open::new(remote, options, output).await?),
+            };
+            open.put(&body).await?;
+            body = body.next();
+        }
+        if is_last {
+            return Ok(read);
+        }
     }
-    let load = Load::Ndjson(&body(piece));
-    remote.post_until_answered("api/ingest", &query, &load).await
-}
-
-/// A record a line, with as many empty lines between two as there are in the file: its lines are the file's, from the
-/// first one on.
-fn body(piece: &Piece) -> Vec<u8> {
-    let mut body = Vec::with_capacity(piece.body.len() + piece.lines.len());
-    let mut at = piece.lines.first().copied().unwrap_or(1);
-    for (line, record) in piece.lines.iter().zip(piece.records()) {
-        let missing = usize::try_from(line.saturating_sub(at)).unwrap_or(0);
-        body.extend(std::iter::repeat_n(b'\n', missing));
-        body.extend_from_slice(record);
-        body.push(b'\n');
-        at = line.saturating_add(1);
-    }
-    body
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn records_keep_the_distance_that_their_lines_have() {
-        let piece = Piece {
-            lines: vec![7, 8, 11],
-            body: b"a\nb\nc\n".to_vec(),
+    fn piece(lines: Vec<i32>, body: &[u8]) -> Piece {
+        Piece {
+            lines,
+            body: body.to_vec(),
             unreadable: Vec::new(),
-        };
-        assert_eq!(body(&piece), b"a\nb\n\n\nc\n");
+        }
+    }
+
+    #[test]
+    fn records_stand_at_the_lines_that_they_have_in_the_file() {
+        let mut body = Body::default();
+        body.push(&piece(vec![2, 3], b"a\nb\n"));
+        body.push(&piece(vec![6], b"c\n"));
+        assert_eq!((body.bytes.as_slice(), body.records), (&b"\na\nb\n\n\nc\n"[..], 3));
+        let mut next = body.next();
+        next.push(&piece(vec![8], b"d\n"));
+        assert_eq!((next.bytes.as_slice(), next.after), (&b"\nd\n"[..], 6));
     }
 }
