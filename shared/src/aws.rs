@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningInstructions, SigningSettings, sign,
+};
 use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use reqwest::{Method, Response};
@@ -83,8 +85,42 @@ impl Service {
         answer.map_err(|error| error.without_url().to_string())
     }
 
+    /// An address that says itself who asks, to be used within `lifetime`.
+    pub async fn presign(&self, mut url: Url, lifetime: Duration) -> Result<Url, String> {
+        let mut settings = SigningSettings::default();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(lifetime);
+        let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]));
+        let request = request.map_err(|error| error.to_string())?;
+        let instructions = self.sign(request, settings).await?;
+        for (name, value) in instructions.params() {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        Ok(url)
+    }
+
     /// The headers that say who asks.
     async fn signature(&self, method: &Method, url: &Url, body: &str) -> Result<Vec<(&'static str, String)>, String> {
+        let request = SignableRequest::new(
+            method.as_str(),
+            url.as_str(),
+            std::iter::once(JSON),
+            SignableBody::Bytes(body.as_bytes()),
+        );
+        let request = request.map_err(|error| error.to_string())?;
+        let instructions = self.sign(request, SigningSettings::default()).await?;
+        let (headers, _) = instructions.into_parts();
+        Ok(headers
+            .into_iter()
+            .map(|header| (header.name(), header.value().to_owned()))
+            .collect())
+    }
+
+    async fn sign(
+        &self,
+        request: SignableRequest<'_>,
+        settings: SigningSettings,
+    ) -> Result<SigningInstructions, String> {
         let provider = self.config.credentials_provider();
         let provider = provider.ok_or("no AWS credentials are set up")?;
         let credentials = provider.provide_credentials().await;
@@ -96,22 +132,11 @@ impl Service {
             .region(&self.region)
             .name(self.name)
             .time(SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(settings)
             .build()
             .map_err(|error| error.to_string())?
             .into();
-        let signable = SignableRequest::new(
-            method.as_str(),
-            url.as_str(),
-            std::iter::once(JSON),
-            SignableBody::Bytes(body.as_bytes()),
-        );
-        let signed = sign(signable.map_err(|error| error.to_string())?, &params).map_err(|error| error.to_string())?;
-        let (instructions, _) = signed.into_parts();
-        let (headers, _) = instructions.into_parts();
-        Ok(headers
-            .into_iter()
-            .map(|header| (header.name(), header.value().to_owned()))
-            .collect())
+        let signed = sign(request, &params).map_err(|error| error.to_string())?;
+        Ok(signed.into_parts().0)
     }
 }

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod conditions;
 pub mod database;
 pub mod http;
+pub mod iam;
 pub mod moto;
 pub mod pgbouncer;
 pub mod process;

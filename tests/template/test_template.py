@@ -33,6 +33,7 @@ NEW = {
 EVERYTHING = {
     **EXISTING, "AdminUrl": "true", "WorkerUrls": "true", "WorkerConcurrency": "2", "Tracing": "Active",
     "AlarmEmail": "ops@example.com", "SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1", "SecretsKmsKeyArn": "arn:aws:kms:k",
+    "DatabaseIamUserArn": "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-1/cronvec",
     "DeadLetterReaderArn": "arn:aws:iam::123456789012:role/reader",
 }
 WAYS = {"existing": EXISTING, "new": NEW, "everything": EVERYTHING}
@@ -169,11 +170,16 @@ class Template(unittest.TestCase):
                             reads.add(names.get(name, name))
                     elif "logs:PutLogEvents" in statement["Action"]:
                         self.assertEqual(statement["Resource"], {"Fn::GetAtt": [function + "Logs", "Arn"]})
+                    elif statement["Action"] == "rds-db:connect":
+                        self.assertEqual(statement["Resource"], parameters["DatabaseIamUserArn"])
                     else:
                         self.assertEqual(statement["Resource"], parameters["SecretsKmsKeyArn"])
+                self.assertEqual("rds-db:connect" in actions, "DatabaseIamUserArn" in parameters)
+                variables = properties["Environment"]["Variables"]
+                self.assertEqual(variables["DATABASE_IAM_AUTH"], str("DatabaseIamUserArn" in parameters).lower())
                 keys = {"keys"} if parameters.get("OpenAiApiKeyArn") else set()
                 self.assertEqual(reads, (READS[function] - {"keys"}) | (READS[function] & keys))
-                allowed = {"logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue", "kms:Decrypt"}
+                allowed = {"logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue", "kms:Decrypt", "rds-db:connect"}
                 self.assertLessEqual(actions, allowed)
 
     def test_no_role_has_a_wildcard_and_no_managed_policy_that_was_not_asked_for(self):

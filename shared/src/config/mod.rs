@@ -52,6 +52,10 @@ pub struct Settings {
     pub lambda_function: Option<String>,
     /// `DATABASE_URL` or `DATABASE_SECRET_ARN`
     pub database: Option<SecretSource>,
+    /// `DATABASE_IAM_AUTH`
+    pub database_iam_auth: bool,
+    /// `AWS_REGION`, which Lambda sets.
+    pub aws_region: Option<String>,
     /// `CRON_SECRET`
     pub cron_secret: Option<SecretSource>,
     /// `CRON_SECRET_PREVIOUS`
@@ -94,6 +98,8 @@ impl Settings {
             app_env,
             lambda_function: reader.text("AWS_LAMBDA_FUNCTION_NAME"),
             database: read_database(&mut reader),
+            database_iam_auth: reader.flag("DATABASE_IAM_AUTH", false),
+            aws_region: reader.text("AWS_REGION"),
             cron_secret: reader.secret("CRON_SECRET"),
             cron_secret_previous: reader.secret("CRON_SECRET_PREVIOUS"),
             embedding: Embedding::read(&mut reader, app_env),
@@ -151,6 +157,7 @@ impl Settings {
         let mut rows = vec![
             ("APP_ENV", self.app_env.as_str().to_owned()),
             secret::row_of_database(self.database.as_ref()),
+            ("DATABASE_IAM_AUTH", self.database_iam_auth.to_string()),
             secret::row("CRON_SECRET", "CRON_SECRET_ARN", self.cron_secret.as_ref()),
             secret::row(
                 "CRON_SECRET_PREVIOUS",

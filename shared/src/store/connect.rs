@@ -2,16 +2,18 @@
 
 mod address;
 mod error;
+mod iam;
 mod tls;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+    ConfigConnectImpl, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
 };
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{ConnectError, is_unreachable};
@@ -19,6 +21,7 @@ pub use error::{ConnectError, is_unreachable};
 use crate::config::{Secret, SecretSource, Settings};
 use crate::secrets::Secrets;
 use address::Address;
+use iam::{Login, Signed};
 
 /// Two for writes, of which one's vectors are received while the other's are stored, and one for what goes on beside.
 pub const DEFAULT_CONNECTIONS: usize = 3;
@@ -40,8 +43,16 @@ pub struct Database {
 struct Inner {
     /// Where the address came from, for reading it again after its password was rotated.
     origin: Option<(SecretSource, Secrets)>,
+    /// Whether to log in as an IAM user, and the region for that.
+    iam: Option<Iam>,
     max_size: usize,
     current: RwLock<Current>,
+}
+
+/// The settings of logging in as an IAM user.
+#[derive(Clone, Debug)]
+struct Iam {
+    region: Option<String>,
 }
 
 #[derive(Clone)]
@@ -68,28 +79,35 @@ impl Database {
     pub async fn open(settings: &Settings, secrets: &Secrets, max_size: usize) -> Result<Self, ConnectError> {
         let source = settings.require_database().map_err(ConnectError::NotConfigured)?;
         let secret = secrets.resolve(source).await.map_err(ConnectError::Secret)?;
-        Self::with_origin(secret, max_size, Some((source.clone(), secrets.clone())))
+        let iam = settings.database_iam_auth.then(|| Iam {
+            region: settings.aws_region.clone(),
+        });
+        let current = connect(secret, max_size, iam.as_ref()).await?;
+        Ok(Self::of(
+            current,
+            max_size,
+            Some((source.clone(), secrets.clone())),
+            iam,
+        ))
     }
 
     /// The database at a connection URL, or at what a secret in the RDS JSON form says. Connects at the first
     /// [`Database::get`].
     pub fn at(url_or_json: &str, max_size: usize) -> Result<Self, ConnectError> {
-        Self::with_origin(Secret::new(url_or_json), max_size, None)
+        let secret = Secret::new(url_or_json);
+        let address = Address::parse(secret.expose())?;
+        Ok(Self::of(pool(secret, address, max_size, None)?, max_size, None, None))
     }
 
-    fn with_origin(
-        secret: Secret,
-        max_size: usize,
-        origin: Option<(SecretSource, Secrets)>,
-    ) -> Result<Self, ConnectError> {
-        let current = connect(secret, max_size)?;
-        Ok(Self {
+    fn of(current: Current, max_size: usize, origin: Option<(SecretSource, Secrets)>, iam: Option<Iam>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 origin,
+                iam,
                 max_size,
                 current: RwLock::new(current),
             }),
-        })
+        }
     }
 
     /// Host, port and database, for people; no user, no password.
@@ -166,7 +184,7 @@ impl Database {
                 return false;
             }
         };
-        match connect(secret, self.inner.max_size) {
+        match connect(secret, self.inner.max_size, self.inner.iam.as_ref()).await {
             Ok(fresh) => {
                 *self
                     .inner
@@ -191,17 +209,28 @@ async fn ask(client: &Object) -> Result<(), String> {
     }
 }
 
-/// A pool for an address; no connection is made yet.
-fn connect(secret: Secret, max_size: usize) -> Result<Current, ConnectError> {
+async fn connect(secret: Secret, max_size: usize, iam: Option<&Iam>) -> Result<Current, ConnectError> {
     let address = Address::parse(secret.expose())?;
+    let login = match iam {
+        Some(iam) => Some(Login::new(&address, iam.region.clone()).await?),
+        None => None,
+    };
+    pool(secret, address, max_size, login)
+}
+
+/// A pool for an address; no connection is made yet.
+fn pool(secret: Secret, address: Address, max_size: usize, login: Option<Login>) -> Result<Current, ConnectError> {
     address.warn();
     // Recycled as it is: a statement to clean it up would be one that poolers refuse, and nothing here leaves state.
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
     let manager = match tls::config(&address.tls)? {
-        Some(tls) => Manager::from_config(address.config, MakeRustlsConnect::new(tls), recycling),
-        None => Manager::from_config(address.config, NoTls, recycling),
+        Some(tls) => {
+            let tls = MakeRustlsConnect::new(tls);
+            manager(address.config, ConfigConnectImpl { tls }, login, recycling)
+        }
+        None => manager(address.config, ConfigConnectImpl { tls: NoTls }, login, recycling),
     };
     let pool = Pool::builder(manager)
         .max_size(max_size.max(1))
@@ -216,6 +245,13 @@ fn connect(secret: Secret, max_size: usize) -> Result<Current, ConnectError> {
         label: address.label.into(),
         pool,
     })
+}
+
+fn manager(config: Config, connect: impl Connect + 'static, login: Option<Login>, recycling: ManagerConfig) -> Manager {
+    match login {
+        Some(login) => Manager::from_connect(config, Signed { login, connect }, recycling),
+        None => Manager::from_connect(config, connect, recycling),
+    }
 }
 
 #[cfg(test)]

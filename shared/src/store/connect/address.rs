@@ -67,6 +67,11 @@ struct Ours {
 }
 
 impl Address {
+    /// Whether what is sent passes through other machines in clear, or may.
+    pub(super) fn would_be_read(&self) -> bool {
+        self.leaves_the_machine_in_clear || self.tls.mode == SslMode::Prefer
+    }
+
     /// Takes a URL or JSON. An error never repeats either: both hold a password.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
         let text = text.trim();

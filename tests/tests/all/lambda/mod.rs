@@ -1,5 +1,6 @@
 //! The functions' real programs, as Lambda runs them.
 
+mod iam;
 mod main_job;
 mod metrics;
 mod outages;

@@ -1,0 +1,118 @@
+//! Owns logging in as an IAM user of RDS: a password that AWS's credentials sign anew for each connection. Refuses to send
+//! it anywhere in clear.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Connect;
+use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config, Error};
+
+use super::ConnectError;
+use super::address::Address;
+use crate::aws::Service;
+
+/// RDS takes a token for so long; a connection that it made stays.
+const LIFETIME: Duration = Duration::from_secs(900);
+
+/// Whom to log in as, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Login {
+    service: Arc<Service>,
+    host: String,
+    port: u16,
+    user: String,
+}
+
+impl Login {
+    /// The region is the one that RDS's name says, or `AWS_REGION`.
+    pub async fn new(address: &Address, region: Option<String>) -> Result<Self, ConnectError> {
+        let wrong = |message: &str| ConnectError::Address {
+            message: format!("DATABASE_IAM_AUTH is on, and {message}"),
+        };
+        let [Host::Tcp(host)] = address.config.get_hosts() else {
+            return Err(wrong("the database's address doesn't name one host"));
+        };
+        let Some(user) = address.config.get_user() else {
+            return Err(wrong("the database's address names no user"));
+        };
+        if address.would_be_read() {
+            return Err(wrong(
+                "the database's address asks for no TLS: its password would be read",
+            ));
+        }
+        let region = region_of(host).map(str::to_owned).or(region).ok_or_else(|| {
+            wrong("neither the host's name says a region (….REGION.rds.amazonaws.com) nor AWS_REGION")
+        })?;
+        let service = Service::new("rds-db", region)
+            .await
+            .map_err(|message| wrong(&message))?;
+        Ok(Self {
+            service: Arc::new(service),
+            host: host.clone(),
+            port: address.config.get_ports().first().copied().unwrap_or(5432),
+            user: user.to_owned(),
+        })
+    }
+
+    /// The password of this moment.
+    async fn token(&self) -> Result<String, String> {
+        let mut url = url::Url::parse(&format!("https://{}:{}/", self.host, self.port))
+            .map_err(|error| format!("the database's host is no host: {error}"))?;
+        url.query_pairs_mut()
+            .append_pair("Action", "connect")
+            .append_pair("DBUser", &self.user);
+        let signed = self.service.presign(url, LIFETIME).await?;
+        // The port is part of what is signed, also where it is the one that an address leaves away.
+        let query = signed.query().unwrap_or_default();
+        Ok(format!("{}:{}/?{query}", self.host, self.port))
+    }
+}
+
+/// `NAME.ID.REGION.rds.amazonaws.com`
+fn region_of(host: &str) -> Option<&str> {
+    let (rest, _) = host.split_once(".rds.amazonaws.com")?;
+    rest.rsplit_once('.').map(|(_, region)| region)
+}
+
+/// Connects as something else does, with the password of the moment.
+pub(super) struct Signed<C> {
+    pub login: Login,
+    pub connect: C,
+}
+
+impl<C: Connect> Connect for Signed<C> {
+    fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        let mut config = config.clone();
+        Box::pin(async move {
+            match self.login.token().await {
+                Ok(token) => {
+                    config.password(token);
+                }
+                // The server refuses who brings none, and says so to us; why there is none stands here.
+                Err(error) => tracing::error!(error, "no password could be signed for the database"),
+            }
+            self.connect.connect(&config).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_is_in_the_name_that_rds_gives() {
+        assert_eq!(
+            region_of("db.c9akciq32.eu-central-1.rds.amazonaws.com"),
+            Some("eu-central-1")
+        );
+        assert_eq!(
+            region_of("proxy.proxy-c9.us-gov-west-1.rds.amazonaws.com.cn"),
+            Some("us-gov-west-1")
+        );
+        assert_eq!(region_of("localhost"), None);
+    }
+}
