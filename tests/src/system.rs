@@ -9,7 +9,9 @@ use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::secrets::Secrets;
 use shared::store::enqueue::{EnqueueOptions, NewJob};
+use shared::store::tokens::NewToken;
 use shared::store::{self, Store};
+use shared::token::{self, Role};
 use tokio_postgres::Client;
 
 use crate::database::Database;
@@ -94,6 +96,21 @@ impl System {
             .ensure_project(name, space.id, self.settings.queue.lanes_per_project)
             .await
             .expect("a project");
+    }
+
+    /// A token of the API, as it is shown once.
+    pub async fn token(&self, name: &str, role: Role, projects: Option<&[String]>) -> String {
+        let secret = token::generate();
+        let new = NewToken {
+            name,
+            role,
+            projects,
+            hash: token::hash(&secret),
+            hint: &token::hint(&secret),
+            expires_in_days: None,
+        };
+        self.store.create_token(&new).await.expect("a token");
+        secret
     }
 
     /// Puts a record with SQL, as an application does in its own transaction.

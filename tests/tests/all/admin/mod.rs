@@ -26,8 +26,7 @@ use serde_json::Value;
 use shared::config::Settings;
 use shared::secrets::Secrets;
 use shared::store::enqueue::EnqueueOptions;
-use shared::store::tokens::NewToken;
-use shared::token::{self, Role};
+use shared::token::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -203,15 +202,5 @@ impl Drop for Api {
 }
 
 async fn token_of(system: &System, name: &str, role: Role, projects: Option<&[String]>) -> String {
-    let secret = token::generate();
-    let new = NewToken {
-        name,
-        role,
-        projects,
-        hash: token::hash(&secret),
-        hint: &token::hint(&secret),
-        expires_in_days: None,
-    };
-    system.store.create_token(&new).await.unwrap();
-    secret
+    system.token(name, role, projects).await
 }

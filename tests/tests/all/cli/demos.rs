@@ -2,12 +2,13 @@
 
 use cronvec_tests::conditions::{eventually, within};
 use cronvec_tests::database::{Database, server};
+use cronvec_tests::folder::Folder;
 use cronvec_tests::process::Process;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cli, DONE, Folder, USAGE, objects};
+use super::{Cli, DONE, USAGE, objects};
 
 #[tokio::test]
 async fn two_demos_on_one_database_both_succeed() {

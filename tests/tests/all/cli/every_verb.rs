@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use cronvec_tests::database::Database;
+use cronvec_tests::folder::Folder;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::System;
 use serde_json::Value;
 
-use super::{Cli, DONE, Folder, USAGE, objects};
+use super::{Cli, DONE, USAGE, objects};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

@@ -1,9 +1,10 @@
 //! `ingest`: what files may look like.
 
+use cronvec_tests::folder::Folder;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
 
-use super::{Cli, DONE, FAILED, Folder, USAGE, objects};
+use super::{Cli, DONE, FAILED, USAGE, objects};
 
 /// What is stored of a project's record.
 async fn stored(system: &System, id: &str) -> Value {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use cronvec_tests::conditions::eventually;
+use cronvec_tests::folder::Folder;
 use cronvec_tests::system::System;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Cli, DONE, FAILED, Folder, USAGE, objects};
+use super::{Cli, DONE, FAILED, USAGE, objects};
 
 fn kept(path: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();

@@ -21,7 +21,6 @@ use cronvec_tests::process::{Outcome, Process};
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::System;
 use serde_json::Value;
-use std::path::PathBuf;
 
 const DONE: i32 = 0;
 
@@ -119,28 +118,4 @@ fn objects(outcome: &Outcome) -> Vec<Value> {
             value
         })
         .collect()
-}
-
-/// A folder of one's own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("cronvec-cli-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// The path of a new file with this in it.
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -10,16 +10,16 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use cronvec_tests::folder::Folder;
 use cronvec_tests::process::Outcome;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
 use shared::secrets::Secrets;
 use shared::store::enqueue::EnqueueOptions;
-use shared::store::tokens::NewToken;
 use shared::token::{self, Role};
 use tokio::net::TcpListener;
 
-use super::{Cli, DONE, FAILED, Folder, USAGE, objects};
+use super::{Cli, DONE, FAILED, USAGE, objects};
 
 /// Serves on loopback until the test ends; gives the address.
 async fn serve(router: Router) -> String {
@@ -40,17 +40,8 @@ fn router(system: &System) -> Router {
 }
 
 async fn token_of(system: &System, role: Role, projects: Option<&[String]>) -> String {
-    let secret = token::generate();
-    let new = NewToken {
-        name: &format!("{role} {}", rand::random::<u32>()),
-        role,
-        projects,
-        hash: token::hash(&secret),
-        hint: &token::hint(&secret),
-        expires_in_days: None,
-    };
-    system.store.create_token(&new).await.unwrap();
-    secret
+    let name = format!("{role} {}", rand::random::<u32>());
+    system.token(&name, role, projects).await
 }
 
 /// The command line at this address, with nothing else in its environment.

@@ -1,13 +1,14 @@
 //! Interrupted, terminated and killed.
 
 use cronvec_tests::conditions::eventually;
+use cronvec_tests::folder::Folder;
 use cronvec_tests::process::Process;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-use super::{Cli, DONE, Folder, INTERRUPTED, objects, whole};
+use super::{Cli, DONE, INTERRUPTED, objects, whole};
 
 /// Waits until nobody but these requests stands between a tick and its end, then signals.
 async fn part_by(signal: impl Fn(&Process)) {

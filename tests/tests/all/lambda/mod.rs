@@ -1,6 +1,7 @@
 //! The functions' real programs, as Lambda runs them.
 
 mod iam;
+mod invoked;
 mod main_job;
 mod metrics;
 mod outages;

@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 
 use super::{Deployment, has};
 
-const GROUP: &str = "cronvec";
+pub(super) const GROUP: &str = "cronvec";
 const WORKERS: [&str; 3] = ["ingestion", "vectorization", "cleanup"];
 
 /// A deployment whose secrets and schedules are moto's.
-struct Rotating {
-    moto: Moto,
-    deployment: Deployment,
+pub(super) struct Rotating {
+    pub moto: Moto,
+    pub deployment: Deployment,
     current: String,
     previous: String,
 }
 
 impl Rotating {
-    async fn new() -> Option<Self> {
+    pub async fn new() -> Option<Self> {
         let moto = Moto::start().await?;
         let mut deployment = Deployment::new().await;
         let current = moto.keep("current", "FirstSecretOfThisDeployment").await;
@@ -42,7 +42,7 @@ impl Rotating {
     }
 
     /// What a schedule sends now.
-    async fn tick(&self, worker: &str) -> Value {
+    pub async fn tick(&self, worker: &str) -> Value {
         let schedule = self.moto.scheduled(GROUP, worker).await;
         serde_json::from_str(schedule["Target"]["Input"].as_str().unwrap()).unwrap()
     }
@@ -78,7 +78,7 @@ impl Rotating {
         outcome
     }
 
-    async fn rotated(&self, options: &[&str]) -> Value {
+    pub async fn rotated(&self, options: &[&str]) -> Value {
         let outcome = self.rotate(options).await;
         assert_eq!(outcome.code(), Some(0), "{outcome:?}");
         serde_json::from_str(&outcome.stdout).unwrap()
