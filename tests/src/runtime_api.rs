@@ -44,6 +44,7 @@ struct Shared {
     refusal: Mutex<Option<FunctionError>>,
     /// When it first asked for an invocation.
     ready: Mutex<Option<Instant>>,
+    trace: Mutex<String>,
 }
 
 impl Shared {
@@ -87,6 +88,7 @@ impl Runtime {
             waiting: Mutex::default(),
             refusal: Mutex::default(),
             ready: Mutex::default(),
+            trace: Mutex::new("Root=1-00000000-000000000000000000000000;Sampled=0".to_owned()),
         });
         let router = router(shared.clone());
         let (address, serving) = background::handle()
@@ -173,6 +175,11 @@ impl Runtime {
         outcome
     }
 
+    /// The header about tracing that its invocations have from now on.
+    pub fn trace(&self, header: &str) {
+        header.clone_into(&mut self.shared.trace.lock().expect("trace"));
+    }
+
     /// The instance's process: to freeze, to kill, to read its log.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -234,10 +241,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response<Body> {
             "lambda-runtime-invoked-function-arn",
             "arn:aws:lambda:eu-central-1:123456789012:function:test",
         )
-        .header(
-            "lambda-runtime-trace-id",
-            "Root=1-00000000-000000000000000000000000;Sampled=0",
-        )
+        .header("lambda-runtime-trace-id", shared.trace.lock().expect("trace").as_str())
         .body(Body::from(event))
         .expect("a response")
 }

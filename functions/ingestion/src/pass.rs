@@ -11,6 +11,7 @@ use shared::store::claim::ClaimWish;
 use shared::store::{Store, StoreError};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::job::{IngestJob, Step};
 use crate::report::{Report, StoppedBecause};
@@ -50,7 +51,7 @@ impl Pass {
         let tally = Arc::new(Tally::default());
         let mut slots = JoinSet::new();
         for _ in 0..pass.slots.max(1) {
-            slots.spawn(Arc::clone(&pass).slot(Arc::clone(&tally)));
+            slots.spawn(Arc::clone(&pass).slot(Arc::clone(&tally)).in_current_span());
         }
         let all = async {
             let mut outcome = Ok(());
@@ -112,7 +113,8 @@ impl Pass {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .insert(job.lease.job_id);
-            match self.work(&job, &tally).await {
+            let span = tracing::info_span!("job", job.id = job.lease.job_id, job.type = "INGEST_DATA", job.project = job.project);
+            match self.work(&job, &tally).instrument(span).await {
                 Ok(other) => next = other,
                 Err(StoreError::LeaseLost) => {
                     tracing::warn!(

@@ -11,6 +11,7 @@ use shared::store::StoreError;
 use shared::store::claim::ClaimWish;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::report::{Report, StoppedBecause};
 use crate::spare;
@@ -89,7 +90,11 @@ impl Pass {
             seen.claimed.store(0, Ordering::Relaxed);
             let mut slots = JoinSet::new();
             for _ in 0..self.slots.max(1) {
-                slots.spawn(Arc::clone(&self).slot(Arc::clone(seen), Arc::clone(left)));
+                slots.spawn(
+                    Arc::clone(&self)
+                        .slot(Arc::clone(seen), Arc::clone(left))
+                        .in_current_span(),
+                );
             }
             let mut outcome = Ok(());
             while let Some(ended) = slots.join_next().await {

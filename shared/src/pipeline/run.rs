@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tracing::{Instrument, Span};
 
 use super::batch::Packer;
 use super::prepare::prepare;
@@ -45,6 +46,8 @@ pub enum Trouble {
 
 /// What the reader, the batches and the writer of a run share.
 pub(super) struct Shared {
+    /// All that is done for the job.
+    pub span: Span,
     pub invocation: Arc<Invocation>,
     pub served: Served,
     pub job: ClaimedJob,
@@ -174,7 +177,10 @@ impl Run {
         // records would wait, and all of them be paid for again when the worker dies: no more wait than can be in flight.
         let unwritten = 2 * invocation.bounds.batch_size * invocation.bounds.concurrent_requests;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
+        let span =
+            tracing::info_span!("job", job.id = job.lease.job_id, job.type = "VECTORIZE", job.project = job.project);
         let shared = Arc::new(Shared {
+            span: span.clone(),
             turns: Semaphore::new(if is_suspect {
                 1
             } else {
@@ -202,7 +208,7 @@ impl Run {
             trouble: OnceLock::new(),
         });
         let (items, receiver) = unbounded_channel();
-        let writer = AbortOnDrop(tokio::spawn(write_all(Arc::clone(&shared), receiver)));
+        let writer = AbortOnDrop(tokio::spawn(write_all(Arc::clone(&shared), receiver).instrument(span)));
         Ok(Self {
             shared,
             packer,
@@ -386,7 +392,8 @@ impl Run {
     }
 
     fn spawn(&mut self, batch: Vec<Asking>) {
-        self.batches.spawn(send::send(Arc::clone(&self.shared), batch));
+        let sent = send::send(Arc::clone(&self.shared), batch);
+        self.batches.spawn(sent.instrument(self.shared.span.clone()));
     }
 
     /// Waits for all that is on its way, then parts from the job.

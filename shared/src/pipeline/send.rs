@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use tracing::Instrument;
 
 use super::run::{Shared, Trouble};
 use super::texts::{Asking, Waiting};
@@ -126,10 +127,20 @@ async fn request(run: &Shared, texts: &[&str]) -> Result<Answer, Failure> {
         ours: left < REQUEST_TIMEOUT,
     };
     let began = Instant::now();
+    let span = tracing::info_span!(
+        "provider",
+        provider.endpoint = run.served.provider.endpoint(),
+        provider.inputs = texts.len(),
+        error = tracing::field::Empty
+    );
     let answer = tokio::select! {
-        answer = run.served.provider.embed(texts, Purpose::Document, timeout) => answer,
+        answer = run.served.provider.embed(texts, Purpose::Document, timeout).instrument(span.clone()) => answer,
         () = invocation.stop.gives_up() => Err(Failure::OutOfTime),
     };
+    if let Err(failure) = &answer {
+        span.record("error", failure.kind());
+    }
+    drop(span);
     Tally::add(&invocation.tally.requests, 1);
     if matches!(answer, Err(Failure::RateLimited { .. })) {
         Tally::add(&invocation.tally.rate_limited, 1);

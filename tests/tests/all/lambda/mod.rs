@@ -8,6 +8,7 @@ mod outages;
 mod rotation;
 mod secrets;
 mod size;
+mod traces;
 
 use cronvec_tests::database::server;
 use cronvec_tests::provider::Provider;

@@ -1,8 +1,11 @@
-//! Owns where log lines go and how they look. Refuses to decide what is logged.
+//! Owns where log lines go and how they look, and that spans go to X-Ray. Refuses to decide what is logged.
+
+mod xray;
 
 use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is said unless `RUST_LOG` asks for something else: ours, and the others' worries.
@@ -63,6 +66,7 @@ pub fn init(format: Format) {
             .with_current_span(true)
             .with_span_list(false)
             .finish()
+            .with(xray::XRay::from_env())
             .try_init(),
         Format::Human => lines
             .with_ansi(stderr().is_terminal())
