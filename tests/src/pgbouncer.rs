@@ -16,9 +16,12 @@ use crate::database::{Database, server};
 /// A pooler of one's own.
 #[derive(Debug)]
 pub struct PgBouncer {
+    program: PathBuf,
+    /// Connections to each database.
+    size: usize,
     port: u16,
     credentials: (String, String),
-    child: Child,
+    child: Option<Child>,
 }
 
 /// It ends with us, however we end: then standard input does.
@@ -37,20 +40,39 @@ impl PgBouncer {
             let _ = std::io::Write::write_all(&mut std::io::stderr(), b"\nSKIPPED: pgbouncer is not installed\n");
             return None;
         };
-        let server = server().await;
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|it| it.local_addr())
             .expect("a port")
             .port();
+        let (user, password) = server().await.credentials();
+        let mut started = Self {
+            program,
+            size,
+            port,
+            credentials: (user.into(), password.into()),
+            child: None,
+        };
+        started.launch().await;
+        Some(started)
+    }
+
+    /// Ends it, with all its connections, and starts it anew at the same port.
+    pub async fn restart(&mut self) {
+        self.end();
+        self.launch().await;
+    }
+
+    async fn launch(&mut self) {
+        let server = server().await;
         let folder = std::env::temp_dir().join(format!("pgbouncer-{:016x}", rand::random::<u64>()));
-        let settings = configure(server, port, size, &folder);
+        let settings = configure(server, self.port, self.size, &folder);
         let mut command = Command::new("/bin/sh");
         if let Some((uid, gid)) = server.runs_as() {
             command.uid(uid).gid(gid);
         }
         let child = command
             .args(["-c", SCRIPT, "pgbouncer"])
-            .args([&program, &settings, &folder])
+            .args([&self.program, &settings, &folder])
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
@@ -58,13 +80,8 @@ impl PgBouncer {
             .stderr(Stdio::null())
             .spawn()
             .expect("pgbouncer");
-        let (user, password) = server.credentials();
-        let started = Self {
-            port,
-            credentials: (user.into(), password.into()),
-            child,
-        };
-        let url = started.url_of("postgres");
+        self.child = Some(child);
+        let url = self.url_of("postgres");
         eventually("pgbouncer answers", || async {
             let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
                 return false;
@@ -75,7 +92,17 @@ impl PgBouncer {
             answers
         })
         .await;
-        Some(started)
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The connection string of a test's database through the pooler.
@@ -91,8 +118,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

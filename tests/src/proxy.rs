@@ -1,10 +1,11 @@
-//! Owns a way to a server that can be closed and opened again, as when the server goes away and comes back.
+//! Owns a way to a server that can be closed and opened again, as when the server goes away and comes back, and that can
+//! swallow what is sent, as when a network forgets a connection.
 
 use std::net::SocketAddr;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::background;
@@ -20,6 +21,7 @@ pub struct Proxy {
 
 struct Open {
     close: oneshot::Sender<()>,
+    swallow: watch::Sender<()>,
     serving: JoinHandle<()>,
 }
 
@@ -52,18 +54,25 @@ impl Proxy {
     pub fn open(&mut self) {
         assert!(self.open.is_none(), "it is open");
         let (close, closed) = oneshot::channel();
+        let (swallow, swallows) = watch::channel(());
         let (address, to) = (self.address, self.to);
         let _runtime = background::handle().enter();
         let listener = socket(address).listen(128).expect("a port");
         self.open = Some(Open {
             close,
-            serving: background::handle().spawn(serve(listener, to, closed)),
+            swallow,
+            serving: background::handle().spawn(serve(listener, to, closed, swallows)),
         });
+    }
+
+    /// From now on nothing passes on the connections that there are, and nobody is told; new ones work.
+    pub fn swallow(&self) {
+        self.open.as_ref().expect("it is open").swallow.send_replace(());
     }
 
     /// Breaks every connection off and refuses new ones.
     pub async fn close(&mut self) {
-        if let Some(Open { close, serving }) = self.open.take() {
+        if let Some(Open { close, serving, .. }) = self.open.take() {
             drop(close);
             serving.await.expect("an end");
         }
@@ -78,15 +87,26 @@ fn socket(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-async fn serve(listener: TcpListener, to: SocketAddr, mut closed: oneshot::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    to: SocketAddr,
+    mut closed: oneshot::Receiver<()>,
+    swallows: watch::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut closed => break,
             Ok((mut near, _)) = listener.accept() => {
+                let mut swallows = swallows.clone();
+                swallows.mark_unchanged();
                 connections.spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(to).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                        tokio::select! {
+                            _ = copy_bidirectional(&mut near, &mut far) => {}
+                            // Both ends stay open.
+                            Ok(()) = swallows.changed() => std::future::pending().await,
+                        }
                     }
                 });
             }

@@ -1,10 +1,12 @@
 //! The way of a record through PgBouncer in transaction mode, as most deployments have one.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cronvec_tests::database::Database;
 use cronvec_tests::pgbouncer::PgBouncer;
 use cronvec_tests::provider::{Answer, Provider, vector};
+use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use serde_json::{Value, json};
 use shared::call::CallOptions;
@@ -17,13 +19,18 @@ const WIDTH: u16 = 16;
 
 async fn system(pooler: &PgBouncer, provider: &Provider) -> System {
     let database = Database::fresh().await;
-    let (address, url) = (pooler.url(&database), provider.url());
+    let address = pooler.url(&database);
+    system_at(database, &address, provider).await
+}
+
+async fn system_at(database: Database, address: &str, provider: &Provider) -> System {
+    let url = provider.url();
     let variables = [
         ("EMBEDDING_PROVIDER", "openai"),
         ("OPENAI_BASE_URL", url.as_str()),
         ("EMBEDDING_DIMENSIONS", "16"),
     ];
-    System::through(database, &address, &variables).await
+    System::through(database, address, &variables).await
 }
 
 fn records(numbers: std::ops::Range<usize>) -> Vec<Value> {
@@ -120,7 +127,7 @@ async fn retry_cancel_charges_and_pauses_pass_through_a_transaction_pooler() {
 }
 
 #[tokio::test]
-async fn several_workers_share_a_pool_of_five() {
+async fn twenty_workers_share_a_pool_of_five() {
     let Some(pooler) = PgBouncer::with_pool(5).await else {
         return;
     };
@@ -135,8 +142,8 @@ async fn several_workers_share_a_pool_of_five() {
         system.enqueue(project, &texts, EnqueueOptions::default()).await;
     }
     let address = pooler.url(&system.database);
-    // Twelve connections to the pooler, for five that it has.
-    let stores: Vec<Arc<Store>> = (0..6)
+    // Forty connections to the pooler, for five that it has.
+    let stores: Vec<Arc<Store>> = (0..20)
         .map(|_| Arc::new(Store::new(store::Database::at(&address, 2).unwrap())))
         .collect();
     let ingesting = stores.iter().map(|store| {
@@ -166,4 +173,82 @@ async fn several_workers_share_a_pool_of_five() {
     for project in &projects {
         system.assert_all_embedded_by_fake(project, WIDTH.into()).await;
     }
+}
+
+/// What happens to a worker's connections in the middle of its work.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    KillsBackends,
+    RestartsPooler,
+    /// All connections, and refuses new ones for a while, as a server that restarts does.
+    BreaksOff,
+    Swallows,
+}
+
+#[tokio::test]
+async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost() {
+    let Some(mut pooler) = PgBouncer::with_pool(5).await else {
+        return;
+    };
+    let provider = Provider::start().await;
+    // Ours go past the pooler.
+    let database = Database::fresh().await;
+    let address = database.url().to_owned();
+    let system = system_at(database, &address, &provider).await;
+    let mut way = Proxy::to_port(pooler.port()).await;
+    let url = pooler
+        .url(&system.database)
+        .replace(&format!(":{}/", pooler.port()), &format!(":{}/", way.address().port()));
+    let store = Arc::new(Store::new(store::Database::at(&url, 3).unwrap()));
+    let worker = Arc::new(vectorization::Worker::new(
+        store,
+        system.settings.clone(),
+        Secrets::new(),
+    ));
+    let blows = [
+        Blow::KillsBackends,
+        Blow::RestartsPooler,
+        Blow::BreaksOff,
+        Blow::Swallows,
+    ];
+    for (round, blow) in blows.into_iter().enumerate() {
+        system.put_many(PROJECT, 100, &format!("round {round} text")).await;
+        let gate = provider.hold();
+        let pass = tokio::spawn({
+            let worker = Arc::clone(&worker);
+            // As in a function, whose checks come first.
+            async move {
+                worker
+                    .run(CallOptions::default(), Instant::now() + Duration::from_secs(12))
+                    .await
+            }
+        });
+        provider.wait_open(4).await;
+        match blow {
+            Blow::KillsBackends => {
+                let others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+                system.run_sql(others).await;
+            }
+            Blow::RestartsPooler => pooler.restart().await,
+            Blow::BreaksOff => way.close().await,
+            Blow::Swallows => way.swallow(),
+        }
+        gate.release();
+        // How this one ends is its own affair, if only it ends.
+        let ended = pass.await.unwrap();
+        if matches!(blow, Blow::BreaksOff) {
+            way.open();
+        }
+        system.expire_leases().await;
+        worker.as_ref().as_ref().database().check().await.unwrap();
+        let next = worker.run(CallOptions::default(), minute()).await.unwrap();
+        assert!(!next.remaining, "{blow:?}: {ended:?}, then {next:?}");
+        assert_eq!(
+            system.count("SELECT count(*) FROM cronvec.pending").await,
+            0,
+            "{blow:?}"
+        );
+    }
+    system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
