@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod runtime_api;
 pub mod secrets_manager;
 pub mod system;
+pub mod tls;
 
 /// Whether the full sizes are asked for, `CRONVEC_FULL=1`, instead of those that fit an ordinary run.
 pub fn full_size() -> bool {

@@ -14,6 +14,7 @@ mod removal;
 mod schema;
 mod serve;
 mod signals;
+mod tls;
 mod verbs;
 
 use cronvec_tests::database::server;
