@@ -39,6 +39,12 @@ impl AsRef<Store> for Worker {
     }
 }
 
+impl AsRef<Stop> for Worker {
+    fn as_ref(&self) -> &Stop {
+        &self.stop
+    }
+}
+
 impl Worker {
     /// A worker on the database that the settings name, whose schema must be this program's.
     pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {

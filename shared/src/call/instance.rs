@@ -1,14 +1,17 @@
 //! Owns what one instance of a worker's function makes once and borrows for each call. Refuses to know which worker.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::metrics::{self, Metrics};
 use super::{CallError, CallOptions, Guard, Shape, Worker, outcome, refuse, shape};
 use crate::config::Settings;
+use crate::pipeline::Stop;
 use crate::secrets::Secrets;
 use crate::startup;
 use crate::store::Store;
@@ -25,7 +28,7 @@ struct Made<W> {
     metrics: Option<Metrics>,
 }
 
-impl<W: AsRef<Store>> Instance<W> {
+impl<W: AsRef<Store> + AsRef<Stop>> Instance<W> {
     /// Starts the log, reads the settings. With problems in these every call is refused.
     pub fn begin() -> Self {
         Self(startup::begin().map(|settings| {
@@ -62,7 +65,15 @@ impl<W: AsRef<Store>> Instance<W> {
                 .worker
                 .get_or_try_init(|| connect(&made.settings, &made.secrets))
                 .await?;
-            run(worker, options, deadline).await
+            let mut run = pin!(run(worker, options, deadline));
+            tokio::select! {
+                ended = &mut run => ended,
+                () = terminated() => {
+                    tracing::info!("told to end: nothing new is begun");
+                    AsRef::<Stop>::as_ref(worker).raise_at_last();
+                    run.await
+                }
+            }
         };
         let outcome = outcome(&event, kind, &made.guard, deadline, work).await;
         if let Some(metrics) = &made.metrics {
@@ -74,5 +85,16 @@ impl<W: AsRef<Store>> Instance<W> {
             metrics.tell(&outcome, queue);
         }
         shape(Shape::of(&event), outcome)
+    }
+}
+
+/// Ends with a SIGTERM, which an instance gets half a second before it is killed.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        // It is killed then, and its leases run out.
+        Err(_) => std::future::pending().await,
     }
 }

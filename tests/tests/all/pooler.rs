@@ -241,7 +241,11 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
             way.open();
         }
         system.expire_leases().await;
-        worker.as_ref().as_ref().database().check().await.unwrap();
+        AsRef::<Store>::as_ref(worker.as_ref())
+            .database()
+            .check()
+            .await
+            .unwrap();
         let next = worker.run(CallOptions::default(), minute()).await.unwrap();
         assert!(!next.remaining, "{blow:?}: {ended:?}, then {next:?}");
         assert_eq!(

@@ -1,12 +1,15 @@
 //! A database that is away, or isn't ready.
 
+use std::time::{Duration, Instant};
+
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::database::{Database, server};
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, record};
 use serde_json::json;
 use shared::store::enqueue::EnqueueOptions;
 
-use super::{Deployment, SECRET, WIDTH, direct, function_error, has, http_event, response};
+use super::{AMPLE, Deployment, SECRET, WIDTH, direct, function_error, has, http_event, response};
 
 #[tokio::test]
 async fn a_database_without_the_schema_is_told_with_the_command_that_mends_it() {
@@ -142,4 +145,38 @@ async fn proxied(database: &Database) -> (String, Proxy) {
         .url()
         .replace(&format!(":{port}/"), &format!(":{}/", proxy.address().port()));
     (url, proxy)
+}
+
+/// Requests are in flight and stay unanswered. Half a second is what Lambda gives.
+#[tokio::test]
+async fn a_function_that_is_told_to_end_lets_go_of_its_job_within_half_a_second() {
+    let deployment = Deployment::new().await;
+    deployment.put(60).await;
+    let gate = deployment.provider.hold();
+    let mut function = deployment.function("vectorization").await;
+    let process = function.runtime.process().id().to_string();
+    let released = async {
+        deployment.provider.wait_open(3).await;
+        let told = std::process::Command::new("kill").args(["-TERM", &process]).status();
+        assert!(told.unwrap().success());
+        let began = Instant::now();
+        let released = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PENDING' AND lease_token IS NULL";
+        eventually("it is released", || async {
+            deployment.system.count(released).await == 1
+        })
+        .await;
+        began.elapsed()
+    };
+    let (answer, took) = tokio::join!(function.runtime.invoke(direct(SECRET), AMPLE), released);
+    println!("released after {took:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    has(
+        &answer.unwrap(),
+        json!({"records": 0, "remaining": true, "stoppedBecause": "terminated"}),
+    );
+    gate.release();
+    function.end().await;
+    let mut next = deployment.function("vectorization").await;
+    has(&next.call().await, json!({"records": 60, "remaining": false}));
+    next.end().await;
 }
