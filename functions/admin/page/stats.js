@@ -46,7 +46,7 @@ function oldest(job) {
   return h(
     "div",
     { class: `tile oldest${isLate ? " late" : ""}` },
-    h("span", { class: "tile-title" }, "Oldest pending"),
-    h("span", { class: "tile-value" }, value, job && h("span", { class: "beside" }, " job ", h("a", { href: `#job=${job.id}` }, job.id))),
+    h("span", { class: "tile-title" }, "Oldest pending", job && h("a", { href: `#job=${job.id}`, "aria-label": `job ${job.id}` }, `#${job.id}`)),
+    h("span", { class: "tile-value" }, value),
   );
 }

@@ -53,6 +53,43 @@ async fn nothing_is_beside_the_screen_of_a_phone() {
     page.close_well().await;
 }
 
+/// Ten thousand jobs of sixty projects: the page is no longer and no wider, and as quick.
+#[tokio::test]
+async fn many_jobs_and_projects_leave_the_page_as_it_is() {
+    let api = busy().await;
+    api.system
+        .run_sql(
+            "INSERT INTO cronvec.projects (name, live_space, lanes)
+                 SELECT 'team-' || lpad(n::text, 3, '0'), p.live_space, p.lanes
+                 FROM cronvec.projects p, generate_series(1, 60) AS n WHERE p.name = 'handbook';
+             INSERT INTO cronvec.job_queue (job_type, project, project_id, status, priority, created_at, scheduled_for)
+                 SELECT 'INGEST_DATA', p.name, p.id, 'PENDING', n % 3, now() - n * interval '1 second', now() - n * interval '1 second'
+                 FROM generate_series(1, 10000) AS n
+                 JOIN LATERAL (SELECT name, id FROM cronvec.projects WHERE name LIKE 'team-%' ORDER BY id OFFSET n % 60 LIMIT 1) AS p ON true;
+             ANALYZE cronvec.job_queue",
+        )
+        .await;
+    let Some(page) = Page::of(api, Role::Admin).await else {
+        return;
+    };
+    page.browser.shows("#stats", "10,0").await;
+    page.browser.shows("#jobs", "PENDING").await;
+    assert_eq!(page.browser.count("#jobs-rows tr").await, 50);
+    assert_eq!(page.sideways().await, 0);
+    let height = page
+        .browser
+        .run("return document.documentElement.scrollHeight", &[])
+        .await;
+    assert!(height.as_f64().unwrap() < 6_000.0, "{height} pixels");
+    page.browser.resize(1120, 2400, false).await;
+    page.browser
+        .picture(&super::pictures::folder().join("monitor-many.png"))
+        .await;
+    page.browser.resize(PHONE.0, PHONE.1, true).await;
+    assert_eq!(page.sideways().await, 0, "on a phone");
+    page.close_well().await;
+}
+
 #[tokio::test]
 async fn what_others_wrote_is_text_whatever_it_is_and_of_either_direction() {
     let api = busy().await;

@@ -8,7 +8,7 @@ use super::Page;
 use super::much::busy;
 
 /// Where they are wanted, or a place that nobody looks at.
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     std::env::var_os("CRONVEC_PICTURES").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }
 
