@@ -268,7 +268,7 @@ async fn end(run: &Shared, verdict: Verdict) {
         provider.endpoint = endpoint,
         pause.seconds = rest.as_secs(),
         circuit,
-        message,
+        provider.said = message,
         "the provider rests"
     );
     if let Err(error) = run

@@ -64,7 +64,7 @@ pub fn init(format: Format) {
             .json()
             .flatten_event(true)
             .with_current_span(true)
-            .with_span_list(false)
+            .with_span_list(true)
             .finish()
             .with(xray::XRay::from_env())
             .try_init(),

@@ -120,5 +120,14 @@ async fn jobs_and_requests_of_a_sampled_invocation_are_told_with_their_ids() {
     deployment.system.run_sql("DELETE FROM cronvec.provider_pauses").await;
     has(&function.call().await, json!({"success": true}));
     assert_eq!(daemon.told("job").len(), told);
-    function.end().await;
+    let said = function.end().await;
+    let line = said.lines().find(|line| line.contains("the provider rests")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert!(
+        line["spans"][0]["aws.trace_id"].as_str().unwrap().contains(ROOT),
+        "{line}"
+    );
+    let last = daemon.told("job").pop().unwrap();
+    assert_eq!(line["spans"][1]["job.id"], last["annotations"]["job_id"], "{line}");
+    assert_eq!(line["message"], "the provider rests");
 }
