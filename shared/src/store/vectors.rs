@@ -451,7 +451,8 @@ async fn write<'a>(
     let mut seen = HashSet::new();
     let records: Vec<&NewChunk> = chunks
         .iter()
-        .filter(|chunk| seen.insert(chunk.record_id.as_str()))
+        // Once for each text: of one that changed meanwhile both may come.
+        .filter(|chunk| seen.insert((chunk.record_id.as_str(), chunk.record_hash)))
         .collect();
     let record_ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
     let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();

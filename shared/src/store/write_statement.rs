@@ -72,7 +72,7 @@ pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meet
                  WHERE c.embedding IS NULL AND t.chunk_hash = c.chunk_hash LIMIT 1
              ) AS twin ON true
              -- A join would copy all vectors into its table; `IS TRUE` keeps it from becoming one.
-             WHERE (c.id IN (SELECT id FROM locked)) IS TRUE AND (c.embedding IS NOT NULL OR twin.embedding IS NOT NULL)
+             WHERE ((c.id, c.hash) IN (SELECT id, hash FROM locked)) IS TRUE AND (c.embedding IS NOT NULL OR twin.embedding IS NOT NULL)
              {if_there}
              RETURNING record_id{stored}
          ), now_there AS MATERIALIZED (

@@ -13,7 +13,7 @@ use shared::record::{ContentHash, Record};
 use shared::store::claim::{ClaimWish, Servable};
 use shared::store::enqueue::EnqueueOptions;
 use shared::store::ingest::{IngestBatch, IngestCursor};
-use shared::store::vectors::{Charge, Holding};
+use shared::store::vectors::{Charge, Holding, NewChunk};
 use shared::store::{Store, StoreError};
 use tokio::task::JoinHandle;
 use vectorization::{Report, Worker};
@@ -468,4 +468,62 @@ async fn claim(system: &System, job_type: JobType) -> ClaimedJob {
 
 fn assert_lost<T: std::fmt::Debug>(outcome: Result<T, StoreError>, why: &str) {
     assert!(matches!(outcome, Err(StoreError::LeaseLost)), "{why}: {outcome:?}");
+}
+
+/// The text changed while the former one was asked for, and both answers come at once.
+#[tokio::test]
+async fn chunks_of_a_former_text_are_neither_stored_nor_counted_with_those_of_the_present_one() {
+    let system = System::embedding_in_process().await;
+    system.put(PROJECT, "r0", "the present text, of two chunks").await;
+    let job = claim(&system, JobType::Vectorize).await;
+    let holding = Holding {
+        job: &job,
+        lease: Duration::from_secs(30),
+        progress: Progress {
+            current: 0,
+            total: 1,
+            message: None,
+        },
+        column: None,
+        trusts_new: true,
+    };
+    let chunk = |text: &str, ordinal, of, content: &str| NewChunk {
+        record_id: "r0".into(),
+        record_hash: ContentHash::of(text),
+        of,
+        ordinal,
+        content: content.into(),
+        hash: ContentHash::of(content),
+        vector: Some(Arc::new(vec![0.5; 256])),
+        is_new: true,
+    };
+    let present = |ordinal| {
+        chunk(
+            "the present text, of two chunks",
+            ordinal,
+            2,
+            &format!("chunk {ordinal}"),
+        )
+    };
+    let former = || chunk("the former text", 0, 1, "the former text");
+    let connection = system.store.connection().await.unwrap();
+    let shown = "SELECT count(*) FROM cronvec.embedded";
+    for some in [[present(0), former()], [former(), present(0)]] {
+        let written = system.store.write_chunks(&connection, &holding, &some).await.unwrap();
+        assert_eq!((written.complete, system.count(shown).await), (0, 0), "{written:?}");
+        assert_eq!(system.count("SELECT count(*) FROM cronvec.chunks").await, 1);
+        assert_eq!(
+            system
+                .count("SELECT count(*) FROM cronvec.pending WHERE not_before <= now()")
+                .await,
+            1
+        );
+    }
+    let written = system
+        .store
+        .write_chunks(&connection, &holding, &[former(), present(1)])
+        .await
+        .unwrap();
+    assert_eq!((written.complete, written.stored), (1, 1), "{written:?}");
+    assert_eq!(system.count(shown).await, 1);
 }
