@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
+use super::end::TheEnd;
 use super::metrics::{self, Metrics};
 use super::{CallError, CallOptions, Guard, Shape, Worker, outcome, refuse, shape};
 use crate::config::Settings;
@@ -20,6 +20,7 @@ use crate::store::Store;
 pub struct Instance<W>(Option<Made<W>>);
 
 struct Made<W> {
+    end: TheEnd,
     settings: Settings,
     secrets: Secrets,
     guard: Guard,
@@ -35,6 +36,7 @@ impl<W: AsRef<Store> + AsRef<Stop>> Instance<W> {
             let secrets = Secrets::new();
             let guard = Guard::new(&settings, secrets.clone());
             Made {
+                end: TheEnd::of_process(),
                 metrics: settings.lambda_function.clone().map(Metrics::new),
                 settings,
                 secrets,
@@ -68,13 +70,13 @@ impl<W: AsRef<Store> + AsRef<Stop>> Instance<W> {
             let mut run = pin!(run(worker, options, deadline));
             tokio::select! {
                 ended = &mut run => ended,
-                () = terminated() => {
-                    tracing::info!("told to end: nothing new is begun");
+                () = made.end.is_told() => {
                     AsRef::<Stop>::as_ref(worker).raise_at_last();
                     run.await
                 }
             }
         };
+        let _call = made.end.begin_call().await;
         let outcome = outcome(&event, kind, &made.guard, deadline, work).await;
         if let Some(metrics) = &made.metrics {
             // One worker tells of the queue, and only to whom it worked for.
@@ -85,16 +87,5 @@ impl<W: AsRef<Store> + AsRef<Stop>> Instance<W> {
             metrics.tell(&outcome, queue);
         }
         shape(Shape::of(&event), outcome)
-    }
-}
-
-/// Ends with a SIGTERM, which an instance gets half a second before it is killed.
-async fn terminated() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            terminate.recv().await;
-        }
-        // It is killed then, and its leases run out.
-        Err(_) => std::future::pending().await,
     }
 }

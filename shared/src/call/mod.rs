@@ -1,6 +1,7 @@
 //! Owns a worker's call from the event to the answer, whatever shape it has. Refuses to do the work.
 
 mod deadline;
+mod end;
 mod error;
 mod event;
 mod function;

@@ -4,9 +4,10 @@ mod xray;
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, registry};
 
 /// What is said unless `RUST_LOG` asks for something else: ours, and the others' worries.
 const DEFAULT_FILTER: &str = "info,aws_config=warn,aws_runtime=warn,aws_sdk_secretsmanager=warn,aws_smithy_runtime=warn,\
@@ -58,21 +59,22 @@ impl Format {
 pub fn init(format: Format) {
     let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let (filter, refused) = filter(asked.as_deref());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
+    // The filter is of the lines alone: a trace has its spans however quiet the log is.
     let started = match format {
-        Format::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(true)
-            .finish()
-            .with(xray::XRay::from_env())
-            .try_init(),
-        Format::Human => lines
-            .with_ansi(stderr().is_terminal())
-            .with_target(false)
-            .finish()
-            .try_init(),
+        Format::Json => {
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(true);
+            let traces = xray::XRay::from_env().map(|layer| layer.with_filter(filter_fn(xray::is_told)));
+            registry().with(lines.with_filter(filter)).with(traces).try_init()
+        }
+        Format::Human => {
+            let lines = lines.with_ansi(stderr().is_terminal()).with_target(false);
+            registry().with(lines.with_filter(filter)).try_init()
+        }
     };
     if let (Ok(()), Some(problem)) = (started, refused) {
         tracing::warn!(error = %problem, "RUST_LOG is not understood and was ignored");

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Subscriber};
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, registry::SpanRef};
@@ -20,6 +20,13 @@ const PREAMBLE: &str = "{\"format\": \"json\", \"version\": 1}\n";
 const TRACE: &str = "aws.trace_id";
 /// The field that says why a span's work failed.
 const ERROR: &str = "error";
+
+/// The spans that are told, and the one that they are within.
+const SPANS: [&str; 3] = ["invocation", "job", "provider"];
+
+pub(super) fn is_told(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && SPANS.contains(&metadata.name())
+}
 
 pub(super) struct XRay(UdpSocket);
 
@@ -49,9 +56,6 @@ impl XRay {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for XRay {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        if *span.metadata().level() > Level::INFO {
-            return;
-        }
         let mut fields = Fields(Map::new());
         attributes.record(&mut fields);
         let Some(segment) = Segment::of(fields.0, &span) else {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::only_read;
 use crate::app::IngestOptions;
@@ -14,13 +14,21 @@ use crate::reading::{Piece, Pieces};
 use crate::rejects::Rejects;
 use crate::remote::{Load, Remote};
 
-/// A function's request has 6 MB at most; this leaves room for one more piece.
-const BODY_BYTES: usize = 1 << 20;
+/// A piece has no more, unless one record alone does. A function's request has 6 MB at most, of which base64 takes a quarter.
+const BODY_BYTES: usize = 4 << 20;
+/// Lines without a record that are handed in, so that those behind them keep their numbers.
+const LONGEST_GAP: usize = 64 << 10;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Opened {
     job_id: String,
+}
+
+#[derive(Deserialize)]
+struct Closed {
+    /// That the job has.
+    records: u64,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +59,7 @@ impl Body {
     fn push(&mut self, piece: &Piece) {
         for (line, record) in piece.lines.iter().zip(piece.records()) {
             let missing = usize::try_from(line.saturating_sub(self.last + 1)).unwrap_or(0);
+            let missing = missing.min(LONGEST_GAP);
             self.bytes.extend(std::iter::repeat_n(b'\n', missing));
             self.bytes.extend_from_slice(record);
             self.bytes.push(b'\n');
@@ -122,13 +131,17 @@ impl<'a> Open<'a> {
     async fn close(self) -> Result<Handed> {
         let path = format!("api/ingest/jobs/{}/close", self.id);
         let body = json!({ "bodies": self.bodies });
-        let _: Value = self
-            .remote
-            .until_answered(Method::POST, &path, &[], &Load::Json(&body))
-            .await?;
+        let load = Load::Json(&body);
+        let closed = self.remote.until_answered(Method::POST, &path, &[], &load);
+        let Closed { records } = closed.await.with_context(|| {
+            format!(
+                "all of it is in job {}, which couldn't be closed: it never runs and is dropped in a day",
+                self.id
+            )
+        })?;
         Ok(Handed {
             job_id: self.id.parse().context("the id of a job")?,
-            records: self.records,
+            records,
             first_line: 1,
             last_line: i32::MAX,
         })
@@ -178,6 +191,13 @@ async fn hand_in<'a>(
 ) -> Result<Result<()>> {
     let mut body = Body::default();
     let mut read = Ok(());
+    let put = async |job: &mut Option<Open<'a>>, body: &Body| {
+        let open = match job {
+            Some(open) => open,
+            None => job.insert(Open::new(remote, options, output).await?),
+        };
+        open.put(body).await
+    };
     loop {
         let piece = pieces.recv().await.transpose();
         let is_last = !matches!(piece, Ok(Some(_)));
@@ -187,19 +207,18 @@ async fn hand_in<'a>(
                 for unreadable in &piece.unreadable {
                     rejects.unreadable(unreadable)?;
                 }
+                if body.records > 0 && body.bytes.len() + piece.body.len() > BODY_BYTES {
+                    put(&mut *job, &body).await?;
+                    body = body.next();
+                }
                 body.push(&piece);
             }
             Err(error) => read = Err(error),
         }
-        if body.bytes.len() >= BODY_BYTES || is_last && body.records > 0 {
-            let open = match job {
-                Some(open) => open,
-                None => job.insert(Open::new(remote, options, output).await?),
-            };
-            open.put(&body).await?;
-            body = body.next();
-        }
         if is_last {
+            if body.records > 0 {
+                put(&mut *job, &body).await?;
+            }
             return Ok(read);
         }
     }

@@ -21,6 +21,9 @@ use crate::queue::act::project_of;
 use crate::request::{At, Body, Kind, number, too_large};
 use crate::{Admin, Refusal};
 
+/// What a body may have whatever the bound of a record is.
+const MOST_BYTES: usize = 6 << 20;
+
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Opened {
@@ -130,7 +133,8 @@ pub(crate) async fn put(
         fields: Fields::default(),
         max_content_bytes: admin.settings().max_content_bytes,
     };
-    let most = admin.largest_body();
+    // It is staged as it comes and never held: the bound is what one call may have.
+    let most = admin.largest_body().max(MOST_BYTES);
     if crate::request::length(&request).is_some_and(|length| length > most as u64) {
         return Err(too_large(most));
     }

@@ -26,7 +26,10 @@ pub enum ConnectError {
     UnknownHost { address: String },
     #[error("{address} doesn't answer: check security groups, firewalls and routes to it")]
     TimedOut { address: String },
-    #[error("{address} refuses the log-in ({message}): correct user and password")]
+    #[error(
+        "{address} refuses the log-in ({message}): correct user and password; with DATABASE_IAM_AUTH: GRANT rds_iam to the \
+         user, rds-db:connect to the role, and the region and the host name that RDS itself gives"
+    )]
     AuthFailed { address: String, message: String },
     #[error(
         "{address} isn't open to this host ({message}): allow it in pg_hba.conf, or ask for TLS with sslmode=require"

@@ -91,8 +91,12 @@ impl<C: Connect> Connect for Signed<C> {
                 Ok(token) => {
                     config.password(token);
                 }
-                // The server refuses who brings none, and says so to us; why there is none stands here.
-                Err(error) => tracing::error!(error, "no password could be signed for the database"),
+                // The server refuses an empty one, and says so to us; why there is none stands here. What stands in the
+                // address isn't for it.
+                Err(error) => {
+                    tracing::error!(error, "no password could be signed for the database");
+                    config.password("");
+                }
             }
             self.connect.connect(&config).await
         })

@@ -252,7 +252,7 @@ async fn a_file_is_handed_in_as_one_job_in_several_bodies_and_keeps_its_lines() 
     let system = System::embedding_in_process().await;
     let remote = as_role(&system, Role::Producer).await;
     let folder = Folder::new();
-    let long = "word ".repeat(200);
+    let long = "word ".repeat(600);
     let mut text: String = (1..=2_500)
         .map(|n| format!("{{\"id\":\"r{n}\",\"content\":\"text {n} {long}\"}}\n"))
         .collect();

@@ -180,3 +180,13 @@ async fn a_function_that_is_told_to_end_lets_go_of_its_job_within_half_a_second(
     has(&next.call().await, json!({"records": 60, "remaining": false}));
     next.end().await;
 }
+
+#[tokio::test]
+async fn a_function_that_is_told_to_end_while_nothing_calls_it_ends() {
+    let deployment = Deployment::new().await;
+    let mut function = deployment.function("cleanup").await;
+    function.call().await;
+    function.runtime.process().terminate();
+    let ended = function.runtime.process().wait().await;
+    assert_eq!(ended.code(), Some(0));
+}

@@ -2,7 +2,9 @@
 
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Answer;
+use cronvec_tests::system::record;
 use serde_json::{Value, json};
+use shared::store::enqueue::EnqueueOptions;
 use std::net::UdpSocket;
 use std::sync::Mutex;
 
@@ -130,4 +132,22 @@ async fn jobs_and_requests_of_a_sampled_invocation_are_told_with_their_ids() {
     let last = daemon.told("job").pop().unwrap();
     assert_eq!(line["spans"][1]["job.id"], last["annotations"]["job_id"], "{line}");
     assert_eq!(line["message"], "the provider rests");
+
+    // However quiet the log is.
+    let mut function = deployment.set("RUST_LOG", "error").function("ingestion").await;
+    function
+        .runtime
+        .trace(&format!("Root={ROOT};Parent={PARENT};Sampled=1"));
+    deployment
+        .system
+        .enqueue("articles", &[record("r2", "a text")], EnqueueOptions::default())
+        .await;
+    has(&function.call().await, json!({"records": 1}));
+    let of_ingestion = json!("INGEST_DATA");
+    eventually("its job is told", || async {
+        let jobs = daemon.told("job");
+        jobs.iter().any(|job| job["annotations"]["job_type"] == of_ingestion)
+    })
+    .await;
+    function.end().await;
 }
