@@ -28,7 +28,7 @@ struct Open {
 impl Proxy {
     /// Open, to this address.
     pub async fn to(to: SocketAddr) -> Self {
-        let reserved = socket("127.0.0.1:0".parse().expect("an address"));
+        let reserved = reserve();
         let address = reserved.local_addr().expect("an address");
         let mut proxy = Self {
             to,
@@ -75,6 +75,17 @@ impl Proxy {
         if let Some(Open { close, serving, .. }) = self.open.take() {
             drop(close);
             serving.await.expect("an end");
+        }
+    }
+}
+
+/// A port of no range that systems give away by themselves: while it is closed, somebody who asks for any port would get it.
+fn reserve() -> TcpSocket {
+    loop {
+        let port = rand::random_range(16_000..32_000);
+        // Free, and of nobody who has it reserved as we do.
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return socket(SocketAddr::from(([127, 0, 0, 1], port)));
         }
     }
 }
