@@ -9,8 +9,9 @@ use crate::chunk;
 use crate::provider::Provider;
 use crate::record::ContentHash;
 use crate::store::StoreError;
+use crate::store::charges::Charge;
 use crate::store::pending::{PendingRecord, PendingText};
-use crate::store::vectors::{Charge, NewChunk};
+use crate::store::vectors::NewChunk;
 
 /// A slice, sorted by what is to be done.
 #[derive(Default)]

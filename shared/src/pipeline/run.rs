@@ -21,8 +21,9 @@ use super::{Invocation, Named, Served, Tally, send};
 use crate::job::{ClaimedJob, End, JobStatus};
 use crate::record::ContentHash;
 use crate::store::StoreError;
+use crate::store::charges::Charge;
 use crate::store::pending::{PendingSlice, Place};
-use crate::store::vectors::{Charge, NewChunk};
+use crate::store::vectors::NewChunk;
 
 /// Text that a slice reads at most, unless one record alone has more.
 const BYTES_PER_SLICE: i64 = 4 << 20;

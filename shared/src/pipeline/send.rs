@@ -13,8 +13,8 @@ use super::verdict::{TOO_LONG, Verdict, after_canary, is_permanent, verdict};
 use super::writer::Item;
 use super::{Tally, canary};
 use crate::provider::{Answer, Failure, InputFault, Purpose, Timeout};
+use crate::store::charges::Charge;
 use crate::store::cuts::Recut;
-use crate::store::vectors::Charge;
 
 /// So many equal rejections in a row, with no success between them, look like the provider's fault.
 const SUSPICIOUS: u32 = 3;

@@ -16,8 +16,9 @@ use super::Tally;
 use super::run::{Shared, Trouble};
 use crate::job::Progress;
 use crate::record::ContentHash;
+use crate::store::charges::Charge;
 use crate::store::cuts::Recut;
-use crate::store::vectors::{Charge, Holding, NewChunk};
+use crate::store::vectors::{Holding, NewChunk};
 use crate::store::{Connection, StoreError};
 
 /// Chunks that one write carries at most.

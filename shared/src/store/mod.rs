@@ -6,6 +6,8 @@
 pub mod audit;
 pub mod backfill;
 pub mod bodies;
+pub mod charges;
+mod chunks;
 pub mod claim;
 pub mod connect;
 pub mod coverage_counts;
@@ -24,6 +26,7 @@ pub mod migrate;
 pub mod monitor;
 pub mod pending;
 pub mod projects;
+mod purges;
 pub mod quarantine;
 pub mod records;
 pub mod removal;
@@ -170,6 +173,10 @@ impl Connection {
 
 fn no_row() -> StoreError {
     StoreError::Unreadable("a statement gave no row".into())
+}
+
+fn count(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|error| StoreError::Unreadable(error.to_string()))
 }
 
 /// The database as the rest of the code sees it.

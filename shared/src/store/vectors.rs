@@ -1,16 +1,15 @@
-//! Owns the fenced writes of a slice: chunks with their vectors, purges, charges, quarantine. Refuses to embed.
+//! Owns the fenced write of a slice: chunks with their vectors, and the records that they complete. Refuses to embed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio_postgres::types::Type;
 
-use super::ends::{FENCE, SHARED_FENCE, backoff};
+use super::ends::{FENCE, SHARED_FENCE};
 use super::vector_array::VectorArray;
 use super::write_statement::write_statement;
-use super::{Connection, Param, Store, StoreError};
+use super::{Connection, Param, Store, StoreError, count};
 use crate::job::{ClaimedJob, Lease, Progress};
 use crate::record::ContentHash;
 
@@ -46,24 +45,6 @@ pub struct Written {
     pub met: bool,
 }
 
-/// A record that failed by its own fault.
-#[derive(Debug, Clone)]
-pub struct Charge {
-    pub record_id: String,
-    pub record_hash: ContentHash,
-    pub reason: &'static str,
-    pub message: String,
-    /// Trying again is no use.
-    pub permanent: bool,
-}
-
-/// What the charges came to.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Charged {
-    pub quarantined: u64,
-    pub to_retry: u64,
-}
-
 /// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
 #[derive(Debug, Clone)]
 pub struct Holding<'a> {
@@ -77,107 +58,6 @@ pub struct Holding<'a> {
 }
 
 impl Store {
-    /// Which of these texts the space has vectors for.
-    pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
-        let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
-        let rows = self
-            .query(
-                &format!("SELECT c.chunk_hash FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
-                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c"),
-                &[(&wanted, Type::BYTEA_ARRAY)],
-            )
-            .await?;
-        rows.iter().map(|row| hash(row.get(0))).collect()
-    }
-
-    /// Which chunks of these records, cut from these texts, are stored already.
-    pub async fn stored_chunks(
-        &self,
-        job: &ClaimedJob,
-        records: &[(&str, ContentHash)],
-    ) -> Result<HashMap<String, HashMap<i32, ContentHash>>, StoreError> {
-        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
-        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
-        let rows = self
-            .query(
-                &format!(
-                    "SELECT c.record_id, c.ordinal, c.chunk_hash
-                     FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
-                     CROSS JOIN LATERAL (
-                         SELECT c.record_id, c.ordinal, c.chunk_hash FROM cronvec.chunks_{space} c
-                         WHERE c.space_id = {space} AND c.project_id = $1 AND c.record_id = i.id AND c.content_hash = i.hash
-                         ORDER BY c.ordinal LIMIT 1000000) AS c",
-                    space = job.space_id
-                ),
-                &[
-                    (&job.project_id, Type::INT4),
-                    (&ids, Type::TEXT_ARRAY),
-                    (&hashes, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await?;
-        let mut stored: HashMap<String, HashMap<i32, ContentHash>> = HashMap::new();
-        for row in &rows {
-            stored
-                .entry(row.get(0))
-                .or_default()
-                .insert(row.get(1), hash(row.get(2))?);
-        }
-        Ok(stored)
-    }
-
-    /// Those of these records that have some chunks of these texts: whoever began with them cut them its own way.
-    pub async fn begun_records(
-        &self,
-        project_id: i32,
-        space_id: i32,
-        records: &[(&str, ContentHash)],
-    ) -> Result<HashSet<String>, StoreError> {
-        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
-        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
-        let rows = self
-            .query(
-                &format!(
-                    "SELECT i.id FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
-                     CROSS JOIN LATERAL (
-                         SELECT FROM cronvec.chunks_{space_id} c
-                         WHERE c.space_id = {space_id} AND c.project_id = $1 AND c.record_id = i.id
-                             AND c.content_hash = i.hash LIMIT 1) AS c"
-                ),
-                &[
-                    (&project_id, Type::INT4),
-                    (&ids, Type::TEXT_ARRAY),
-                    (&hashes, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// Takes away chunks of unfinished sets that this program would cut otherwise.
-    pub async fn discard_chunks(&self, job: &ClaimedJob, records: &[(&str, ContentHash)]) -> Result<(), StoreError> {
-        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
-        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
-        self.execute(
-            &format!(
-                "WITH {FENCE} DELETE FROM cronvec.chunks_{space} c
-                 USING job, unnest($4::text[], $5::bytea[]) AS i (id, hash)
-                 WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY ($4) AND c.record_id = i.id
-                     AND c.content_hash = i.hash",
-                space = job.space_id
-            ),
-            &[
-                (&job.lease.job_id, Type::INT8),
-                (&job.lease.token, Type::UUID),
-                (&job.project_id, Type::INT4),
-                (&ids, Type::TEXT_ARRAY),
-                (&hashes, Type::BYTEA_ARRAY),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
     /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
     /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`.
     ///
@@ -282,145 +162,6 @@ impl Store {
             .await?;
         Ok(())
     }
-
-    /// Takes away what is left of deleted records, a bounded number of them. Returns how many are done with.
-    pub async fn purge_deleted(
-        &self,
-        connection: &Connection,
-        holding: &Holding<'_>,
-        record_ids: &[&str],
-    ) -> Result<u64, StoreError> {
-        let job = holding.job;
-        let space = job.space_id;
-        let rows = connection
-            .query(
-                &format!(
-                    "WITH {FENCE}, gone AS MATERIALIZED (
-                         SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
-                         CROSS JOIN LATERAL (
-                             SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id AND r.content IS NULL
-                             LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
-                     ), nowhere AS MATERIALIZED (
-                         SELECT i.id FROM job CROSS JOIN unnest($4::text[]) AS i (id)
-                         LEFT JOIN LATERAL (
-                             SELECT true AS there FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id LIMIT 1
-                         ) AS r ON true
-                         WHERE r.there IS NULL
-                     ), done AS MATERIALIZED (
-                         SELECT id FROM gone UNION ALL SELECT id FROM nowhere
-                     ), chunks AS (
-                         DELETE FROM cronvec.chunks_{space}
-                         WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
-                     ), shown AS (
-                         DELETE FROM cronvec.embedded_{space}
-                         WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
-                     ), settled AS (
-                         -- Of a record that isn't there at all only what is old: it may be coming in right now.
-                         DELETE FROM cronvec.pending
-                         WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
-                             AND (not_before < statement_timestamp() - interval '1 minute'
-                                 OR record_id = ANY (ARRAY(SELECT id FROM gone)))
-                     ), renewed AS (
-                         UPDATE cronvec.job_queue j
-                         SET lease_expires_at = clock_timestamp() + make_interval(secs => $5), progress = $6
-                         FROM job WHERE j.id = job.id
-                     )
-                     SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM done)"
-                ),
-                &[
-                    (&job.lease.job_id, Type::INT8),
-                    (&job.lease.token, Type::UUID),
-                    (&job.project_id, Type::INT4),
-                    (&record_ids, Type::TEXT_ARRAY),
-                    (&holding.lease.as_secs_f64(), Type::FLOAT8),
-                    (&json!(holding.progress), Type::JSONB),
-                ],
-            )
-            .await?;
-        let row = rows.first().ok_or(StoreError::LeaseLost)?;
-        if row.get(0) {
-            count(row.get(1))
-        } else {
-            Err(StoreError::LeaseLost)
-        }
-    }
-
-    /// Charges records with an attempt each; those that have none left, and those that it is no use to try again, go to
-    /// quarantine. Fenced, and only where the text is still the one that failed.
-    pub async fn charge_records(
-        &self,
-        connection: &Connection,
-        job: &ClaimedJob,
-        charges: &[Charge],
-    ) -> Result<Charged, StoreError> {
-        let ids: Vec<&str> = charges.iter().map(|charge| charge.record_id.as_str()).collect();
-        let hashes: Vec<&[u8]> = charges.iter().map(|charge| charge.record_hash.as_bytes()).collect();
-        let reasons: Vec<&str> = charges.iter().map(|charge| charge.reason).collect();
-        let messages: Vec<&str> = charges.iter().map(|charge| charge.message.as_str()).collect();
-        let permanent: Vec<bool> = charges.iter().map(|charge| charge.permanent).collect();
-        let wait = backoff("job.backoff_ms", "w.attempts");
-        let space = job.space_id;
-        let row = connection
-            .query_one(
-                &format!(
-                    "WITH {FENCE}, charged AS MATERIALIZED (
-                         SELECT i.*, w.attempts + 1 AS attempts, i.permanent OR w.attempts + 1 >= job.max_attempts AS final
-                         FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::text[], $7::text[], $8::bool[])
-                             AS i (id, hash, reason, message, permanent)
-                         CROSS JOIN LATERAL (
-                             SELECT FROM cronvec.records r
-                             WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
-                             LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
-                         CROSS JOIN LATERAL (
-                             SELECT w.attempts FROM cronvec.pending w
-                             WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id LIMIT 1) AS w
-                     ), aside AS (
-                         INSERT INTO cronvec.quarantined_records
-                             (space_id, project_id, record_id, content_hash, reason, message, attempts)
-                         SELECT {space}, $3, id, hash, reason, message, attempts FROM charged WHERE final
-                         ON CONFLICT ON CONSTRAINT quarantined_records_pkey DO UPDATE SET
-                             content_hash = excluded.content_hash, reason = excluded.reason, message = excluded.message,
-                             attempts = excluded.attempts, last_attempt_at = now()
-                     ), settled AS (
-                         DELETE FROM cronvec.pending
-                         WHERE space_id = {space} AND project_id = $3
-                             AND record_id = ANY (ARRAY(SELECT id FROM charged WHERE final))
-                     ), later AS (
-                         UPDATE cronvec.pending w SET attempts = c.attempts, not_before = clock_timestamp() + {wait}
-                         FROM charged c, job
-                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = c.id
-                             AND w.record_id = ANY (ARRAY(SELECT id FROM charged WHERE NOT final))
-                     )
-                     SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM charged WHERE final),
-                         (SELECT count(*) FROM charged WHERE NOT final)"
-                ),
-                &[
-                    (&job.lease.job_id, Type::INT8),
-                    (&job.lease.token, Type::UUID),
-                    (&job.project_id, Type::INT4),
-                    (&ids, Type::TEXT_ARRAY),
-                    (&hashes, Type::BYTEA_ARRAY),
-                    (&reasons, Type::TEXT_ARRAY),
-                    (&messages, Type::TEXT_ARRAY),
-                    (&permanent, Type::BOOL_ARRAY),
-                ],
-            )
-            .await?;
-        if !row.get::<_, bool>(0) {
-            return Err(StoreError::LeaseLost);
-        }
-        Ok(Charged {
-            quarantined: count(row.get(1))?,
-            to_retry: count(row.get(2))?,
-        })
-    }
-}
-
-fn hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
-    bytes
-        .try_into()
-        .map(ContentHash)
-        .map_err(|_| StoreError::Unreadable("a hash".into()))
 }
 
 /// No job stands behind the write.
@@ -507,8 +248,4 @@ async fn write<'a>(
         met,
     };
     Ok((written, records))
-}
-
-fn count(number: i64) -> Result<u64, StoreError> {
-    u64::try_from(number).map_err(|error| StoreError::Unreadable(error.to_string()))
 }

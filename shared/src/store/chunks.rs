@@ -1,0 +1,120 @@
+//! Owns what is known of chunks that are stored, and their discarding. Refuses to store any: that is `vectors`'.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_postgres::types::Type;
+
+use super::ends::FENCE;
+use super::{Store, StoreError};
+use crate::job::ClaimedJob;
+use crate::record::ContentHash;
+
+impl Store {
+    /// Which of these texts the space has vectors for.
+    pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
+        let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
+        let rows = self
+            .query(
+                &format!("SELECT c.chunk_hash FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
+                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c"),
+                &[(&wanted, Type::BYTEA_ARRAY)],
+            )
+            .await?;
+        rows.iter().map(|row| hash(row.get(0))).collect()
+    }
+
+    /// Which chunks of these records, cut from these texts, are stored already.
+    pub async fn stored_chunks(
+        &self,
+        job: &ClaimedJob,
+        records: &[(&str, ContentHash)],
+    ) -> Result<HashMap<String, HashMap<i32, ContentHash>>, StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        let rows = self
+            .query(
+                &format!(
+                    "SELECT c.record_id, c.ordinal, c.chunk_hash
+                     FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
+                     CROSS JOIN LATERAL (
+                         SELECT c.record_id, c.ordinal, c.chunk_hash FROM cronvec.chunks_{space} c
+                         WHERE c.space_id = {space} AND c.project_id = $1 AND c.record_id = i.id AND c.content_hash = i.hash
+                         ORDER BY c.ordinal LIMIT 1000000) AS c",
+                    space = job.space_id
+                ),
+                &[
+                    (&job.project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        let mut stored: HashMap<String, HashMap<i32, ContentHash>> = HashMap::new();
+        for row in &rows {
+            stored
+                .entry(row.get(0))
+                .or_default()
+                .insert(row.get(1), hash(row.get(2))?);
+        }
+        Ok(stored)
+    }
+
+    /// Those of these records that have some chunks of these texts: whoever began with them cut them its own way.
+    pub async fn begun_records(
+        &self,
+        project_id: i32,
+        space_id: i32,
+        records: &[(&str, ContentHash)],
+    ) -> Result<HashSet<String>, StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        let rows = self
+            .query(
+                &format!(
+                    "SELECT i.id FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
+                     CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.chunks_{space_id} c
+                         WHERE c.space_id = {space_id} AND c.project_id = $1 AND c.record_id = i.id
+                             AND c.content_hash = i.hash LIMIT 1) AS c"
+                ),
+                &[
+                    (&project_id, Type::INT4),
+                    (&ids, Type::TEXT_ARRAY),
+                    (&hashes, Type::BYTEA_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Takes away chunks of unfinished sets that this program would cut otherwise.
+    pub async fn discard_chunks(&self, job: &ClaimedJob, records: &[(&str, ContentHash)]) -> Result<(), StoreError> {
+        let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
+        self.execute(
+            &format!(
+                "WITH {FENCE} DELETE FROM cronvec.chunks_{space} c
+                 USING job, unnest($4::text[], $5::bytea[]) AS i (id, hash)
+                 WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY ($4) AND c.record_id = i.id
+                     AND c.content_hash = i.hash",
+                space = job.space_id
+            ),
+            &[
+                (&job.lease.job_id, Type::INT8),
+                (&job.lease.token, Type::UUID),
+                (&job.project_id, Type::INT4),
+                (&ids, Type::TEXT_ARRAY),
+                (&hashes, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
+    bytes
+        .try_into()
+        .map(ContentHash)
+        .map_err(|_| StoreError::Unreadable("a hash".into()))
+}
