@@ -173,8 +173,7 @@ impl Run {
             Some(progress) => progress.total,
             None => invocation.store.count_due(&job, COUNT_CAP).await?,
         };
-        // Known from now on: the writer gives up waiting for a connection again and again, and a question that is given up leaves
-        // its answer to whoever has the connection next. PgBouncer up to 1.18 loses its place where another follows at once.
+        // Known from now on: the writer gives up waiting for a connection again and again, and would give this question up, too.
         invocation.store.vector_types().await?;
         let column = invocation.store.column_to_fill(job.project_id, job.space_id).await?;
         // Filling a column takes the database longer than the rest together. Before a fast provider the answers of a thousand

@@ -46,6 +46,7 @@ pub mod workers;
 mod write_statement;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_postgres::Object;
 use tokio::sync::OnceCell;
@@ -153,16 +154,57 @@ pub(crate) struct VectorTypes {
     pub array: Type,
 }
 
+/// A client of the pool. Who gives a question up before its answer leaves the connection in the middle of it: it is closed, or
+/// the next one's question would follow at once, and a pooler may lose its place then.
+struct Asked {
+    client: Option<Object>,
+    is_asking: AtomicBool,
+}
+
+impl Asked {
+    fn new(client: Object) -> Self {
+        Self {
+            client: Some(client),
+            is_asking: AtomicBool::new(false),
+        }
+    }
+
+    /// Until it is answered.
+    async fn whole<T, E>(&self, question: impl AsyncFnOnce(&Object) -> Result<T, E>) -> Result<T, StoreError>
+    where
+        StoreError: From<E>,
+    {
+        // It is there until it is dropped.
+        let client = self.client.as_ref().ok_or_else(no_row)?;
+        self.is_asking.store(true, Ordering::Relaxed);
+        let answer = question(client).await;
+        self.is_asking.store(false, Ordering::Relaxed);
+        Ok(answer?)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take()
+            && *self.is_asking.get_mut()
+        {
+            drop(Object::take(client));
+        }
+    }
+}
+
 /// A connection that is held over several statements. Who holds one asks for no other: all of them may be held by those
 /// who do.
 pub struct Connection {
-    client: Object,
+    client: Asked,
     vector_types: VectorTypes,
 }
 
 impl Connection {
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        Ok(self.client.query_typed(statement, params).await?)
+        self.client
+            .whole(async |client| client.query_typed(statement, params).await)
+            .await
     }
 
     async fn query_one(&self, statement: &str, params: &[Param<'_>]) -> Result<Row, StoreError> {
@@ -209,16 +251,23 @@ impl Store {
         Ok(self.database.get().await?)
     }
 
+    async fn asked(&self) -> Result<Asked, StoreError> {
+        Ok(Asked::new(self.client().await?))
+    }
+
     pub async fn connection(&self) -> Result<Connection, StoreError> {
         let vector_types = self.vector_types().await?.clone();
         Ok(Connection {
-            client: self.client().await?,
+            client: self.asked().await?,
             vector_types,
         })
     }
 
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        Ok(self.client().await?.query_typed(statement, params).await?)
+        let asked = self.asked().await?;
+        asked
+            .whole(async |client| client.query_typed(statement, params).await)
+            .await
     }
 
     /// A query that must follow an index in its order, whatever the statistics say: a table that was filled a moment ago
@@ -238,16 +287,20 @@ impl Store {
         statement: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
-        let client = self.client().await?;
-        let (begun, rows, ended) = futures::join!(
-            client.batch_execute(begin),
-            client.query_typed(statement, params),
-            client.batch_execute("COMMIT")
-        );
-        begun?;
-        let rows = rows?;
-        ended?;
-        Ok(rows)
+        let asked = self.asked().await?;
+        asked
+            .whole(async |client| {
+                let (begun, rows, ended) = futures::join!(
+                    client.batch_execute(begin),
+                    client.query_typed(statement, params),
+                    client.batch_execute("COMMIT")
+                );
+                begun?;
+                let rows = rows?;
+                ended?;
+                Ok::<_, tokio_postgres::Error>(rows)
+            })
+            .await
     }
 
     async fn query_opt(&self, statement: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {
@@ -259,7 +312,10 @@ impl Store {
     }
 
     async fn execute(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
-        Ok(self.client().await?.execute_typed(statement, params).await?)
+        let asked = self.asked().await?;
+        asked
+            .whole(async |client| client.execute_typed(statement, params).await)
+            .await
     }
 
     pub(crate) async fn vector_types(&self) -> Result<&VectorTypes, StoreError> {

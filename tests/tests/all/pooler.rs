@@ -256,3 +256,22 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
     }
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
+
+/// The next one would ask in the middle of it, and a pooler may lose its place then.
+#[tokio::test]
+async fn a_question_that_is_given_up_leaves_its_connection_to_nobody() {
+    let system = System::embedding_in_process().await;
+    let store = Store::new(store::Database::at(system.database.url(), 1).unwrap());
+    let lock = cronvec_tests::between::Transaction::begin(&system).await;
+    lock.run("LOCK TABLE cronvec.projects").await;
+    tokio::select! {
+        answered = store.project(PROJECT) => panic!("{answered:?}"),
+        () = system.wait_blocked(1) => {}
+    }
+    let other = tokio::time::timeout(Duration::from_secs(5), store.worker_statuses()).await;
+    assert!(
+        other.is_ok_and(|answered| answered.is_ok()),
+        "it waits for nobody's answer"
+    );
+    lock.commit().await;
+}

@@ -109,10 +109,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         // Nothing is in the queue: the error is all there is to tell.
         read?;
         output.note("there are no records in it");
-        return only_read(&handed, &rejects, args.wait, output);
+        return only_read(&[], &rejects, args.wait, output);
     }
     if !args.wait {
-        let ended = only_read(&handed, &rejects, false, output)?;
+        let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
+        let ended = only_read(&jobs, &rejects, false, output)?;
         output.note(
             "what the jobs reject is known when they have run: see `cronvec job ID`, or hand the file in with --wait",
         );
@@ -143,7 +144,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
 }
 
 /// Nothing has run: the jobs, and what reading alone found wrong.
-fn only_read(handed: &[Handed], rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
+fn only_read(jobs: &[Enqueued], rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
     let mut found = IngestResult::default();
     rejects.add_to(&mut found);
     let end = if rejects.count() == 0 {
@@ -155,8 +156,7 @@ fn only_read(handed: &[Handed], rejects: &Rejects, wants_result: bool, output: O
         show(&found, output)?;
         return Ok(end);
     }
-    let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
-    output.list(&jobs, table)?;
+    output.list(jobs, table)?;
     if end == Ended::Well {
         return Ok(end);
     }

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::only_read;
 use crate::app::IngestOptions;
-use crate::drain::Handed;
 use crate::exit::Ended;
 use crate::output::{Output, count};
 use crate::reading::{Piece, Pieces};
 use crate::rejects::Rejects;
 use crate::remote::{Load, Remote};
+use crate::shapes::Enqueued;
 
 /// A piece has no more, unless one record alone does. A function's request has 6 MB at most, of which base64 takes a quarter.
 const BODY_BYTES: usize = 4 << 20;
@@ -128,7 +128,7 @@ impl<'a> Open<'a> {
         Ok(())
     }
 
-    async fn close(self) -> Result<Handed> {
+    async fn close(self) -> Result<Enqueued> {
         let path = format!("api/ingest/jobs/{}/close", self.id);
         let body = json!({ "bodies": self.bodies });
         let load = Load::Json(&body);
@@ -139,11 +139,9 @@ impl<'a> Open<'a> {
                 self.id
             )
         })?;
-        Ok(Handed {
-            job_id: self.id.parse().context("the id of a job")?,
+        Ok(Enqueued {
+            job_id: self.id,
             records,
-            first_line: 1,
-            last_line: i32::MAX,
         })
     }
 }
