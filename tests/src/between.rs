@@ -66,6 +66,15 @@ impl System {
     }
 
     /// All that a worker can write about records and jobs, to be compared with the same of another moment.
+    pub async fn written_besides_jobs(&self) -> serde_json::Value {
+        let mut written = self.written().await;
+        if let Some(tables) = written.as_object_mut() {
+            tables.remove("jobs");
+        }
+        written
+    }
+
+    /// All that workers write.
     pub async fn written(&self) -> serde_json::Value {
         self.value(
             "SELECT jsonb_build_object(

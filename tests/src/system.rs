@@ -176,6 +176,14 @@ impl System {
         self.vectorize_with(CallOptions::default(), minute()).await
     }
 
+    /// One invocation of `vectorization` whose requests have so many inputs at most.
+    pub async fn another_batch_size(&self, inputs: usize) -> vectorization::Report {
+        let mut settings = self.settings.clone();
+        settings.embedding.batch_size = inputs;
+        let worker = vectorization::Worker::new(Arc::clone(&self.store), settings, Secrets::new());
+        worker.run(CallOptions::default(), minute()).await.expect("a pass")
+    }
+
     pub async fn vectorize_with(&self, options: CallOptions, deadline: Instant) -> vectorization::Report {
         self.vectorization().run(options, deadline).await.expect("a pass")
     }

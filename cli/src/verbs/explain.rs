@@ -103,9 +103,16 @@ async fn judge(app: &App, facts: &RecordFacts, space: Option<&Space>, project: &
             Some(attempts @ 1..) => format!(" after {attempts} failed attempts"),
             _ => String::new(),
         };
+        let refused = match (&facts.suspect_reason, &facts.suspect_message, facts.suspect_inputs) {
+            (Some(why), Some(message), Some(1)) => format!("; when it was asked for alone: {why}: {message}"),
+            (Some(why), Some(message), Some(inputs)) => {
+                format!("; when it was asked for with {} others: {why}: {message}", inputs - 1)
+            }
+            _ => String::new(),
+        };
         return Ok(reason(
             "waiting",
-            format!("it waits until {until}, {seconds:.0} s more{failed}"),
+            format!("it waits until {until}, {seconds:.0} s more{failed}{refused}"),
             None,
         ));
     }
@@ -129,6 +136,14 @@ fn of_the_record(facts: &RecordFacts, space: Option<&Space>) -> Option<Reason> {
     }
     if facts.deleted {
         return Some(reason("deleted", "it was deleted", None));
+    }
+    let (stored, chunks) = (facts.stored_chunks.unwrap_or(0), facts.chunks.unwrap_or(0));
+    if facts.current && !facts.pending && stored < i64::from(chunks) {
+        return Some(reason(
+            "chunks_missing",
+            format!("it counts as embedded, but {stored} of its {chunks} chunks are stored"),
+            Some("cronvec backfill"),
+        ));
     }
     if facts.current && !facts.pending {
         let at = facts.embedded_at.as_deref().unwrap_or("?");
@@ -223,6 +238,13 @@ fn of_the_queue(facts: &RecordFacts) -> Reason {
         );
     }
     let due = facts.seconds_due.unwrap_or(0.0).max(0.0);
+    if facts.was_held {
+        return reason(
+            "held",
+            format!("a transaction held the record when its vectors were to be stored; it has been due for {due:.0} s"),
+            Some("end the transaction that holds it: see pg_stat_activity"),
+        );
+    }
     reason("pending", format!("it is in line, for {due:.0} s now"), None)
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use shared::job::{ClaimedJob, End, Progress};
 use shared::pipeline::Clock;
 use shared::record::Rejection;
-use shared::store::ingest::{IngestBatch, IngestCursor, Refused};
+use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
 use shared::store::staged::{Piece, Place};
 use shared::store::{Store, StoreError};
 
@@ -221,9 +221,9 @@ impl<'a> IngestJob<'a> {
             embed: self.payload.generate_embeddings,
             priority: self.payload.priority,
         };
-        let (cursor, lease) = (next.clone(), self.clock.lease());
+        let (cursor, lease, patience) = (next.clone(), self.clock.lease(), self.clock.patience(LONGEST_WAIT));
         self.store
-            .ingest_batch(self.job, &batch, lease, |_| (cursor, progress))
+            .ingest_batch(self.job, &batch, lease, patience, |_| (cursor, progress))
             .await?;
         self.cursor = next;
         self.rejected += 1;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use shared::call::CallOptions;
 use shared::config::Settings;
-use shared::pipeline::{Clock, Stop};
+use shared::pipeline::{Clock, Leases, Stop, Unreported};
 use shared::secrets::Secrets;
 use shared::store::{Store, StoreError};
 
@@ -27,6 +27,8 @@ pub struct Worker {
     // Configuration.
     settings: Settings,
     stop: Stop,
+    // State.
+    unreported: Unreported,
 }
 
 impl AsRef<Store> for Worker {
@@ -54,6 +56,7 @@ impl Worker {
             store,
             settings,
             stop: Stop::default(),
+            unreported: Unreported::default(),
         }
     }
 
@@ -71,6 +74,7 @@ impl Worker {
             };
             let pass = pass::Pass {
                 store: Arc::clone(&self.store),
+                leases: Leases::new(Arc::clone(&self.store), self.unreported.clone()),
                 clock: Clock::until(deadline),
                 stop: self.stop.clone(),
                 project_id,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use shared::job::Progress;
 use shared::record::{self, Record, Rejection};
 use shared::store::StoreError;
-use shared::store::ingest::{IngestBatch, IngestCursor, Refused};
+use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
 
 use crate::job::IngestJob;
 use crate::suspects;
@@ -130,23 +130,30 @@ impl IngestJob<'_> {
         let mut after = next.clone();
         let ingested = self
             .store
-            .ingest_batch(self.job, &batch, self.clock.lease(), |ingested| {
-                next.saved += ingested.saved;
-                next.skipped += ingested.skipped;
-                next.rejected += rejections.len() as u64;
-                let held = left.iter().chain(&ingested.left);
-                let places = held.filter_map(|number| lines[part.clone()].iter().find(|line| line.number == *number));
-                next.left
-                    .extend(places.map(|line| (line.piece, line.offset, line.number)));
-                after = next.clone();
-                let current = next.saved + next.skipped + next.rejected;
-                let progress = Progress {
-                    current,
-                    total: total.max(current),
-                    message: Some("storing".into()),
-                };
-                (next, progress)
-            })
+            .ingest_batch(
+                self.job,
+                &batch,
+                self.clock.lease(),
+                self.clock.patience(LONGEST_WAIT),
+                |ingested| {
+                    next.saved += ingested.saved;
+                    next.skipped += ingested.skipped;
+                    next.rejected += rejections.len() as u64;
+                    let held = left.iter().chain(&ingested.left);
+                    let places =
+                        held.filter_map(|number| lines[part.clone()].iter().find(|line| line.number == *number));
+                    next.left
+                        .extend(places.map(|line| (line.piece, line.offset, line.number)));
+                    after = next.clone();
+                    let current = next.saved + next.skipped + next.rejected;
+                    let progress = Progress {
+                        current,
+                        total: total.max(current),
+                        message: Some("storing".into()),
+                    };
+                    (next, progress)
+                },
+            )
             .await?;
         self.cursor = after;
         self.saved += ingested.saved;

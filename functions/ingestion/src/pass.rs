@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use shared::job::{ClaimedJob, End, JobType};
-use shared::pipeline::{Clock, Stop};
+use shared::pipeline::{Clock, Leases, Stop};
 use shared::store::claim::ClaimWish;
 use shared::store::{Store, StoreError};
 use tokio::sync::RwLock;
@@ -19,12 +19,15 @@ use crate::report::{Report, StoppedBecause};
 /// Batches of one job before another that is due gets the slot.
 const BATCHES_PER_SLICE: usize = 10;
 /// Nothing is begun with less time than this.
-const LEAST_TIME: Duration = Duration::from_secs(1);
+const LEAST_TIME: Duration = Duration::from_millis(250);
+/// What the last report of a pass needs.
+const REPORT: Duration = Duration::from_millis(30);
 
 pub(crate) struct Pass {
     pub store: Arc<Store>,
     pub clock: Clock,
     pub stop: Stop,
+    pub leases: Leases,
     pub project_id: Option<i32>,
     pub slots: usize,
     pub batch_size: usize,
@@ -49,6 +52,7 @@ impl Pass {
     pub async fn run(self) -> Result<Report, StoreError> {
         let pass = Arc::new(self);
         let tally = Arc::new(Tally::default());
+        pass.leases.report_earlier().await;
         let mut slots = JoinSet::new();
         for _ in 0..pass.slots.max(1) {
             slots.spawn(Arc::clone(&pass).slot(Arc::clone(&tally)).in_current_span());
@@ -61,14 +65,19 @@ impl Pass {
             }
             outcome
         };
-        match tokio::time::timeout_at(pass.clock.end_of_work().into(), all).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                // A last resort: what was on its way is rolled back, the leases run out within seconds.
-                tracing::error!("a pass was cut off at its deadline");
-                tally.out_of_time.store(true, Ordering::Relaxed);
-            }
+        let outcome = tokio::time::timeout_at(pass.clock.end_of_work().into(), all).await;
+        if outcome.is_err() {
+            // A last resort: what was on its way is rolled back.
+            tracing::warn!("a pass was cut off at its deadline");
+            tally.out_of_time.store(true, Ordering::Relaxed);
+            slots.abort_all();
         }
+        // Whichever way it ended: what is still leased goes back, and nobody takes this worker for dead.
+        let deadline = pass.clock.deadline();
+        pass.leases
+            .release_all(deadline.checked_sub(REPORT).unwrap_or(deadline))
+            .await;
+        outcome.unwrap_or(Ok(()))?;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Report {
             processed: tally
@@ -126,7 +135,10 @@ impl Pass {
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => {
                     tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
-                    match self.store.fail_job(&job, &error.to_string()).await {
+                    let failed = End::Failed {
+                        error: error.to_string(),
+                    };
+                    match self.leases.end(&job, failed).await {
                         Ok(_) | Err(StoreError::LeaseLost) => {}
                         Err(error) => return Err(error),
                     }
@@ -182,7 +194,13 @@ impl Pass {
                 }
             }
         };
-        self.store.end_job(claimed, end).await?;
+        match self.leases.end(claimed, end).await {
+            // The one that was claimed beside it is not to blame.
+            Err(StoreError::LeaseLost) if other.is_some() => {
+                tally.lost_leases.fetch_add(1, Ordering::Relaxed);
+            }
+            ended => drop(ended?),
+        }
         Ok(other)
     }
 
@@ -198,6 +216,6 @@ impl Pass {
             worker: crate::NAME,
             project_id: self.project_id,
         };
-        Ok(self.store.claim_jobs(&wish).await?.pop())
+        Ok(self.leases.claim(&wish, &[]).await?.pop())
     }
 }

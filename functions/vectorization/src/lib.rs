@@ -6,13 +6,13 @@ mod report;
 mod spare;
 mod suspects;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shared::call::CallOptions;
 use shared::config::Settings;
-use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop};
+use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop, Unreported};
 use shared::secrets::Secrets;
 use shared::store::figures::REQUEST_BUCKET;
 use shared::store::workers::{Metric, tell_until};
@@ -31,6 +31,8 @@ pub struct Worker {
     // Configuration.
     settings: Settings,
     stop: Stop,
+    // State.
+    unreported: Unreported,
 }
 
 impl AsRef<Store> for Worker {
@@ -59,6 +61,7 @@ impl Worker {
             secrets,
             settings,
             stop: Stop::default(),
+            unreported: Unreported::default(),
         }
     }
 
@@ -104,9 +107,11 @@ impl Worker {
             Bounds {
                 batch_size: embedding.batch_size,
                 concurrent_requests: embedding.concurrent_requests,
+                request_timeout: embedding.request_timeout,
                 records_per_slice: self.settings.queue.records_per_slice,
             },
             self.stop.clone(),
+            self.unreported.clone(),
         ));
         pass::Pass {
             invocation,
@@ -118,6 +123,8 @@ impl Worker {
             backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
             company: Arc::default(),
             alone_wanted: AtomicBool::default(),
+            had_their_turn: Mutex::default(),
+            reading: AtomicUsize::default(),
         }
         .run()
         .await

@@ -1,7 +1,7 @@
 //! One pass: a few slots, each reading slices of the job whose turn it is, while the jobs before it finish writing.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,13 @@ use crate::suspects::Suspects;
 
 /// Nobody was due: others who became due since wait so much longer for the slot.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// A job that lost its worker begins no request after being alone for so long, nor for more than a sixth of the pass; then
+/// others have as long.
+const ALONE: Duration = Duration::from_secs(10);
+/// While others work, a slot looks so often whether there is something for it but a job that has just been alone.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// What the last report of a pass needs.
+const REPORT: Duration = Duration::from_millis(30);
 
 pub(crate) struct Pass {
     pub invocation: Arc<Invocation>,
@@ -33,6 +40,10 @@ pub(crate) struct Pass {
     pub company: Arc<RwLock<()>>,
     /// One waits to be alone: the others part from their jobs after the slice.
     pub alone_wanted: AtomicBool,
+    /// Jobs that were alone, and until when it is the others' turn.
+    pub had_their_turn: Mutex<HashMap<i64, Instant>>,
+    /// Slots that read a job beside others.
+    pub reading: AtomicUsize,
 }
 
 /// What the slots tell the pass.
@@ -54,12 +65,18 @@ impl Pass {
         let left = Arc::new(AtomicU64::new(pass.max_records.unwrap_or(u64::MAX)));
         let end_of_work = tokio::time::Instant::from_std(pass.invocation.clock.end_of_work());
         let all = Arc::clone(&pass).rounds(Arc::clone(&seen), Arc::clone(&left));
-        match tokio::time::timeout_at(end_of_work, all).await {
+        let outcome = tokio::time::timeout_at(end_of_work, all).await;
+        // Whichever way it ended: what is still leased goes back, and nobody takes this worker for dead.
+        let deadline = pass.invocation.clock.deadline();
+        let leases = &pass.invocation.leases;
+        leases
+            .release_all(deadline.checked_sub(REPORT).unwrap_or(deadline))
+            .await;
+        match outcome {
             Ok(outcome) => outcome?,
             Err(_) => {
-                // A last resort: what was on its way is dropped, its statements are ended by the server, the leases run
-                // out within seconds.
-                tracing::error!("a pass was cut off at its deadline");
+                // A last resort: what was on its way is dropped.
+                tracing::warn!("a pass was cut off at its deadline");
                 return Ok(pass.report_of(&seen, true, StoppedBecause::Deadline));
             }
         }
@@ -73,6 +90,7 @@ impl Pass {
     /// another. A record that is written while its job ends found an active job and is seen by none: who ended jobs
     /// looks once more.
     async fn rounds(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
+        self.invocation.leases.report_earlier().await;
         canary::try_circuits(&self.invocation, &self.served).await?;
         spare::take_notes(&self.invocation, self.project_id).await?;
         self.ensure_jobs().await?;
@@ -129,7 +147,7 @@ impl Pass {
     async fn slot(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
         let mut finishing: JoinSet<Result<RunEnd, StoreError>> = JoinSet::new();
         let mut outcome = Ok(());
-        let mut next = match self.claim(&seen, &left).await {
+        let mut next = match self.claim_or_wait(&seen, &left).await {
             Ok(next) => next,
             Err(error) => {
                 outcome = Err(error);
@@ -140,7 +158,7 @@ impl Pass {
             let Some(served) = self.served.get(job.space_id).cloned() else {
                 break;
             };
-            if let Some(suspects) = Suspects::of(&job, self.invocation.bounds.records_per_slice) {
+            if let Some(suspects) = Suspects::of(&job, self.in_flight()) {
                 // What this slot has read before must be written, or it would wait for itself.
                 while let Some(ended) = finishing.join_next().await {
                     outcome = outcome.and(note(&seen, ended));
@@ -149,7 +167,7 @@ impl Pass {
                 let ended = self.work_alone(served, job, suspects, &left).await;
                 outcome = outcome.and(ended.and_then(|end| note(&seen, Ok(Ok(end)))));
                 if outcome.is_ok() {
-                    match self.claim(&seen, &left).await {
+                    match self.claim_or_wait(&seen, &left).await {
                         Ok(other) => next = other,
                         Err(error) => outcome = Err(error),
                     }
@@ -165,6 +183,7 @@ impl Pass {
                 }
             };
             let mut trouble = None;
+            let reading = Counted::new(&self.reading);
             // At first after its first slice; later not after each of many that take no time.
             let mut asked = Instant::now() - ASK_AGAIN_AFTER;
             loop {
@@ -202,6 +221,7 @@ impl Pass {
                     break;
                 }
             }
+            drop(reading);
             finishing.spawn(async move {
                 let end = run.finish(trouble).await;
                 drop(company);
@@ -212,7 +232,7 @@ impl Pass {
             }
             if next.is_none() && outcome.is_ok() {
                 // Others may have come while this one was read to its end.
-                match self.claim(&seen, &left).await {
+                match self.claim_or_wait(&seen, &left).await {
                     Ok(other) => next = other,
                     Err(error) => outcome = outcome.and(Err(error)),
                 }
@@ -224,7 +244,13 @@ impl Pass {
         outcome
     }
 
-    /// One slice of a job that lost its worker: no other job beside it, no reading ahead, one request in flight.
+    /// Records that a worker may have in its requests, and in those whose answers it is about to write.
+    fn in_flight(&self) -> usize {
+        2 * self.invocation.bounds.batch_size * self.invocation.bounds.concurrent_requests
+    }
+
+    /// One slice of a job that lost its worker: no other job beside it, no reading ahead, one request in flight, and for a
+    /// bounded time. Then it is the others' turn for as long.
     async fn work_alone(
         &self,
         served: Served,
@@ -236,9 +262,14 @@ impl Pass {
         let alone = self.company.write().await;
         self.alone_wanted.store(false, Ordering::Relaxed);
         let lease = job.lease;
-        let mut run = Run::start_alone(Arc::clone(&self.invocation), served, job).await?;
+        let began = Instant::now();
+        let until = began + ALONE.min(self.invocation.clock.total() / 6);
+        let mut run = Run::start_alone(Arc::clone(&self.invocation), served, job, until).await?;
         let outcome = self.step_alone(&mut run, lease, suspects, left).await;
         let end = run.finish(outcome.err()).await;
+        let mut turns = self.had_their_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.insert(lease.job_id, Instant::now() + began.elapsed());
+        drop(turns);
         drop(alone);
         end
     }
@@ -254,22 +285,26 @@ impl Pass {
         if suspects.is_one() {
             suspects = suspects.facing(run.first().await?);
         }
-        let cursor = Suspects::cursor(Some(suspects.clone()));
-        match self.invocation.store.save_cursor(lease, &cursor).await {
+        let remembered = suspects.remembered();
+        match self.invocation.store.save_cursor(lease, &remembered.cursor).await {
             Err(StoreError::LeaseLost) => {
                 run.lose();
                 return Ok(());
             }
             saved => saved?,
         }
-        if let Some(culprit) = suspects.culprit() {
+        if let Some(culprit) = suspects.culprit().cloned() {
             run.condemn(
-                culprit,
+                &culprit,
                 "crashed_worker",
                 "each worker that embedded this record, with no other beside it, died",
             )
             .await?;
-            run.leave_cursor(Suspects::cursor(None));
+            // Without time for the check, or without a provider, it is done by the next worker.
+            run.leave_cursor(Box::new(|settled| match settled {
+                None => suspects.cleared(),
+                Some(_) => suspects.remembered(),
+            }));
             return Ok(());
         }
         let limit = take(left, usize::try_from(suspects.step).unwrap_or(usize::MAX));
@@ -281,12 +316,38 @@ impl Pass {
         give_back(left, limit - read.as_ref().map_or(0, |read| *read.min(&limit)));
         let read = read?;
         let at_the_end = read < limit;
-        run.leave_cursor(Suspects::cursor(if at_the_end {
-            None
-        } else {
-            suspects.passed(read as u64)
+        run.leave_cursor(Box::new(move |settled| match settled {
+            None if at_the_end => suspects.cleared(),
+            None => suspects.passed(read as u64),
+            Some(settled) => suspects.settled(settled),
         }));
         Ok(())
+    }
+
+    /// For a slot that has nothing else. While the others have their turn, it waits beside them rather than end: a job that
+    /// has just been alone is all that there is for it.
+    async fn claim_or_wait(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<(ClaimedJob, usize)>, StoreError> {
+        loop {
+            let claimed = self.claim(seen, left).await?;
+            if claimed.is_some() || self.their_turn().is_empty() || self.must_end(seen, left) {
+                return Ok(claimed);
+            }
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Jobs that were alone, while it is the turn of others that there are.
+    fn their_turn(&self) -> Vec<i64> {
+        if self.reading.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let turns = self.had_their_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turns
+            .iter()
+            .filter(|(_, until)| **until > now)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// A job, and how many of its records may be read. These are taken first: who can't read any mustn't take a turn.
@@ -315,8 +376,9 @@ impl Pass {
             worker: crate::NAME,
             project_id: self.project_id,
         };
-        let idle = self.invocation.idle_jobs();
-        let job = self.invocation.store.claim_jobs_besides(&wish, &idle).await?.pop();
+        let mut besides = self.invocation.idle_jobs();
+        besides.extend(self.their_turn());
+        let job = self.invocation.leases.claim(&wish, &besides).await?.pop();
         if let Some(job) = &job {
             seen.claimed.fetch_add(1, Ordering::Relaxed);
             let mut jobs = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -363,14 +425,34 @@ impl Pass {
     }
 }
 
+/// Counts whoever has it.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn note(seen: &Seen, ended: Result<Result<RunEnd, StoreError>, tokio::task::JoinError>) -> Result<(), StoreError> {
     let end = ended.map_err(|panic| StoreError::Unreadable(format!("a job's end broke off: {panic}")))??;
     match end.trouble {
         Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
         Some(Trouble::Deadline) => seen.out_of_time.store(true, Ordering::Relaxed),
+        // A connection broke, and the job went back over another one: the database is there.
+        Some(Trouble::Database(error)) if end.status.is_some() => {
+            tracing::warn!(error = error, "a connection to the database broke");
+        }
         Some(Trouble::Database(error)) => return Err(StoreError::Outage(error)),
         // The job carries its error; nothing of it is the call's.
-        Some(Trouble::Job(_) | Trouble::LeaseLost) | None => {}
+        Some(Trouble::Job(_) | Trouble::LeaseLost | Trouble::Turn) | None => {}
     }
     if end.moved && end.status == Some(JobStatus::Pending) {
         seen.continuing.fetch_add(1, Ordering::Relaxed);

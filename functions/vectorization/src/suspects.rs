@@ -1,15 +1,19 @@
-//! The search for the record that kills its worker. A job that lost its worker is worked alone, in slices of half of
-//! what is suspected, until the culprit stands alone or all suspects are through.
+//! The search for the record that kills its worker. A job that lost its worker is worked alone, a few records at a time,
+//! until the culprit stands alone or all suspects are through.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::job::ClaimedJob;
-use shared::pipeline::Named;
+use shared::pipeline::{Named, Remembered};
 
-/// Slices that a worker may have had under way when it died: reading goes ahead of writing.
-const SLICES_UNDER_WAY: u64 = 3;
 /// Crashes of a slice of one record until that record is to blame.
 const CRASHES_OF_ONE: u32 = 3;
+/// A search that found nobody, and was followed by another crash, looks at so many times as many records; at most at so
+/// many, which is more than any worker reads ahead.
+const WIDER: u64 = 4;
+const WIDEST: u64 = 4_000;
+/// Records that one slice alone takes at most: a request's worth, so that each is soon through.
+const MOST_AT_ONCE: u64 = 25;
 
 /// Kept in the job's cursor, since whoever goes on is another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +22,9 @@ pub(crate) struct Suspects {
     size: u64,
     /// How many of them the next slice takes.
     pub step: u64,
+    /// How many there were when the search began.
+    #[serde(default)]
+    window: u64,
     /// Crashes of a slice of one: of this very record and text, whoever heads the line by now.
     #[serde(default)]
     culprit: Option<Named>,
@@ -31,14 +38,21 @@ pub(crate) struct Suspects {
 }
 
 impl Suspects {
-    /// Whom a claimed job suspects; nobody, if its workers lived.
-    pub fn of(job: &ClaimedJob, records_per_slice: usize) -> Option<Self> {
-        let before = job.cursor.as_ref().and_then(|cursor| cursor.get("suspects"));
-        let before: Option<Self> = before.and_then(|suspects| serde_json::from_value(suspects.clone()).ok());
+    /// Whom a claimed job suspects; nobody, if its workers lived. At first these are the records that a worker may have had
+    /// in its requests when it died: so many as `in_flight`.
+    pub fn of(job: &ClaimedJob, in_flight: usize) -> Option<Self> {
+        let kept = |name: &str| job.cursor.as_ref().and_then(|cursor| cursor.get(name));
+        let before: Option<Self> = kept("suspects").and_then(|suspects| serde_json::from_value(suspects.clone()).ok());
         let seen = job.crashes;
         match before {
             None if seen == 0 => None,
-            None => Some(Self::among(records_per_slice as u64 * SLICES_UNDER_WAY, seen)),
+            None => {
+                let window = match kept("cleared").and_then(Value::as_u64) {
+                    Some(cleared) => (cleared * WIDER).min(WIDEST),
+                    None => in_flight as u64,
+                };
+                Some(Self::among(window.max(1), window.max(1), seen))
+            }
             Some(before) if seen <= before.seen => Some(before),
             // Whatever it did beside the suspect's text killed it as well.
             Some(before) if before.is_checked => Some(Self {
@@ -53,14 +67,15 @@ impl Suspects {
                 seen,
                 ..before
             }),
-            Some(before) => Some(Self::among(before.step, seen)),
+            Some(before) => Some(Self::among(before.step, before.window, seen)),
         }
     }
 
-    fn among(size: u64, seen: i32) -> Self {
+    fn among(size: u64, window: u64, seen: i32) -> Self {
         Self {
             size,
-            step: (size / 2).max(1),
+            step: (size / 2).clamp(1, MOST_AT_ONCE),
+            window,
             culprit: None,
             alone: 0,
             is_checked: false,
@@ -88,14 +103,40 @@ impl Suspects {
         self.culprit.as_ref().filter(|_| self.is_checked)
     }
 
-    /// So many are through.
-    pub fn passed(self, records: u64) -> Option<Self> {
-        let size = self.size.saturating_sub(records);
-        (size > 0).then(|| Self::among(size, 0))
+    /// A slice of so many is through; the job's crashes begin anew.
+    pub fn passed(self, records: u64) -> Remembered {
+        self.without(records, 0)
     }
 
-    pub fn cursor(suspects: Option<Self>) -> Value {
-        suspects.map_or(Value::Null, |suspects| json!({ "suspects": suspects }))
+    /// The time of a slice was over when so many of it were settled; the job's crashes stay.
+    pub fn settled(self, records: u64) -> Remembered {
+        let seen = self.seen;
+        match records {
+            0 => self.remembered(),
+            records => self.without(records, seen),
+        }
+    }
+
+    fn without(self, records: u64, seen: i32) -> Remembered {
+        match self.size.saturating_sub(records) {
+            0 => self.cleared(),
+            left => Self::among(left, self.window, seen).remembered(),
+        }
+    }
+
+    /// All are through, or the one to blame is found.
+    pub fn cleared(self) -> Remembered {
+        Remembered {
+            cursor: json!({ "cleared": self.window }),
+            is_over: true,
+        }
+    }
+
+    pub fn remembered(&self) -> Remembered {
+        Remembered {
+            cursor: json!({ "suspects": self }),
+            is_over: false,
+        }
     }
 }
 
@@ -104,6 +145,10 @@ mod tests {
     use super::*;
 
     fn job(crashes: i32, before: Option<Suspects>) -> ClaimedJob {
+        remembering(crashes, before.map(|before| before.remembered().cursor))
+    }
+
+    fn remembering(crashes: i32, cursor: Option<Value>) -> ClaimedJob {
         ClaimedJob {
             lease: shared::job::Lease {
                 job_id: 1,
@@ -121,7 +166,7 @@ mod tests {
             backoff_ms: 10_000,
             crashes,
             payload: None,
-            cursor: before.map(|before| Suspects::cursor(Some(before))),
+            cursor,
             progress: None,
         }
     }
@@ -137,12 +182,21 @@ mod tests {
         })
     }
 
-    /// Crashes until the record at this place of the line is found, by workers that each know only the job.
-    fn crashes_until_found(culprit: u64) -> i32 {
-        let (mut crashes, mut total, mut head) = (1, 1, 0);
-        let mut kept = None;
+    /// Inputs in flight with the defaults.
+    const IN_FLIGHT: usize = 200;
+
+    /// Crashes until the record at this place of the line is found, by workers that each know only the job. Not searched
+    /// for, it kills whoever comes within `reach` of it.
+    fn crashes_until_found(culprit: u64, reach: u64) -> i32 {
+        let (mut crashes, mut total, mut head) = (0, 0, 0);
+        let mut cursor: Option<Value> = None;
         loop {
-            let mut suspects = Suspects::of(&job(crashes, kept), 250).expect("somebody is suspected");
+            let Some(mut suspects) = Suspects::of(&remembering(crashes, cursor.clone()), IN_FLIGHT) else {
+                // Nobody is suspected: all that is read ahead of is embedded, and the worker dies.
+                head = head.max((culprit + 1).saturating_sub(reach));
+                (crashes, total) = (crashes + 1, total + 1);
+                continue;
+            };
             if suspects.is_one() {
                 suspects = suspects.facing(record(head));
             }
@@ -151,44 +205,63 @@ mod tests {
                 return total;
             }
             if (head..head + suspects.step).contains(&culprit) {
-                (crashes, total, kept) = (crashes + 1, total + 1, Some(suspects));
+                (crashes, total, cursor) = (crashes + 1, total + 1, Some(suspects.remembered().cursor));
             } else {
                 head += suspects.step;
-                (crashes, kept) = (0, suspects.clone().passed(suspects.step));
+                let step = suspects.step;
+                (crashes, cursor) = (0, Some(suspects.passed(step).cursor));
             }
         }
     }
 
     #[test]
     fn a_culprit_is_found_in_at_most_12_crashes_wherever_it_stands() {
-        for culprit in 0..750 {
-            assert!(crashes_until_found(culprit) <= 12, "at place {culprit}");
+        for culprit in 0..1_700 {
+            // In a request, or read ahead.
+            for reach in [1, 100, 200, 750, 1_700] {
+                let crashes = crashes_until_found(culprit, reach);
+                assert!(crashes <= 12, "{crashes} at place {culprit}, read {reach} ahead");
+            }
         }
     }
 
     #[test]
     fn a_false_alarm_is_over_when_all_are_through() {
-        let mut suspects = Suspects::of(&job(1, None), 250);
-        let mut slices = 0;
+        let mut suspects = Suspects::of(&job(1, None), IN_FLIGHT);
+        let (mut slices, mut records) = (0, 0);
         while let Some(some) = suspects {
             let step = some.step;
-            suspects = some.passed(step);
+            records += step;
             slices += 1;
+            suspects = Suspects::of(&remembering(0, Some(some.passed(step).cursor)), IN_FLIGHT);
         }
-        assert!(slices <= 11);
+        assert_eq!(records, IN_FLIGHT as u64);
+        assert!(slices <= 14, "{slices}");
+    }
+
+    #[test]
+    fn what_a_slice_settled_before_its_time_was_over_is_cleared() {
+        let suspects = Suspects::of(&job(1, None), IN_FLIGHT).unwrap();
+        let after = suspects.clone().settled(10);
+        let left = Suspects::of(&remembering(1, Some(after.cursor)), IN_FLIGHT).unwrap();
+        assert_eq!(left.size, IN_FLIGHT as u64 - 10);
+        assert_eq!(
+            Suspects::of(&remembering(1, Some(suspects.clone().settled(0).cursor)), IN_FLIGHT),
+            Some(suspects)
+        );
     }
 
     fn lone(crashes_of_it: u32) -> Suspects {
         Suspects {
             culprit: record(0),
             alone: crashes_of_it,
-            ..Suspects::among(1, 9)
+            ..Suspects::among(1, 1, 9)
         }
     }
 
     #[test]
     fn what_one_record_did_is_not_held_against_the_next() {
-        let third = Suspects::of(&job(10, Some(lone(2))), 250).unwrap();
+        let third = Suspects::of(&job(10, Some(lone(2))), IN_FLIGHT).unwrap();
         assert!(third.clone().facing(record(1)).culprit().is_none());
         assert!(third.clone().facing(None).culprit().is_none());
         let changed = Some(Named {
@@ -201,13 +274,17 @@ mod tests {
 
     #[test]
     fn who_is_killed_at_something_else_as_well_is_not_killed_by_the_record() {
-        let checked = Suspects::of(&job(10, Some(lone(2))), 250).unwrap().facing(record(0));
-        let after = Suspects::of(&job(11, Some(checked.clone())), 250)
+        let checked = Suspects::of(&job(10, Some(lone(2))), IN_FLIGHT)
+            .unwrap()
+            .facing(record(0));
+        let after = Suspects::of(&job(11, Some(checked.clone())), IN_FLIGHT)
             .unwrap()
             .facing(record(0));
         assert!(after.culprit().is_none());
         // One that only had no time left goes on where it was.
-        let again = Suspects::of(&job(10, Some(checked)), 250).unwrap().facing(record(0));
+        let again = Suspects::of(&job(10, Some(checked)), IN_FLIGHT)
+            .unwrap()
+            .facing(record(0));
         assert_eq!(again.culprit(), record(0).as_ref());
     }
 }

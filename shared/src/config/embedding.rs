@@ -31,6 +31,8 @@ pub struct Embedding {
     pub batch_size: usize,
     /// `EMBEDDING_CONCURRENT_REQUESTS`
     pub concurrent_requests: usize,
+    /// `EMBEDDING_REQUEST_TIMEOUT`; none: the provider's own.
+    pub request_timeout: Option<Duration>,
     /// `EMBEDDING_MAX_RETRIES`: attempts in all.
     pub max_attempts: i32,
     /// `EMBEDDING_RETRY_BACKOFF_BASE`
@@ -51,6 +53,9 @@ impl Embedding {
             search_enabled: reader.flag("SEMANTIC_SEARCH_ENABLED", true),
             batch_size: reader.number("EMBEDDING_BATCH_SIZE", 25, 1..=2_048),
             concurrent_requests: reader.number("EMBEDDING_CONCURRENT_REQUESTS", 4, 1..=64),
+            request_timeout: reader
+                .optional_number("EMBEDDING_REQUEST_TIMEOUT", 1_000..=3_600_000)
+                .map(Duration::from_millis),
             max_attempts: reader.number("EMBEDDING_MAX_RETRIES", 3, 1..=100),
             backoff_base: Duration::from_millis(reader.number("EMBEDDING_RETRY_BACKOFF_BASE", 10_000, 1..=3_600_000)),
             prices: Prices::read(reader),
@@ -76,6 +81,13 @@ impl Embedding {
             ("SEMANTIC_SEARCH_ENABLED", self.search_enabled.to_string()),
             ("EMBEDDING_BATCH_SIZE", self.batch_size.to_string()),
             ("EMBEDDING_CONCURRENT_REQUESTS", self.concurrent_requests.to_string()),
+            (
+                "EMBEDDING_REQUEST_TIMEOUT",
+                self.request_timeout.map_or_else(
+                    || "the provider's own".to_owned(),
+                    |timeout| timeout.as_millis().to_string(),
+                ),
+            ),
             ("EMBEDDING_MAX_RETRIES", self.max_attempts.to_string()),
             (
                 "EMBEDDING_RETRY_BACKOFF_BASE",

@@ -54,16 +54,24 @@ impl<'a> Reader<'a> {
     where
         N: FromStr + PartialOrd + Display,
     {
-        let Some(text) = self.text(name) else { return default };
+        self.optional_number(name, range).unwrap_or(default)
+    }
+
+    /// A whole number within a range, if it is set.
+    pub(super) fn optional_number<N>(&mut self, name: &str, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: FromStr + PartialOrd + Display,
+    {
+        let text = self.text(name)?;
         match text.parse::<N>() {
-            Ok(number) if range.contains(&number) => number,
+            Ok(number) if range.contains(&number) => Some(number),
             _ => {
                 let (least, most) = (range.start(), range.end());
                 self.problem(
                     name,
                     format!("is '{text}'; it is a whole number from {least} to {most}"),
                 );
-                default
+                None
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::verdict::CIRCUIT;
+use super::verdict::{FIRST_CANARY, LONGEST_CANARY};
 use super::{Invocation, Served, ServedSpaces, Tally};
 use crate::provider::{Answer, Failure, Provider, Purpose, Timeout};
 use crate::store::StoreError;
@@ -35,7 +35,7 @@ async fn try_within(provider: &Provider, limit: Duration) -> Result<Duration, Fa
     Ok(began.elapsed())
 }
 
-/// Sends a canary to each endpoint whose circuit is open and whose hour is over, and closes the circuit if it is answered
+/// Sends a canary to each endpoint whose circuit is open and whose time has come, and closes the circuit if it is answered
 /// in the width of each space that is served there. Of several workers one does.
 pub async fn try_circuits(invocation: &Invocation, served: &ServedSpaces) -> Result<(), StoreError> {
     let mut endpoints: BTreeMap<&str, Vec<&Served>> = BTreeMap::new();
@@ -51,7 +51,8 @@ pub async fn try_circuits(invocation: &Invocation, served: &ServedSpaces) -> Res
         let Some(left) = invocation.clock.time_for_request() else {
             return Ok(());
         };
-        if !invocation.store.take_canary(&pause.endpoint, CIRCUIT).await? {
+        let store = &invocation.store;
+        if !store.take_canary(&pause.endpoint, FIRST_CANARY, LONGEST_CANARY).await? {
             continue;
         }
         match try_spaces(invocation, spaces, left).await {
@@ -60,12 +61,11 @@ pub async fn try_circuits(invocation: &Invocation, served: &ServedSpaces) -> Res
                     provider.endpoint = pause.endpoint,
                     "the canary lives; the circuit is closed"
                 );
-                invocation.store.resume_endpoint(&pause.endpoint).await?;
+                store.resume_endpoint(&pause.endpoint).await?;
             }
             Err(failure) => {
                 tracing::warn!(provider.endpoint = pause.endpoint, error = %failure, "the circuit stays open");
-                let (store, message) = (&invocation.store, failure.message());
-                store.pause_endpoint(&pause.endpoint, CIRCUIT, true, message).await?;
+                store.keep_circuit(&pause.endpoint, failure.message()).await?;
             }
         }
     }

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 /// A longer invocation renews.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
-/// What a request is expected to take before one was measured.
+/// What a request is expected to take before one was measured. Where there is little time in all, these are shares of it:
+/// a pass of a second does what it can, and one that is expected to do nothing would report success.
 const FIRST_REQUEST: Duration = Duration::from_millis(1500);
 /// What ending an invocation takes: the last writes' tail, the job's end, the report.
 const ENDING: Duration = Duration::from_millis(400);
+/// The server takes no shorter time for one.
+const LEAST_PATIENCE: Duration = Duration::from_millis(10);
 /// What a write is expected to take before one was measured.
 const FIRST_WRITE: Duration = Duration::from_millis(150);
 
@@ -37,16 +40,21 @@ impl Lately {
 #[derive(Debug)]
 pub struct Clock {
     deadline: Instant,
+    total: Duration,
+    ending: Duration,
     request: Lately,
     write: Lately,
 }
 
 impl Clock {
     pub fn until(deadline: Instant) -> Self {
+        let total = deadline.saturating_duration_since(Instant::now());
         Self {
             deadline,
-            request: Lately::new(FIRST_REQUEST),
-            write: Lately::new(FIRST_WRITE),
+            total,
+            ending: ENDING.min(total / 8),
+            request: Lately::new(FIRST_REQUEST.min(total / 4)),
+            write: Lately::new(FIRST_WRITE.min(total / 20)),
         }
     }
 
@@ -61,7 +69,22 @@ impl Clock {
 
     /// The last moment at which anything of ours may still run.
     pub fn end_of_work(&self) -> Instant {
-        self.deadline.checked_sub(ENDING / 2).unwrap_or(self.deadline)
+        self.deadline.checked_sub(self.ending / 2).unwrap_or(self.deadline)
+    }
+
+    /// When the invocation ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The time that there was at its beginning.
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// Whether so much time is most of what the invocation had: what takes longer will never be through in one.
+    pub fn is_most(&self, time: Duration) -> bool {
+        time >= self.total / 2
     }
 
     /// How long a request that begins now may take; `None` when there isn't time enough for one and for writing what
@@ -77,6 +100,13 @@ impl Clock {
         self.remaining() > self.reserve()
     }
 
+    /// How long somebody else's lock may be waited for, so that what comes after it is still done in time.
+    pub fn patience(&self, most: Duration) -> Duration {
+        self.remaining()
+            .saturating_sub(self.reserve())
+            .clamp(LEAST_PATIENCE, most)
+    }
+
     pub fn note_request(&self, took: Duration) {
         self.request.note(took);
     }
@@ -86,7 +116,7 @@ impl Clock {
     }
 
     fn reserve(&self) -> Duration {
-        ENDING + self.write.get() * 2
+        self.ending + self.write.get() * 2
     }
 }
 
@@ -118,6 +148,12 @@ mod tests {
         assert!(clock.time_for_request().is_none());
         (0..20).for_each(|_| clock.note_request(Duration::from_millis(5)));
         assert!(clock.time_for_request().is_some());
+    }
+
+    #[test]
+    fn a_pass_of_a_second_has_time_for_a_request() {
+        let clock = clock(1);
+        assert!(clock.time_for_request().is_some() && clock.has_time_to_write());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod batch;
 pub mod canary;
 mod clock;
+mod leases;
 mod named;
 pub mod now;
 mod prepare;
@@ -31,8 +32,9 @@ use crate::store::Store;
 use crate::store::figures::bucket_of;
 
 pub use clock::Clock;
+pub use leases::{Leases, Unreported};
 pub use named::Named;
-pub use run::{Run, RunEnd, Trouble};
+pub use run::{Remembered, Run, RunEnd, Trouble};
 pub use served::{Served, ServedSpaces, Unserved, provider};
 pub use stop::Stop;
 
@@ -43,6 +45,8 @@ pub struct Bounds {
     pub batch_size: usize,
     /// Requests in flight at most.
     pub concurrent_requests: usize,
+    /// How long a request may take; none: what is usual with its provider.
+    pub request_timeout: Option<Duration>,
     /// Records that a slice reads at most.
     pub records_per_slice: usize,
 }
@@ -54,6 +58,7 @@ pub struct Invocation {
     pub bounds: Bounds,
     pub tally: Tally,
     pub stop: Stop,
+    pub leases: Leases,
     /// One permit a request in flight.
     requests: Semaphore,
     /// One permit an input between its reading and its writing: reading ahead goes no further.
@@ -65,9 +70,10 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop) -> Self {
+    pub fn new(store: Arc<Store>, clock: Clock, bounds: Bounds, stop: Stop, unreported: Unreported) -> Self {
         let room = 6 * bounds.records_per_slice + 2 * bounds.batch_size * bounds.concurrent_requests;
         Self {
+            leases: Leases::new(Arc::clone(&store), unreported),
             store,
             clock,
             bounds,

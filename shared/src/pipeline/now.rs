@@ -111,7 +111,7 @@ async fn ask(
     let paused = match verdict(failure) {
         Verdict::Pause { rest, message } => store.pause_endpoint(endpoint, rest, false, &message).await,
         Verdict::OpenCircuit { rest, message } => store.pause_endpoint(endpoint, rest, true, &message).await,
-        Verdict::RetryOnce { .. } | Verdict::Suspect { .. } | Verdict::OutOfTime => Ok(()),
+        Verdict::RetryOnce { .. } | Verdict::Suspect { .. } | Verdict::TooSlow { .. } | Verdict::OutOfTime => Ok(()),
     };
     if let Err(error) = paused {
         tracing::error!(error = %error, provider.endpoint = endpoint, "the pause could not be written");

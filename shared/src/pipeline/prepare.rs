@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Tally;
 use super::run::Shared;
 use crate::chunk;
 use crate::provider::Provider;
@@ -11,6 +12,7 @@ use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::charges::Charge;
 use crate::store::pending::{PendingRecord, PendingText};
+use crate::store::suspicions::Suspicion;
 use crate::store::vectors::NewChunk;
 
 /// A slice, sorted by what is to be done.
@@ -19,36 +21,49 @@ pub(super) struct Prepared {
     pub chunks: Vec<NewChunk>,
     pub gone: Vec<String>,
     pub faults: Vec<Charge>,
+    /// Of records that a provider refused together with others, what is known of them.
+    pub suspicions: HashMap<String, Suspicion>,
 }
 
 /// Splits the texts of a slice; leaves out the chunks that are stored already, unless a record lacks none: then one is
-/// kept, so that a write shows the record.
-pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> Result<Prepared, StoreError> {
+/// kept, so that a write shows the record. Records that somebody still holds are left out, too.
+pub(super) async fn prepare(run: &Arc<Shared>, mut records: Vec<PendingRecord>) -> Result<Prepared, StoreError> {
+    leave_held(run, &mut records).await?;
     let worker = Arc::clone(run);
     // Splitting is work for a processor: the requests' and writes' thread is left alone.
     let mut prepared = tokio::task::spawn_blocking(move || split_all(&worker, records))
         .await
         .map_err(|error| StoreError::Unreadable(format!("a text could not be split: {error}")))?;
-    let large: HashMap<&str, ContentHash> = prepared
+    // Whatever has one chunk and was never worked on has nothing stored.
+    let begun: HashMap<&str, ContentHash> = prepared
         .chunks
         .iter()
-        .filter(|chunk| chunk.of > 1)
+        .filter(|chunk| chunk.of > 1 || !chunk.is_new)
         .map(|chunk| (chunk.record_id.as_str(), chunk.record_hash))
         .collect();
-    if large.is_empty() {
+    if begun.is_empty() {
         return Ok(prepared);
     }
-    let large: Vec<(&str, ContentHash)> = large.into_iter().collect();
-    let stored = run.invocation.store.stored_chunks(&run.job, &large).await?;
+    let begun: Vec<(&str, ContentHash)> = begun.into_iter().collect();
+    let stored = run.invocation.store.stored_chunks(&run.job, &begun).await?;
     if stored.is_empty() {
         return Ok(prepared);
     }
     // What an earlier version of this program cut otherwise can't be completed by this one, nor what was stored before
-    // one of its neighbours proved too long.
+    // one of its neighbours proved too long. What the record shows already needs no completing, however it was cut.
     let mut odd: HashMap<&str, ContentHash> = HashMap::new();
     let mut fitting: HashMap<&str, usize> = HashMap::new();
+    let mut shown: HashMap<String, (i32, ContentHash)> = HashMap::new();
+    for (id, set) in &stored {
+        if let (true, Some(of), Some(first)) = (set.is_shown_whole(), set.shown, set.chunks.get(&0)) {
+            shown.insert(id.clone(), (of, *first));
+        }
+    }
     for chunk in &prepared.chunks {
-        if let Some(there) = stored.get(&chunk.record_id).and_then(|set| set.get(&chunk.ordinal)) {
+        if let Some(there) = stored
+            .get(&chunk.record_id)
+            .and_then(|set| set.chunks.get(&chunk.ordinal))
+        {
             if *there == chunk.hash {
                 *fitting.entry(&chunk.record_id).or_default() += 1;
             } else {
@@ -56,14 +71,15 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
             }
         }
     }
-    for (id, hash) in &large {
+    for (id, hash) in &begun {
         if stored
             .get(*id)
-            .is_some_and(|set| set.len() > fitting.get(id).copied().unwrap_or(0))
+            .is_some_and(|set| set.chunks.len() > fitting.get(id).copied().unwrap_or(0))
         {
             odd.insert(id, *hash);
         }
     }
+    odd.retain(|id, _| !shown.contains_key(*id));
     if !odd.is_empty() {
         let discarded: Vec<(&str, ContentHash)> = odd.iter().map(|(id, hash)| (*id, *hash)).collect();
         run.invocation.store.discard_chunks(&run.job, &discarded).await?;
@@ -71,15 +87,34 @@ pub(super) async fn prepare(run: &Arc<Shared>, records: Vec<PendingRecord>) -> R
     let odd: HashSet<String> = odd.into_keys().map(str::to_owned).collect();
     for chunk in &mut prepared.chunks {
         chunk.is_new &= !stored.contains_key(&chunk.record_id);
+        if let (Some((of, first)), 0) = (shown.get(&chunk.record_id), chunk.ordinal) {
+            (chunk.of, chunk.hash) = (*of, *first);
+        }
     }
     prepared.chunks.retain(|chunk| {
         odd.contains(&chunk.record_id)
             || stored.get(&chunk.record_id).is_none_or(|set| {
-                let lacks_none = set.len() == usize::try_from(chunk.of).unwrap_or(usize::MAX);
-                !set.contains_key(&chunk.ordinal) || (lacks_none && chunk.ordinal == 0)
+                if shown.contains_key(&chunk.record_id) {
+                    return chunk.ordinal == 0;
+                }
+                let lacks_none = set.chunks.len() == usize::try_from(chunk.of).unwrap_or(usize::MAX);
+                !set.chunks.contains_key(&chunk.ordinal) || (lacks_none && chunk.ordinal == 0)
             })
     });
     Ok(prepared)
+}
+
+/// A provider isn't paid for what can't be stored: records that were held before are looked at first.
+async fn leave_held(run: &Shared, records: &mut Vec<PendingRecord>) -> Result<(), StoreError> {
+    let was_held = |record: &PendingRecord| record.text.as_ref().is_some_and(|text| text.was_held);
+    let noted: Vec<&str> = records.iter().filter(|r| was_held(r)).map(|r| r.id.as_str()).collect();
+    if noted.is_empty() {
+        return Ok(());
+    }
+    let held = run.invocation.store.still_held(&run.job, run.column, &noted).await?;
+    Tally::add(&run.invocation.tally.passed_over, held.len() as u64);
+    records.retain(|record| !held.contains(&record.id));
+    Ok(())
 }
 
 fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
@@ -90,6 +125,8 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             hash,
             cut_tokens,
             is_new,
+            suspicion,
+            was_held: _,
         }) = text
         else {
             prepared.gone.push(id);
@@ -105,6 +142,9 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
                 permanent: true,
             });
             continue;
+        }
+        if let Some(suspicion) = suspicion {
+            prepared.suspicions.insert(id, suspicion);
         }
         prepared
             .chunks

@@ -1,7 +1,7 @@
 //! Owns one job from its claim to its end: reads slices ahead, keeps batches in flight, ends the job when all of it is
 //! written. Refuses to choose which job.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -23,6 +23,7 @@ use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::charges::Charge;
 use crate::store::pending::{PendingSlice, Place};
+use crate::store::suspicions::Suspicion;
 use crate::store::vectors::NewChunk;
 
 /// Text that a slice reads at most, unless one record alone has more.
@@ -39,7 +40,9 @@ pub enum Trouble {
     Provider,
     /// Our time is over.
     Deadline,
-    /// The database went away; the lease will run out.
+    /// Its turn alone is over: others go on, and so will it.
+    Turn,
+    /// The database went away.
     Database(String),
     /// The job's own fault.
     Job(String),
@@ -77,8 +80,11 @@ pub(super) struct Shared {
     pub rejections: AtomicU32,
     /// When the last canary that succeeded began.
     pub canary: Mutex<Option<Instant>>,
-    /// It lost its worker.
-    pub is_suspect: bool,
+    /// Requests that were refused and told something about their inputs.
+    pub learnt: AtomicU64,
+    /// It lost its worker. Nothing is begun after this.
+    pub alone_until: Option<Instant>,
+    pub has_asked: AtomicBool,
     /// When the lease was renewed last.
     kept: std::sync::Mutex<Instant>,
     lost: AtomicBool,
@@ -98,6 +104,19 @@ impl Shared {
 
     pub fn has_ended(&self) -> bool {
         self.trouble.get().is_some()
+    }
+
+    /// Its turn alone is over. One request it may send in any case, however long its texts took to be cut.
+    pub fn is_over(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed) && self.alone_until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// No time is left to begin anything: of its turn, or of all.
+    pub fn end_in_time(&self) {
+        self.end(match self.is_over() {
+            true => Trouble::Turn,
+            false => Trouble::Deadline,
+        });
     }
 
     pub fn is_lost(&self) -> bool {
@@ -124,8 +143,20 @@ pub struct Run {
     items: UnboundedSender<Item>,
     batches: JoinSet<()>,
     writer: AbortOnDrop,
-    /// What the job is to remember, if this run comes through.
-    cursor: Option<serde_json::Value>,
+    /// Inputs that were refused before, by the request that they were refused in.
+    suspects: HashMap<i64, (Suspicion, Vec<Asking>)>,
+    remember: Option<Remember>,
+}
+
+/// What the job is to remember: given how many records this run has settled, or `None` if it came through.
+pub type Remember = Box<dyn FnOnce(Option<u64>) -> Remembered + Send>;
+
+/// What a job remembers of the search for a record that kills its workers.
+#[derive(Debug)]
+pub struct Remembered {
+    pub cursor: serde_json::Value,
+    /// Nobody is suspected any more.
+    pub is_over: bool,
 }
 
 /// A run that is dropped takes its writer with it.
@@ -154,19 +185,24 @@ fn note_ended(run: &Shared, batch: Result<(), JoinError>) {
 
 impl Run {
     pub async fn start(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
-        Self::begin(invocation, served, job, false).await
+        Self::begin(invocation, served, job, None).await
     }
 
-    /// One request in flight at a time, for a job that lost its worker.
-    pub async fn start_alone(invocation: Arc<Invocation>, served: Served, job: ClaimedJob) -> Result<Self, StoreError> {
-        Self::begin(invocation, served, job, true).await
+    /// One request in flight at a time, none begun after `until`: for a job that lost its worker.
+    pub async fn start_alone(
+        invocation: Arc<Invocation>,
+        served: Served,
+        job: ClaimedJob,
+        until: Instant,
+    ) -> Result<Self, StoreError> {
+        Self::begin(invocation, served, job, Some(until)).await
     }
 
     async fn begin(
         invocation: Arc<Invocation>,
         served: Served,
         job: ClaimedJob,
-        is_suspect: bool,
+        alone_until: Option<Instant>,
     ) -> Result<Self, StoreError> {
         let before = job.progress.clone().unwrap_or_default();
         let total = match &job.progress {
@@ -184,7 +220,7 @@ impl Run {
             tracing::info_span!("job", job.id = job.lease.job_id, job.type = "VECTORIZE", job.project = job.project);
         let shared = Arc::new(Shared {
             span: span.clone(),
-            turns: Semaphore::new(if is_suspect {
+            turns: Semaphore::new(if alone_until.is_some() {
                 1
             } else {
                 invocation.bounds.concurrent_requests
@@ -205,7 +241,9 @@ impl Run {
             unwritten: column.map(|_| Arc::new(Semaphore::new(unwritten))),
             rejections: AtomicU32::new(0),
             canary: Mutex::new(None),
-            is_suspect,
+            learnt: AtomicU64::new(0),
+            alone_until,
+            has_asked: AtomicBool::new(false),
             kept: std::sync::Mutex::new(Instant::now()),
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
@@ -221,7 +259,8 @@ impl Run {
             items,
             batches: JoinSet::new(),
             writer,
-            cursor: None,
+            suspects: HashMap::new(),
+            remember: None,
         })
     }
 
@@ -231,8 +270,8 @@ impl Run {
             return Ok(0);
         }
         let invocation = Arc::clone(&self.shared.invocation);
-        if invocation.is_stopped() || invocation.clock.time_for_request().is_none() {
-            self.shared.end(Trouble::Deadline);
+        if invocation.is_stopped() || invocation.clock.time_for_request().is_none() || self.shared.is_over() {
+            self.shared.end_in_time();
             return Ok(0);
         }
         let slice = match self.read_ahead.take() {
@@ -264,8 +303,9 @@ impl Run {
         let mut chunks = prepared.chunks.into_iter().peekable();
         while chunks.peek().is_some() && !self.shared.has_ended() {
             let some: Vec<NewChunk> = chunks.by_ref().take(step).collect();
-            self.submit(some).await?;
+            self.submit(some, &prepared.suspicions).await?;
         }
+        self.flush_suspects();
         while let Some(ended) = self.batches.try_join_next() {
             note_ended(&self.shared, ended);
         }
@@ -313,14 +353,18 @@ impl Run {
         self.shared.end(Trouble::LeaseLost);
     }
 
-    /// What the job is to remember, if this run comes through.
-    pub fn leave_cursor(&mut self, cursor: serde_json::Value) {
-        self.cursor = Some(cursor);
+    /// What the job is to remember when this run ends.
+    pub fn leave_cursor(&mut self, remember: Remember) {
+        self.remember = Some(remember);
     }
 
     /// Announces texts, looks up those that nobody asks for yet, and packs the unknown ones into requests. Room is taken
     /// for all of them at once, so that two jobs that compete for it still send full batches.
-    async fn submit(&mut self, chunks: Vec<NewChunk>) -> Result<(), StoreError> {
+    async fn submit(
+        &mut self,
+        chunks: Vec<NewChunk>,
+        suspicions: &HashMap<String, Suspicion>,
+    ) -> Result<(), StoreError> {
         let invocation = Arc::clone(&self.shared.invocation);
         let mut room = self.room(chunks.len()).await;
         let mut announced = Vec::with_capacity(chunks.len());
@@ -336,7 +380,7 @@ impl Run {
                 announced.push(asking);
             }
         }
-        self.look_up(announced).await
+        self.look_up(announced, suspicions).await
     }
 
     /// Waits for room. What waits in the open batch may be what everyone waits for: once nothing else of this run is on its
@@ -364,7 +408,11 @@ impl Run {
         }
     }
 
-    async fn look_up(&mut self, announced: Vec<Asking>) -> Result<(), StoreError> {
+    async fn look_up(
+        &mut self,
+        announced: Vec<Asking>,
+        suspicions: &HashMap<String, Suspicion>,
+    ) -> Result<(), StoreError> {
         if announced.is_empty() {
             return Ok(());
         }
@@ -378,6 +426,12 @@ impl Run {
         for asking in announced {
             if known.contains(&asking.hash()) {
                 asking.found();
+            } else if let Some(suspicion) = suspicions.get(asking.record_id()) {
+                let (_, inputs) = self
+                    .suspects
+                    .entry(suspicion.group)
+                    .or_insert_with(|| (suspicion.clone(), Vec::new()));
+                inputs.push(asking);
             } else {
                 let size = self.shared.served.provider.size_in_request(asking.content());
                 if let Some(batch) = self.packer.push(asking, size) {
@@ -391,6 +445,20 @@ impl Run {
     fn flush(&mut self) {
         if let Some(batch) = self.packer.flush() {
             self.spawn(batch);
+        }
+        self.flush_suspects();
+    }
+
+    /// They go by themselves, those of one request together: others that went with them would be refused, too.
+    fn flush_suspects(&mut self) {
+        let most = self.shared.invocation.bounds.batch_size.max(1);
+        for (suspicion, mut inputs) in std::mem::take(&mut self.suspects).into_values() {
+            while !inputs.is_empty() {
+                let rest = inputs.split_off(most.min(inputs.len()));
+                let some = std::mem::replace(&mut inputs, rest);
+                let sent = send::send_suspects(Arc::clone(&self.shared), some, suspicion.clone());
+                self.batches.spawn(sent.instrument(self.shared.span.clone()));
+            }
         }
     }
 
@@ -415,7 +483,7 @@ impl Run {
             mut batches,
             mut writer,
             at_end,
-            cursor,
+            remember,
             ..
         } = self;
         while let Some(ended) = batches.join_next().await {
@@ -425,7 +493,9 @@ impl Run {
         if let Err(panic) = (&mut writer.0).await {
             shared.end(Trouble::Job(format!("the writer broke off: {panic}")));
         }
-        let steps = [&shared.settled, &shared.stored, &shared.recut];
+        let (store, leases) = (&shared.invocation.store, &shared.invocation.leases);
+        let settled = shared.settled.load(Ordering::Relaxed);
+        let steps = [&shared.settled, &shared.stored, &shared.recut, &shared.learnt];
         let moved = steps.iter().any(|steps| steps.load(Ordering::Relaxed) > 0);
         if !moved {
             // Texts were changed under us, or users hold the rows: asking again at once would pay for the same answers
@@ -434,31 +504,43 @@ impl Run {
             shared.invocation.note_idle(shared.job.lease.job_id);
         }
         let trouble = shared.trouble.get().cloned();
+        // What is left of the search for a record that kills its workers. A slice that its time was too short for has
+        // cleared those that it settled.
+        let remembered = match &trouble {
+            Some(Trouble::LeaseLost | Trouble::Database(_) | Trouble::Job(_)) => None,
+            Some(Trouble::Provider | Trouble::Deadline | Trouble::Turn) => remember.map(|cursor| cursor(Some(settled))),
+            None => remember.map(|cursor| cursor(None)),
+        };
+        let is_suspect = shared.alone_until.is_some();
+        let is_cleared = remembered.as_ref().is_some_and(|remembered| remembered.is_over);
         let end = match &trouble {
-            Some(Trouble::LeaseLost | Trouble::Database(_)) => None,
+            Some(Trouble::LeaseLost) => None,
             Some(Trouble::Job(error)) => Some(End::Failed { error: error.clone() }),
-            // A job that lost its worker is suspect until its slice is through.
-            Some(Trouble::Provider | Trouble::Deadline) => Some(End::Released {
-                progressed: moved && !shared.is_suspect,
+            // A connection that broke is replaced by the next question: the job goes back at once, if the database is
+            // there, and nobody takes its worker for dead.
+            Some(Trouble::Database(_)) => Some(End::Released {
+                progressed: moved && !is_suspect,
             }),
-            None if cursor.is_some() && !at_end => Some(End::Released { progressed: true }),
+            // A job that lost its worker is suspect until all that was suspected is through.
+            Some(Trouble::Provider | Trouble::Deadline | Trouble::Turn) => Some(End::Released {
+                progressed: if is_suspect { is_cleared } else { moved },
+            }),
+            None if remembered.is_some() && !at_end => Some(End::Released { progressed: true }),
             None if !at_end => Some(End::Released { progressed: moved }),
-            None if !moved && shared.invocation.store.count_due(&shared.job, 1).await? > 0 => {
-                Some(End::Released { progressed: false })
-            }
+            None if !moved && store.count_due(&shared.job, 1).await? > 0 => Some(End::Released { progressed: false }),
             None => Some(End::Completed {
                 result: shared.result(),
             }),
         };
-        if let (None, Some(cursor)) = (&trouble, &cursor) {
-            match shared.invocation.store.save_cursor(shared.job.lease, cursor).await {
+        if let Some(Remembered { cursor, .. }) = &remembered {
+            match store.save_cursor(shared.job.lease, cursor).await {
                 Ok(()) | Err(StoreError::LeaseLost) => {}
                 Err(error) => return Err(error),
             }
         }
         let status = match end {
             None => None,
-            Some(end) => match shared.invocation.store.end_job(&shared.job, end).await {
+            Some(end) => match leases.end(&shared.job, end).await {
                 Ok(ended) => Some(ended.status),
                 Err(StoreError::LeaseLost) => {
                     Tally::add(&shared.invocation.tally.lost_leases, 1);

@@ -37,6 +37,22 @@ impl Asking {
         self.key.1
     }
 
+    /// Says something to the writers of all that want this text, each about its own chunk.
+    pub fn tell(&self, item: impl Fn(&NewChunk) -> Item) {
+        let say = |waiting: &Waiting| {
+            // A writer that is gone has lost its lease; its records stay pending.
+            let _ = waiting.writer.send(item(&waiting.chunk));
+        };
+        self.waiting.iter().for_each(say);
+        if let Some(State::Asked(others)) = self.texts.lock().get(&self.key) {
+            others.iter().for_each(say);
+        }
+    }
+
+    pub fn record_id(&self) -> &str {
+        self.waiting.as_ref().map_or("", |waiting| &waiting.chunk.record_id)
+    }
+
     /// Until it is written, or given up.
     pub fn hold(&mut self, unwritten: Option<OwnedSemaphorePermit>) {
         if let Some(waiting) = &mut self.waiting {

@@ -1,7 +1,7 @@
 //! Owns the writing of one job: takes what has been answered, many at a time, into the fenced write. Refuses to go on
 //! once the lease is lost.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::job::Progress;
 use crate::record::ContentHash;
 use crate::store::charges::Charge;
 use crate::store::cuts::Recut;
+use crate::store::suspicions::Suspected;
 use crate::store::vectors::{Holding, NewChunk};
 use crate::store::{Connection, StoreError};
 
@@ -36,6 +37,8 @@ pub(super) enum Item {
     Fault(Charge),
     /// One of its chunks is too long.
     Recut(Recut),
+    /// Its text was refused together with others.
+    Suspect(Suspected),
     /// The record was deleted; what is left of it goes.
     Gone(String, OwnedSemaphorePermit),
 }
@@ -54,6 +57,7 @@ impl Item {
             Self::Chunk(ready) => &ready.chunk.record_id,
             Self::Fault(charge) => &charge.record_id,
             Self::Recut(recut) => &recut.record_id,
+            Self::Suspect(suspected) => &suspected.record_id,
             Self::Gone(id, _) => id,
         }
     }
@@ -132,6 +136,8 @@ struct Parts {
     owned: Vec<ContentHash>,
     charges: Vec<Charge>,
     recuts: Vec<Recut>,
+    /// By record, what was learnt last.
+    suspects: HashMap<String, Suspected>,
     gone: Vec<String>,
     room: Vec<OwnedSemaphorePermit>,
 }
@@ -158,6 +164,9 @@ fn sort(run: &Shared, items: Vec<Item>) -> Parts {
             Item::Chunk(chunk) => ready.push(chunk),
             Item::Fault(charge) => parts.charges.push(charge),
             Item::Recut(recut) => parts.recuts.push(recut),
+            Item::Suspect(suspected) => {
+                parts.suspects.insert(suspected.record_id.clone(), suspected);
+            }
             Item::Gone(id, permit) => {
                 parts.gone.push(id);
                 parts.room.push(permit);
@@ -192,6 +201,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         chunks,
         charges,
         recuts,
+        suspects,
         gone,
         ..
     } = parts;
@@ -213,6 +223,10 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         if run.is_to_be_kept(KEEP_EVERY) {
             store.keep_job(connection, &holding(run)).await?;
         }
+    }
+    if !suspects.is_empty() {
+        let suspects: Vec<Suspected> = suspects.drain().map(|(_, suspected)| suspected).collect();
+        store.suspect_records(connection, &run.job, &suspects).await?;
     }
     if !charges.is_empty() {
         {

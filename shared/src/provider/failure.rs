@@ -11,20 +11,23 @@ pub enum Failure {
         retry_after: Option<Duration>,
         message: String,
     },
-    /// 5xx, 408, a refused or broken connection, a time-out of the request's own.
+    /// 5xx, 408, a refused or broken connection.
     #[error("unavailable: {message}")]
     Unavailable {
         /// Where it says when to come back.
         retry_after: Option<Duration>,
         message: String,
     },
+    /// The request's own timeout passed. It says that the answer took too long, not whose fault that is.
+    #[error("timed out: {message}")]
+    TimedOut { message: String },
     /// 400, 413 or 422: something in the batch isn't taken.
     #[error("rejected: {message}")]
     Rejected { message: String },
     /// An input is longer than the model reads.
     #[error("too long: {message}")]
     TooLong { message: String },
-    /// 401, 402, 403, 404, spent quota, vectors of another width: only a person can mend it.
+    /// 401, 402, 403, 404, 424 and other 4xx, spent quota, vectors of another width: if it lasts, only a person can fix it.
     #[error("misconfigured: {message}")]
     Misconfigured { message: String },
     /// The answer breaks the contract: count, order, encoding.
@@ -41,6 +44,7 @@ impl Failure {
         match self {
             Self::RateLimited { .. } => "rate_limited",
             Self::Unavailable { .. } => "unavailable",
+            Self::TimedOut { .. } => "timed_out",
             Self::Rejected { .. } => "rejected",
             Self::TooLong { .. } => "too_long",
             Self::Misconfigured { .. } => "misconfigured",
@@ -54,6 +58,7 @@ impl Failure {
         match self {
             Self::RateLimited { message, .. }
             | Self::Unavailable { message, .. }
+            | Self::TimedOut { message }
             | Self::Rejected { message }
             | Self::TooLong { message }
             | Self::Misconfigured { message }
@@ -66,6 +71,7 @@ impl Failure {
     pub fn mend(&self) -> &'static str {
         match self {
             Self::RateLimited { .. } => "wait, or ask the provider for a higher limit; work goes on by itself",
+            Self::TimedOut { .. } => "see that the server isn't overloaded, or raise EMBEDDING_REQUEST_TIMEOUT",
             Self::Unavailable { .. } | Self::OutOfTime => {
                 "see that the address is right and the server is up; work goes on by itself when it is"
             }
@@ -90,6 +96,9 @@ impl Failure {
             },
             Self::Unavailable { retry_after, message } => Self::Unavailable {
                 retry_after,
+                message: change(message),
+            },
+            Self::TimedOut { message } => Self::TimedOut {
                 message: change(message),
             },
             Self::Rejected { message } => Self::Rejected {

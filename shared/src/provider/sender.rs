@@ -51,7 +51,7 @@ impl fmt::Debug for Connection {
 pub struct Timeout {
     pub limit: Duration,
     /// True if the limit was cut to our own deadline: passing it is `Failure::OutOfTime` and says nothing about the
-    /// provider. Otherwise it is `Failure::Unavailable`.
+    /// provider. Otherwise it is `Failure::TimedOut`.
     pub ours: bool,
 }
 
@@ -136,6 +136,15 @@ impl Provider {
         self.spec.provider
     }
 
+    /// How long a request may take where no setting says otherwise. A model that runs on the machine beside may be loading,
+    /// or have no accelerator.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(match self.spec.provider {
+            ProviderKind::Ollama => 300,
+            ProviderKind::Static | ProviderKind::OpenAi | ProviderKind::Gemini => 30,
+        })
+    }
+
     pub fn limits(&self) -> Limits {
         match &self.means {
             #[cfg(feature = "static-model")]
@@ -208,8 +217,7 @@ impl Provider {
         let worked = tokio::time::timeout(timeout.limit, self.ask(texts, inputs, purpose)).await;
         let parsed = worked.unwrap_or_else(|_| match timeout.ours {
             true => Err(Failure::OutOfTime),
-            false => Err(Failure::Unavailable {
-                retry_after: None,
+            false => Err(Failure::TimedOut {
                 message: format!("no answer within {:?}", timeout.limit),
             }),
         })?;

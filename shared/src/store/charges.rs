@@ -66,6 +66,15 @@ impl Store {
                          DELETE FROM cronvec.pending
                          WHERE space_id = {space} AND project_id = $3
                              AND record_id = ANY (ARRAY(SELECT id FROM charged WHERE final))
+                     ), dropped AS (
+                         -- What earlier texts have left unfinished is of no use to anyone; what is shown stays.
+                         DELETE FROM cronvec.chunks_{space} c USING charged d
+                         WHERE d.final AND c.space_id = {space} AND c.project_id = $3 AND c.record_id = d.id
+                             AND c.record_id = ANY (ARRAY(SELECT id FROM charged WHERE final)) AND c.content_hash <> d.hash
+                             AND NOT EXISTS (
+                                 SELECT FROM cronvec.embedded_{space} e
+                                 WHERE e.space_id = {space} AND e.project_id = $3 AND e.record_id = c.record_id
+                                     AND e.content_hash = c.content_hash)
                      ), later AS (
                          UPDATE cronvec.pending w SET attempts = c.attempts, not_before = clock_timestamp() + {wait}
                          FROM charged c, job

@@ -9,6 +9,23 @@ use super::{Store, StoreError};
 use crate::job::ClaimedJob;
 use crate::record::ContentHash;
 
+/// The chunks of one text of a record that are stored.
+#[derive(Debug, Default)]
+pub struct StoredSet {
+    /// By their place in the text, the hash of each.
+    pub chunks: HashMap<i32, ContentHash>,
+    /// So many the set had when it was shown; `None` if it isn't the one that the record shows.
+    pub shown: Option<i32>,
+}
+
+impl StoredSet {
+    /// The set is the one that the record shows, and none of it is missing. How it was cut doesn't matter any more.
+    pub fn is_shown_whole(&self) -> bool {
+        self.shown
+            .is_some_and(|chunks| usize::try_from(chunks).is_ok_and(|chunks| chunks == self.chunks.len()))
+    }
+}
+
 impl Store {
     /// Which of these texts the space has vectors for.
     pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
@@ -28,18 +45,22 @@ impl Store {
         &self,
         job: &ClaimedJob,
         records: &[(&str, ContentHash)],
-    ) -> Result<HashMap<String, HashMap<i32, ContentHash>>, StoreError> {
+    ) -> Result<HashMap<String, StoredSet>, StoreError> {
         let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
         let rows = self
             .query(
                 &format!(
-                    "SELECT c.record_id, c.ordinal, c.chunk_hash
+                    "SELECT c.record_id, c.ordinal, c.chunk_hash, e.chunks
                      FROM unnest($2::text[], $3::bytea[]) AS i (id, hash)
                      CROSS JOIN LATERAL (
                          SELECT c.record_id, c.ordinal, c.chunk_hash FROM cronvec.chunks_{space} c
                          WHERE c.space_id = {space} AND c.project_id = $1 AND c.record_id = i.id AND c.content_hash = i.hash
-                         ORDER BY c.ordinal LIMIT 1000000) AS c",
+                         ORDER BY c.ordinal LIMIT 1000000) AS c
+                     LEFT JOIN LATERAL (
+                         SELECT e.chunks FROM cronvec.embedded_{space} e
+                         WHERE e.space_id = {space} AND e.project_id = $1 AND e.record_id = i.id AND e.content_hash = i.hash
+                         LIMIT 1) AS e ON true",
                     space = job.space_id
                 ),
                 &[
@@ -49,12 +70,11 @@ impl Store {
                 ],
             )
             .await?;
-        let mut stored: HashMap<String, HashMap<i32, ContentHash>> = HashMap::new();
+        let mut stored: HashMap<String, StoredSet> = HashMap::new();
         for row in &rows {
-            stored
-                .entry(row.get(0))
-                .or_default()
-                .insert(row.get(1), hash(row.get(2))?);
+            let set = stored.entry(row.get(0)).or_default();
+            set.chunks.insert(row.get(1), hash(row.get(2))?);
+            set.shown = row.get(3);
         }
         Ok(stored)
     }
@@ -87,7 +107,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Takes away chunks of unfinished sets that this program would cut otherwise.
+    /// Takes away chunks of unfinished sets that this program would cut otherwise. A set that is shown stays, unless some of
+    /// it is missing: nothing but a deletion takes away what a search finds.
     pub async fn discard_chunks(&self, job: &ClaimedJob, records: &[(&str, ContentHash)]) -> Result<(), StoreError> {
         let ids: Vec<&str> = records.iter().map(|(id, _)| *id).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|(_, hash)| hash.as_bytes()).collect();
@@ -96,7 +117,13 @@ impl Store {
                 "WITH {FENCE} DELETE FROM cronvec.chunks_{space} c
                  USING job, unnest($4::text[], $5::bytea[]) AS i (id, hash)
                  WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY ($4) AND c.record_id = i.id
-                     AND c.content_hash = i.hash",
+                     AND c.content_hash = i.hash
+                     AND NOT EXISTS (
+                         SELECT FROM cronvec.embedded_{space} e
+                         WHERE e.space_id = {space} AND e.project_id = $3 AND e.record_id = i.id AND e.content_hash = i.hash
+                             AND e.chunks = (
+                                 SELECT count(*) FROM cronvec.chunks_{space} t
+                                 WHERE t.space_id = {space} AND t.project_id = $3 AND t.record_id = i.id AND t.content_hash = i.hash))",
                 space = job.space_id
             ),
             &[

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, JobType, Lease};
@@ -25,7 +26,7 @@ const LANES_AGREE: &str = "NOT EXISTS (
     OFFSET 0)";
 
 /// Jobs that stay in the line.
-const NOT_LEFT: &str = "j.id <> ALL ($8)";
+const NOT_LEFT: &str = "j.id <> ALL ($9)";
 
 /// A space that the caller can serve, and the endpoint that it would ask.
 #[derive(Debug, Clone)]
@@ -58,11 +59,17 @@ impl Store {
     /// Leases the jobs whose turn it is: those of dead workers first, then by priority, projects taking turns, each
     /// tenth pick a lower priority's.
     pub async fn claim_jobs(&self, wish: &ClaimWish<'_>) -> Result<Vec<ClaimedJob>, StoreError> {
-        self.claim_jobs_besides(wish, &[]).await
+        self.claim_jobs_as(wish, Uuid::new_v4(), &[]).await
     }
 
-    /// The same, leaving some in the line.
-    pub async fn claim_jobs_besides(&self, wish: &ClaimWish<'_>, left: &[i64]) -> Result<Vec<ClaimedJob>, StoreError> {
+    /// Claims under a token that the caller chose, so that it can release what it claimed even if it never learns the
+    /// answer. Jobs in `left` stay in the line.
+    pub async fn claim_jobs_as(
+        &self,
+        wish: &ClaimWish<'_>,
+        token: Uuid,
+        left: &[i64],
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
         let (spaces, endpoints): (Vec<i32>, Vec<&str>) = match wish.job_type {
             JobType::IngestData => (vec![0], vec![""]),
             JobType::Vectorize => wish
@@ -86,6 +93,7 @@ impl Store {
             (&lease, Type::FLOAT8),
             (&wish.worker, Type::TEXT),
             (&wish.project_id, Type::INT4),
+            (&token, Type::UUID),
         ];
         if !left.is_empty() {
             params.push((&left, Type::INT8_ARRAY));

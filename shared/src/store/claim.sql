@@ -1,5 +1,6 @@
 -- claim_jobs
--- $1 job type, $2 spaces and $3 their endpoints, $4 how many, $5 the lease in seconds, $6 who claims, $7 a project or null
+-- $1 job type, $2 spaces and $3 their endpoints, $4 how many, $5 the lease in seconds, $6 who claims, $7 a project or null,
+-- $8 the token
 WITH RECURSIVE wanted AS MATERIALIZED (
     SELECT s.space_id
     FROM unnest($2, $3) AS s (space_id, endpoint)
@@ -92,8 +93,10 @@ WITH RECURSIVE wanted AS MATERIALIZED (
 )
 UPDATE cronvec.job_queue j
 SET status = 'PROCESSING', turn = NULL, worker = $6,
-    lease_token = gen_random_uuid(), lease_expires_at = clock_timestamp() + make_interval(secs => $5),
-    crashes = j.crashes + (j.status = 'PROCESSING')::int,
+    lease_token = $8, lease_expires_at = clock_timestamp() + make_interval(secs => $5),
+    -- Its worker died, as far as anybody knows; unless the server was restarted meanwhile, which no worker can help.
+    crashes = j.crashes + (j.status = 'PROCESSING' AND coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int,
+    crashed_lease = CASE WHEN j.status = 'PROCESSING' THEN j.lease_token END,
     started_at = coalesce(j.started_at, clock_timestamp()), claimed_at = clock_timestamp()
 FROM chosen
 WHERE j.id = chosen.id

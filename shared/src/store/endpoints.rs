@@ -19,7 +19,7 @@ pub struct Pause {
 
 impl Store {
     /// Lets an endpoint rest. A longer rest that is there already stays, and so does a circuit that is open: requests
-    /// that were under way when it opened end later, and know less. Of a circuit `rest` is the time to the next canary.
+    /// that were under way when it opened end later, and know less. Of a circuit `rest` is the time to the first canary.
     pub async fn pause_endpoint(
         &self,
         endpoint: &str,
@@ -31,7 +31,7 @@ impl Store {
             "INSERT INTO cronvec.provider_pauses AS p (endpoint, until, circuit, message)
              VALUES ($1, clock_timestamp() + make_interval(secs => $2), $3, $4)
              ON CONFLICT (endpoint) DO UPDATE SET
-                 until = CASE WHEN p.circuit AND NOT excluded.circuit THEN p.until
+                 until = CASE WHEN p.circuit THEN p.until
                      ELSE greatest(p.until, excluded.until) END,
                  circuit = excluded.circuit OR p.circuit,
                  message = CASE WHEN p.circuit AND NOT excluded.circuit THEN p.message ELSE excluded.message END,
@@ -47,17 +47,33 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the caller is the one who may send an open circuit's canary now; nobody else may for as long as `until_next`.
-    pub async fn take_canary(&self, endpoint: &str, until_next: Duration) -> Result<bool, StoreError> {
+    /// Whether the caller is the one who may send an open circuit's canary now. Nobody else may for `first`, doubled with
+    /// each canary so far, and at most for `longest`.
+    pub async fn take_canary(&self, endpoint: &str, first: Duration, longest: Duration) -> Result<bool, StoreError> {
         let taken = self
             .execute(
                 "UPDATE cronvec.provider_pauses
-                 SET until = clock_timestamp() + make_interval(secs => $2), updated_at = now()
+                 SET canaries = canaries + 1, updated_at = now(),
+                     until = clock_timestamp() + make_interval(secs => least($3, $2 * power(2, least(canaries + 1, 30))))
                  WHERE endpoint = $1 AND circuit AND until <= clock_timestamp()",
-                &[(&endpoint, Type::TEXT), (&until_next.as_secs_f64(), Type::FLOAT8)],
+                &[
+                    (&endpoint, Type::TEXT),
+                    (&first.as_secs_f64(), Type::FLOAT8),
+                    (&longest.as_secs_f64(), Type::FLOAT8),
+                ],
             )
             .await?;
         Ok(taken == 1)
+    }
+
+    /// The canary found the circuit's cause still there; this is what it was told.
+    pub async fn keep_circuit(&self, endpoint: &str, message: &str) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE cronvec.provider_pauses SET message = $2, updated_at = now() WHERE endpoint = $1 AND circuit",
+            &[(&endpoint, Type::TEXT), (&message, Type::TEXT)],
+        )
+        .await?;
+        Ok(())
     }
 
     /// The endpoint works again.

@@ -89,7 +89,7 @@ impl Store {
                              active_ms = {ACTIVE_MS},
                              result = CASE WHEN NOT due.more
                                  THEN $3::jsonb || jsonb_build_object('activeMs', {ACTIVE_MS}) END,
-                             lease_token = NULL, lease_expires_at = NULL, crashes = 0,
+                             lease_token = NULL, lease_expires_at = NULL, crashes = 0, crashed_lease = NULL,
                              attempts = CASE WHEN due.more THEN 0 ELSE job.attempts END
                          FROM job, due WHERE j.id = job.id"
                     )),
@@ -106,7 +106,10 @@ impl Store {
                                  THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
                              active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
                              attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
-                             crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END
+                             crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END,
+                             -- An INGEST_DATA job remembers the crashes that it has reckoned with: they begin anew, too.
+                             cursor = CASE WHEN $3 AND job.cursor ? 'crashes'
+                                 THEN jsonb_set(job.cursor, '{{crashes}}', '0') ELSE job.cursor END
                          FROM job WHERE j.id = job.id"
                     )),
                     &[id, token, (progressed, Type::BOOL)],
@@ -224,7 +227,8 @@ impl Store {
 }
 
 /// Time worked on it so far, in ms.
-const ACTIVE_MS: &str = "(job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint)";
+pub(super) const ACTIVE_MS: &str =
+    "(job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint)";
 
 /// What attempt n failing waits: base × 2^(n−1), plus up to 10 %, at most an hour. `failed` counts those before it.
 pub(super) fn backoff(base_ms: &str, failed: &str) -> String {

@@ -18,6 +18,15 @@ pub struct RecordFacts {
     /// Its vectors are of its current text.
     pub current: bool,
     pub chunks: Option<i32>,
+    /// Of the set that it shows, those that are there.
+    pub stored_chunks: Option<i64>,
+    /// What a provider said when it refused a request with its text.
+    pub suspect_reason: Option<String>,
+    pub suspect_message: Option<String>,
+    /// Inputs that this request had.
+    pub suspect_inputs: Option<i32>,
+    /// Somebody's transaction held the record when its vectors were to be stored.
+    pub was_held: bool,
     pub pending: bool,
     pub not_before: Option<String>,
     /// Positive when it waits for its time.
@@ -46,6 +55,13 @@ impl Store {
                      SELECT p.live_space AS space_id, p.paused, r.id IS NOT NULL AS known,
                          r.id IS NOT NULL AND r.content IS NULL AS deleted, r.embed,
                          e.embedded_at, coalesce(e.content_hash = r.content_hash, false) AS current, e.chunks,
+                         (SELECT count(*) FROM cronvec.chunks c WHERE c.space_id = p.live_space AND c.project_id = p.id
+                              AND c.record_id = $2 AND c.content_hash = e.content_hash) AS stored_chunks,
+                         CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_reason END AS suspect_reason,
+                         CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_message END AS suspect_message,
+                         CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_inputs END AS suspect_inputs,
+                         EXISTS (SELECT FROM cronvec.held_records h WHERE h.record_id = $2 AND h.project_id = p.id
+                              AND h.space_id = p.live_space) AS was_held,
                          w.record_id IS NOT NULL AS pending, w.not_before, w.attempts,
                          extract(epoch FROM w.not_before - clock_timestamp())::float8 AS seconds_to_wait,
                          extract(epoch FROM clock_timestamp() - w.not_before)::float8 AS seconds_due,

@@ -1,5 +1,7 @@
 //! Owns the fenced, set-wise write of an INGEST_DATA job's records. Refuses to judge whether a record is good.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_postgres::types::Type;
 
@@ -10,7 +12,7 @@ use crate::record::{ContentHash, RAW_KEPT, Record, Rejection};
 
 /// Less than PostgreSQL's `deadlock_timeout` (1 s): should a user's transaction and ours wait for each other, we are
 /// the one that gives way before the server looks for a victim.
-const LOCK_TIMEOUT: &str = "900ms";
+pub const LONGEST_WAIT: Duration = Duration::from_millis(900);
 
 /// How far an INGEST_DATA job has come; kept in the job, moved on by the same transaction that stores the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,12 +73,14 @@ pub struct Ingested {
 
 impl Store {
     /// Stores a batch and moves the job on, in one transaction. `advance` is given what happened and says where the job
-    /// stands then. When someone holds an id that is new to us, the whole batch fails with a lock time-out.
+    /// stands then. When someone holds an id that is new to us for longer than `patience`, the whole batch fails with a lock
+    /// timeout.
     pub async fn ingest_batch(
         &self,
         job: &ClaimedJob,
         batch: &IngestBatch<'_>,
-        lease: std::time::Duration,
+        lease: Duration,
+        patience: Duration,
         advance: impl FnOnce(&Ingested) -> (IngestCursor, Progress) + Send,
     ) -> Result<Ingested, StoreError> {
         let ids: Vec<&str> = batch.records.iter().map(|(_, record)| record.id.as_str()).collect();
@@ -102,7 +106,8 @@ impl Store {
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&format!(
-                "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+                "SET LOCAL lock_timeout = '{}ms'; SET LOCAL idle_in_transaction_session_timeout = '10s'",
+                patience.as_millis()
             ))
             .await?;
         let rows = transaction

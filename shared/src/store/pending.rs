@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
 
+use super::suspicions::Suspicion;
 use super::{Store, StoreError};
 use crate::job::ClaimedJob;
 use crate::record::ContentHash;
@@ -31,8 +32,12 @@ pub struct PendingText {
     pub hash: ContentHash,
     /// Tokens of its chunks, where the provider found the space's own number too many for this text.
     pub cut_tokens: Option<usize>,
-    /// Nobody has written it a second time.
+    /// Nobody has written it a second time, and nothing has worked on it before.
     pub is_new: bool,
+    /// What an earlier request said of it.
+    pub suspicion: Option<Suspicion>,
+    /// Somebody else held the record when its vectors were to be stored.
+    pub was_held: bool,
 }
 
 /// What one reading brought.
@@ -57,12 +62,18 @@ impl Store {
             .query_along_index(
                 "SELECT s.record_id, s.urgency, s.not_before, s.attempts, s.content_hash,
                      CASE WHEN s.fits THEN s.content END, s.fits,
-                     CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END, s.is_new
+                     CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END, s.is_new,
+                     CASE WHEN s.suspect_hash = s.content_hash THEN s.suspect_group END, s.suspect_inputs, s.suspect_reason,
+                     s.suspect_message, s.was_held
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
                          SELECT w.record_id, -w.priority AS urgency, w.not_before, w.attempts, w.cut_tokens, w.cut_hash, r.content_hash, r.content,
-                             r.updated_at = r.created_at AS is_new,
+                             w.suspect_group, w.suspect_inputs, w.suspect_reason, w.suspect_message, w.suspect_hash,
+                             -- Marked by the write that made it, not by a replay or a backfill.
+                             r.updated_at = r.created_at AND coalesce(w.operation, r.accepted) = r.accepted AS is_new,
+                             EXISTS (SELECT FROM cronvec.held_records h
+                                 WHERE h.record_id = w.record_id AND h.project_id = $2 AND h.space_id = $1 OFFSET 0) AS was_held,
                              -- Of a long text it is known without reading it.
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
@@ -108,6 +119,8 @@ impl Store {
                     ),
                     cut_tokens: row.get::<_, Option<i32>>(7).and_then(|tokens| tokens.try_into().ok()),
                     is_new: row.get::<_, Option<bool>>(8).unwrap_or(false),
+                    suspicion: suspicion(row),
+                    was_held: row.get(13),
                 }),
                 _ => None,
             };
@@ -162,4 +175,14 @@ impl Store {
             .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
+}
+
+/// Columns 9 to 12 of a slice's row.
+fn suspicion(row: &tokio_postgres::Row) -> Option<Suspicion> {
+    Some(Suspicion {
+        group: row.get::<_, Option<i64>>(9)?,
+        inputs: row.get::<_, Option<i32>>(10)?,
+        reason: row.get::<_, Option<String>>(11)?,
+        message: row.get::<_, Option<String>>(12)?,
+    })
 }

@@ -136,6 +136,11 @@ impl Store {
                      (SELECT count(*) FROM cronvec.embedded e
                       JOIN cronvec.records r ON r.project_id = e.project_id AND r.id = e.record_id
                           AND r.content_hash = e.content_hash
+                      -- What is said to be shown counts only if all of it is there.
+                      JOIN (SELECT c.record_id, c.content_hash, count(*) AS chunks FROM cronvec.chunks c
+                            WHERE c.space_id = p.live_space AND c.project_id = p.id
+                            GROUP BY c.record_id, c.content_hash) AS c
+                          ON c.record_id = e.record_id AND c.content_hash = e.content_hash AND c.chunks >= e.chunks
                       WHERE e.space_id = p.live_space AND e.project_id = p.id
                           AND NOT EXISTS (SELECT FROM noted WHERE noted.id = e.record_id)),
                      (SELECT count(*) FROM noted) + (SELECT count(*) FROM cronvec.pending w

@@ -220,8 +220,9 @@ impl Store {
                      ), numbered AS (
                          SELECT *, row_number() OVER (ORDER BY project_id, record_id, space_id) - 1 AS nth FROM chosen
                      ), marked AS (
-                         INSERT INTO cronvec.pending (space_id, project_id, record_id, bucket, not_before)
-                         SELECT space_id, project_id, record_id, bucket,
+                         -- Numbered as no write is: something of them may be stored already.
+                         INSERT INTO cronvec.pending (space_id, project_id, record_id, bucket, operation, not_before)
+                         SELECT space_id, project_id, record_id, bucket, nextval('cronvec.acceptance'),
                              clock_timestamp() + make_interval(secs => coalesce(($6 + nth) / $7::float8, 0))
                          FROM numbered ORDER BY record_id, project_id, space_id
                          ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE

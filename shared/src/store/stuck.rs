@@ -97,7 +97,8 @@ impl Store {
                          AND ($1::text IS NULL OR job_type = $1) AND ($2::text IS NULL OR project = $2)
                      ORDER BY id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
                  UPDATE cronvec.job_queue j
-                 SET status = 'PENDING', turn = NULL, scheduled_for = clock_timestamp(), crashes = j.crashes + 1,
+                 SET status = 'PENDING', turn = NULL, scheduled_for = clock_timestamp(),
+                     crashes = j.crashes + (coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int, crashed_lease = j.lease_token,
                      lease_token = NULL, lease_expires_at = NULL
                  FROM gone WHERE j.id = gone.id RETURNING j.id",
                 &[

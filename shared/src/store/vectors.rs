@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::ends::{FENCE, SHARED_FENCE};
+use super::ends::SHARED_FENCE;
 use super::vector_array::VectorArray;
 use super::write_statement::write_statement;
 use super::{Connection, Param, Store, StoreError, count};
 use crate::job::{ClaimedJob, Lease, Progress};
 use crate::record::ContentHash;
-
-/// A record whose row someone else holds is left alone for so long.
-const BUSY_DELAY: &str = "5 seconds";
 
 /// A chunk on its way into the database.
 #[derive(Clone, Debug)]
@@ -81,7 +78,7 @@ impl Store {
         if written.passed_over > 0 {
             let ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
             let hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
-            self.defer_held(connection, holding, &ids, &hashes).await?;
+            self.note_held(connection, holding, &ids, &hashes).await?;
         }
         Ok(written)
     }
@@ -104,63 +101,6 @@ impl Store {
             meets_none: false,
         };
         Ok(write(connection, &place, chunks).await?.0)
-    }
-
-    /// Records that somebody holds are left for a while, so that the same slices don't ask for them again and again; not
-    /// where that somebody has marked them anew (`idle` looks at the row as it is, `held` at the snapshot): a new text is
-    /// due at once.
-    async fn defer_held(
-        &self,
-        connection: &Connection,
-        holding: &Holding<'_>,
-        ids: &[&str],
-        hashes: &[&[u8]],
-    ) -> Result<(), StoreError> {
-        let job = holding.job;
-        let space = job.space_id;
-        let rows = holding.column.map_or_else(String::new, |source| {
-            format!("WHERE i.id = ANY (ARRAY(SELECT cronvec.source_{source}_lock($4)))")
-        });
-        connection
-            .query(
-                &format!(
-                    "WITH {FENCE}, free AS MATERIALIZED (
-                     SELECT i.id
-                     FROM job CROSS JOIN unnest($4::text[]) AS i (id)
-                     CROSS JOIN LATERAL (
-                         SELECT FROM cronvec.records r WHERE r.project_id = $3 AND r.id = i.id
-                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r {rows}
-                 ), held AS MATERIALIZED (
-                     SELECT i.id, w.not_before
-                     FROM job CROSS JOIN unnest($4::text[], $5::bytea[]) AS i (id, hash)
-                     CROSS JOIN LATERAL (
-                         SELECT FROM cronvec.records r
-                         WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash LIMIT 1) AS r
-                     CROSS JOIN LATERAL (
-                         SELECT w.not_before FROM cronvec.pending w
-                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = i.id LIMIT 1) AS w
-                     WHERE NOT EXISTS (SELECT FROM free f WHERE f.id = i.id)
-                 ), idle AS MATERIALIZED (
-                     SELECT w.record_id FROM held
-                     CROSS JOIN LATERAL (
-                         SELECT w.record_id FROM cronvec.pending w
-                         WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = held.id
-                             AND w.not_before = held.not_before
-                         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS w
-                 )
-                 UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
-                 WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT record_id FROM idle))"
-                ),
-                &[
-                    (&job.lease.job_id, Type::INT8),
-                    (&job.lease.token, Type::UUID),
-                    (&job.project_id, Type::INT4),
-                    (&ids, Type::TEXT_ARRAY),
-                    (&hashes, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await?;
-        Ok(())
     }
 }
 

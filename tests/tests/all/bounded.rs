@@ -110,9 +110,8 @@ async fn a_provider_that_falls_silent_keeps_no_invocation_beyond_its_deadline() 
 async fn an_invocation_with_too_little_time_for_a_request_begins_nothing() {
     let provider = Provider::start().await;
     let system = with_records(&provider, 10).await;
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + Duration::from_millis(50);
     let report = system.vectorize_with(CallOptions::default(), deadline).await;
-    assert!(Instant::now() < deadline);
     assert_eq!(
         (report.stopped_because, report.remaining),
         (StoppedBecause::Deadline, true)

@@ -1,9 +1,12 @@
 //! Records that kill their worker, and records that are only beside when it is killed.
 
+use std::time::{Duration, Instant};
+
 use cronvec_tests::process::Process;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
+use shared::call::CallOptions;
 
 const POISON: &str = "the text that kills";
 
@@ -171,4 +174,59 @@ async fn a_record_is_not_blamed_when_its_worker_died_without_it_as_well() {
             .await,
         json!([first["id"]])
     );
+}
+
+/// A system with a job that lost its worker: records of several chunks each, more than a pass can ask for one by one. And
+/// another project beside it.
+async fn with_a_crashed_job(provider: &Provider) -> System {
+    let settings = [("EMBEDDING_BATCH_SIZE", "5"), ("EMBEDDING_CONCURRENT_REQUESTS", "2")];
+    let system = System::embedding_as(provider, 8, &settings).await;
+    for n in 0..40 {
+        let text: String = (0..400).map(|word| format!("word-{n}-{word} ")).collect();
+        system.put(PROJECT, &format!("long{n}"), &text).await;
+    }
+    let gate = provider.hold();
+    let mut worker = tick(&system, provider).await;
+    provider.wait_open(1).await;
+    worker.kill().await;
+    gate.release();
+    system.expire_leases().await;
+    system.create_project("beside").await;
+    system.put_many("beside", 200, "beside").await;
+    system
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_crashed_gets_on_in_each_pass_and_others_are_embedded_beside_it() {
+    let provider = Provider::start().await;
+    let system = with_a_crashed_job(&provider).await;
+    provider.set_latency(Duration::from_millis(60));
+    let chunks_of = async |project: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM cronvec.chunks c JOIN cronvec.projects p ON p.id = c.project_id WHERE p.name = '{project}'"
+        );
+        system.count(&sql).await
+    };
+    let crashes = "SELECT coalesce(sum(crashes), 0)::bigint FROM cronvec.job_queue WHERE project = 'articles'";
+    let stored = "SELECT count(*) FROM cronvec.chunks";
+    let mut before = system.count(stored).await;
+    let mut passes = 0;
+    while passes == 0 || system.count("SELECT count(*) FROM cronvec.pending").await > 0 {
+        let deadline = Instant::now() + Duration::from_secs(4);
+        let report = system.vectorize_with(CallOptions::default(), deadline).await;
+        passes += 1;
+        if passes == 1 {
+            assert_eq!(report.rescued, 1);
+            assert!(chunks_of("beside").await > 0, "others get something in each pass");
+            assert!(chunks_of(PROJECT).await > 0, "and so does the suspect");
+        }
+        let now = system.count(stored).await;
+        assert!(now > before || !report.remaining, "something is stored in each pass");
+        before = now;
+        assert!(passes < 40, "it comes to its end");
+    }
+    assert_eq!(system.count(crashes).await, 0, "nobody is suspected any more");
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+    system.assert_all_embedded_by_fake("beside", 8).await;
+    println!("{passes} passes");
 }

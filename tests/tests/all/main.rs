@@ -16,6 +16,7 @@ mod fenced;
 mod ingestion;
 mod killed;
 mod lambda;
+mod leases;
 mod local;
 mod main_job;
 mod migrating;

@@ -166,3 +166,38 @@ async fn records_that_are_written_at_any_moment_of_a_jobs_end_are_embedded_by_th
     }
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
 }
+
+#[tokio::test]
+async fn a_record_that_an_open_transaction_holds_is_paid_for_once() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 8).await;
+    system.put(PROJECT, "held", "the text before").await;
+    system.put(PROJECT, "locked", "a text that is only locked").await;
+    let user = Transaction::begin(&system).await;
+    user.run(
+        "SELECT cronvec.put_record('articles', 'held', 'the text after');
+         SELECT FROM cronvec.records WHERE id = 'locked' FOR UPDATE",
+    )
+    .await;
+    for _ in 0..4 {
+        system.vectorize().await;
+        // As if the next tick came a minute later.
+        system
+            .run_sql("UPDATE cronvec.pending SET not_before = now() - interval '1 second' WHERE record_id = 'locked'")
+            .await;
+    }
+    let log = provider.log();
+    assert_eq!(
+        (log.count("the text before"), log.count("a text that is only locked")),
+        (1, 1)
+    );
+    let facts = system.store.record_facts(PROJECT, "held").await.unwrap();
+    assert!(facts.was_held, "explain says what it waits for");
+
+    user.commit().await;
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.remaining), (2, false));
+    assert_eq!(provider.log().count("the text after"), 1);
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.held_records").await, 0);
+}

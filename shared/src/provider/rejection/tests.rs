@@ -106,12 +106,15 @@ fn each_status_has_one_meaning() {
         Failure::Unavailable { .. } => "unavailable",
         Failure::Rejected { .. } => "rejected",
         Failure::Misconfigured { .. } => "misconfigured",
-        Failure::TooLong { .. } | Failure::BadAnswer { .. } | Failure::OutOfTime => "?",
+        Failure::TimedOut { .. } | Failure::TooLong { .. } | Failure::BadAnswer { .. } | Failure::OutOfTime => "?",
     };
     for (statuses, meaning) in [
         (&[429][..], "limited"),
         (&[400, 413, 422], "rejected"),
-        (&[401, 402, 403, 404, 405, 410, 301, 302, 307, 308], "misconfigured"),
+        (
+            &[401, 402, 403, 404, 405, 410, 418, 424, 301, 302, 307, 308],
+            "misconfigured",
+        ),
         (&[408, 409, 425, 500, 502, 503, 504, 520, 529], "unavailable"),
     ] {
         for status in statuses {

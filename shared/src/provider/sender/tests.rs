@@ -280,7 +280,7 @@ async fn a_time_out_blames_the_provider_only_if_the_limit_was_its_own() {
         .embed(&["one"], Purpose::Document, Timeout { limit, ours: false })
         .await
         .unwrap_err();
-    assert!(matches!(theirs, Failure::Unavailable { .. }));
+    assert!(matches!(theirs, Failure::TimedOut { .. }));
 }
 
 #[tokio::test]

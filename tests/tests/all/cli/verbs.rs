@@ -89,7 +89,7 @@ async fn ticks_answer_with_their_report() {
         assert_eq!(limited[field], value, "{field} in {limited}");
     }
     assert!(limited["duration"].is_u64());
-    let other = cli.object("tick vectorization --max-seconds 0.5").await;
+    let other = cli.object("tick vectorization --max-seconds 0.05").await;
     assert_eq!(
         (&other["records"], &other["stoppedBecause"]),
         (&json!(0), &json!("deadline"))

@@ -7,7 +7,7 @@ use cronvec_tests::system::{PROJECT, System, record};
 use shared::job::{ClaimedJob, JobType, Progress};
 use shared::record::Record;
 use shared::store::enqueue::EnqueueOptions;
-use shared::store::ingest::{IngestBatch, IngestCursor};
+use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT};
 use shared::store::{Store, StoreError};
 
 use super::{LOSSES, assert_lost, claim, text};
@@ -67,7 +67,7 @@ async fn store_one(store: &Store, job: &ClaimedJob) -> Result<(), StoreError> {
     };
     let advance = |_: &_| (IngestCursor::default(), Progress::default());
     store
-        .ingest_batch(job, &batch, Duration::from_secs(30), advance)
+        .ingest_batch(job, &batch, Duration::from_secs(30), LONGEST_WAIT, advance)
         .await
         .map(drop)
 }

@@ -17,7 +17,7 @@ async fn a_call_without_time_begins_nothing_and_max_records_bounds_it_for_the_ne
     let id = enqueue(&system, &records).await;
     let report = system
         .ingestion()
-        .run(CallOptions::default(), Instant::now() + Duration::from_millis(500))
+        .run(CallOptions::default(), Instant::now() + Duration::from_millis(150))
         .await
         .unwrap();
     assert_eq!(

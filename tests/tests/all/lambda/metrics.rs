@@ -74,7 +74,7 @@ async fn the_other_workers_tell_theirs_and_a_shut_off_provider_is_seen() {
     deployment.put(1).await;
     deployment
         .provider
-        .answer_next(1, Answer::error(401, "invalid_api_key", "Incorrect API key provided"));
+        .answer_next(3, Answer::error(401, "invalid_api_key", "Incorrect API key provided"));
     let mut vectorization = deployment.function("vectorization").await;
     vectorization.call().await;
     numbers(

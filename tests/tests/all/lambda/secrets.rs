@@ -177,7 +177,7 @@ async fn a_provider_that_repeats_the_key_does_not_get_it_into_a_log_or_the_datab
         "invalid_api_key",
         &format!("Incorrect API key provided: {API_KEY}."),
     );
-    deployment.provider.answer_next(1, echo);
+    deployment.provider.answer_next(3, echo);
     let mut function = deployment.function("vectorization").await;
     has(
         &function.call().await,

@@ -109,7 +109,7 @@ async fn jobs_and_requests_of_a_sampled_invocation_are_told_with_their_ids() {
     let told = daemon.told("provider").len();
     deployment
         .provider
-        .answer_next(1, Answer::error(401, "invalid_api_key", "Incorrect API key"));
+        .answer_next(3, Answer::error(401, "invalid_api_key", "Incorrect API key"));
     deployment.system.put("articles", "r1", "another text").await;
     function.call().await;
     eventually("the failure is told", || async { daemon.told("provider").len() > told }).await;

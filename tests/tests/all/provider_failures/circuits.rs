@@ -1,4 +1,4 @@
-//! What only a person can mend: one canary an hour, and `provider test`.
+//! What only a person can fix: one canary at a time, and `provider test`.
 
 use std::time::Duration;
 
@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 use shared::call::CallOptions;
 use vectorization::StoppedBecause;
 
-use super::{WIDTH, assert_nobody_is_charged, end_pauses, id, pause, text, with_records};
-
-const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
+use super::{CANARY, WIDTH, assert_nobody_is_charged, end_pauses, id, pause, text, with_records};
 
 fn bad_key() -> Answer {
     Answer::error(401, "invalid_api_key", "no such key")
@@ -30,11 +28,16 @@ async fn cli(system: &System, provider: &Provider, line: &[&str]) -> Outcome {
 }
 
 #[tokio::test]
-async fn an_open_circuit_lets_one_canary_an_hour_through_and_nothing_else() {
+async fn an_open_circuit_lets_one_canary_through_each_after_twice_as_long_and_nothing_else() {
     let (provider, system) = with_records(60).await;
     provider.answer_when(|_| true, bad_key());
     system.vectorize().await;
     let asked = provider.log().requests.len();
+    assert_eq!(
+        pause(&system).await["seconds"],
+        60,
+        "the first canary comes after a minute"
+    );
     for tries in 1..=3 {
         end_pauses(&system).await;
         let (one, two) = (system.vectorization(), system.another_vectorization(&provider));
@@ -54,34 +57,41 @@ async fn an_open_circuit_lets_one_canary_an_hour_through_and_nothing_else() {
         );
         assert_eq!(
             pause(&system).await,
-            json!({"circuit": true, "message": "HTTP 401: no such key", "seconds": 3600})
+            json!({"circuit": true, "message": "HTTP 401: no such key", "seconds": 60 << tries})
         );
-        assert_eq!(system.vectorize().await.requests, 0, "until the hour is over");
+        assert_eq!(system.vectorize().await.requests, 0, "until the time is over");
     }
     assert_nobody_is_charged(&system, 60).await;
+    system.run_sql("UPDATE cronvec.provider_pauses SET canaries = 20").await;
+    end_pauses(&system).await;
+    system.vectorize().await;
+    assert_eq!(pause(&system).await["seconds"], 3600, "and at most after an hour");
 
     provider.behave();
     end_pauses(&system).await;
     assert_eq!(system.vectorize().await.records, 60);
-    assert_eq!(provider.log().requests[asked + 3], [CANARY], "the canary goes first");
+    assert_eq!(provider.log().requests[asked + 4], [CANARY], "the canary goes first");
     assert_eq!(system.count("SELECT count(*) FROM cronvec.provider_pauses").await, 0);
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
 
 #[tokio::test]
-async fn of_two_workers_that_see_the_hour_over_at_once_one_sends_the_canary() {
+async fn of_two_workers_that_see_the_time_over_at_once_one_sends_the_canary() {
     let (_, system) = with_records(0).await;
-    let (store, hour) = (&system.store, Duration::from_secs(3600));
+    let (store, minute, hour) = (&system.store, Duration::from_secs(60), Duration::from_secs(3600));
     store
         .pause_endpoint("endpoint", hour, true, "no such key")
         .await
         .unwrap();
     assert!(
-        !store.take_canary("endpoint", hour).await.unwrap(),
-        "the hour isn't over"
+        !store.take_canary("endpoint", minute, hour).await.unwrap(),
+        "the time isn't over"
     );
     end_pauses(&system).await;
-    let (one, two) = tokio::join!(store.take_canary("endpoint", hour), store.take_canary("endpoint", hour));
+    let (one, two) = tokio::join!(
+        store.take_canary("endpoint", minute, hour),
+        store.take_canary("endpoint", minute, hour)
+    );
     assert_ne!(one.unwrap(), two.unwrap());
     // A rest that is over needs none.
     store.resume_endpoint("endpoint").await.unwrap();
@@ -90,7 +100,7 @@ async fn of_two_workers_that_see_the_hour_over_at_once_one_sends_the_canary() {
         .await
         .unwrap();
     end_pauses(&system).await;
-    assert!(!store.take_canary("endpoint", hour).await.unwrap());
+    assert!(!store.take_canary("endpoint", minute, hour).await.unwrap());
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@ mod answers;
 mod circuits;
 mod errors;
 mod kinds;
+mod learnt;
 mod lengths;
 mod pauses;
 mod rejections;
+mod shown;
 mod table;
 
 use cronvec_tests::provider::{Log, Provider};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use vectorization::{Report, StoppedBecause};
 
 const WIDTH: u16 = 16;
+const CANARY: &str = "The quick brown fox jumps over the lazy dog.";
 
 /// Requests that finding one bad input in a batch of 25 may cost: both halves of each level, and three.
 const SEARCH: usize = 12;

@@ -8,7 +8,10 @@ use shared::call::CallOptions;
 use std::time::Duration;
 use vectorization::StoppedBecause;
 
-use super::{WIDTH, assert_nobody_is_charged, end_pauses, id, pause, text, with_records};
+use super::{
+    CANARY, WIDTH, assert_embedded_but, assert_nobody_is_charged, end_backoff, end_pauses, id, pause, quarantine, text,
+    with_records,
+};
 
 fn insufficient_quota() -> Answer {
     Answer::error(429, "insufficient_quota", "you exceeded your current quota")
@@ -133,6 +136,11 @@ async fn what_only_a_person_can_mend_opens_the_circuit() {
             "HTTP 404: no such model",
         ),
         (
+            Answer::error(424, "failed_dependency", "the model isn't loaded"),
+            "HTTP 424: the model isn't loaded",
+        ),
+        (Answer::error(418, "teapot", "not for you"), "HTTP 418: not for you"),
+        (
             Answer::error(302, "moved", "look elsewhere"),
             "HTTP 302: look elsewhere (redirects are not followed)",
         ),
@@ -150,23 +158,67 @@ async fn what_only_a_person_can_mend_opens_the_circuit() {
         );
         assert_eq!(
             pause(&system).await,
-            json!({"circuit": true, "message": message, "seconds": 3600})
+            json!({"circuit": true, "message": message, "seconds": 60})
         );
         assert_nobody_is_charged(&system, 60).await;
-        assert!(provider.log().requests.len() <= 4, "it isn't asked again");
+        let asked = provider.log().requests;
+        assert!(
+            asked.len() <= 8,
+            "three batches, each once more, and a canary: {}",
+            asked.len()
+        );
+        assert!(asked.iter().any(|inputs| inputs[..] == [CANARY]));
     }
+}
+
+#[tokio::test]
+async fn one_refusal_beside_requests_that_succeed_opens_no_circuit() {
+    for status in [401, 403, 404, 424, 451] {
+        let (provider, system) = with_records(100).await;
+        provider.answer_next(1, Answer::error(status, "moody", "a firewall is in a bad mood"));
+        let report = system.vectorize().await;
+        assert_eq!((report.records, report.failed), (100, 0), "{status}");
+        assert_eq!(report.stopped_because, StoppedBecause::Drained, "{status}");
+        assert_eq!(
+            provider.log().requests.len(),
+            5,
+            "four batches, one of them twice: {status}"
+        );
+        assert_eq!(system.count("SELECT count(*) FROM cronvec.provider_pauses").await, 0);
+        system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_input_that_a_firewall_refuses_is_found_by_halves_and_opens_no_circuit() {
+    let (provider, system) = with_records(50).await;
+    provider.answer_containing(&text(13), Answer::error(403, "blocked", "attack detected"));
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.failed, report.quarantined), (49, 1, 0));
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.provider_pauses").await, 0);
+    for _ in 0..2 {
+        end_backoff(&system).await;
+        system.vectorize().await;
+    }
+    let found = quarantine(&system).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0]["record_id"], &found[0]["reason"], &found[0]["attempts"]),
+        (&json!(id(13)), &json!("provider_error"), &json!(3))
+    );
+    assert_embedded_but(&system, 50, 1).await;
 }
 
 #[tokio::test]
 async fn a_429_that_comes_after_it_does_not_hide_what_a_person_must_mend() {
     let (provider, system) = with_records(50).await;
-    let gate = provider.hold();
-    provider.answer_next(1, insufficient_quota());
-    provider.answer_next(1, Answer::throttled(7));
+    // One batch, and the canary after it, meet the spent quota; the other batch is answered with 429 after that.
+    let is_first = |inputs: &[String]| inputs.iter().any(|input| *input == text(0) || input == CANARY);
+    let gate = provider.hold_when(move |inputs| !is_first(inputs));
+    provider.answer_when(is_first, insufficient_quota());
+    provider.answer_when(|_| true, Answer::throttled(7));
     let pass = system.vectorize();
     let test = async {
-        provider.wait_open(2).await;
-        gate.pass(1);
         eventually("the circuit is open", || async {
             system.count("SELECT count(*) FROM cronvec.provider_pauses").await == 1
         })
@@ -177,14 +229,14 @@ async fn a_429_that_comes_after_it_does_not_hide_what_a_person_must_mend() {
     assert_eq!(report.stopped_because, StoppedBecause::Provider);
     assert_eq!(
         pause(&system).await,
-        json!({"circuit": true, "message": "HTTP 429: you exceeded your current quota", "seconds": 3600})
+        json!({"circuit": true, "message": "HTTP 429: you exceeded your current quota", "seconds": 60})
     );
 }
 
 #[tokio::test]
 async fn a_new_key_is_another_endpoint_and_is_tried_at_once() {
     let (provider, mut system) = with_records(30).await;
-    provider.answer_next(4, Answer::error(401, "invalid_api_key", "no such key"));
+    provider.answer_when(|_| true, Answer::error(401, "invalid_api_key", "no such key"));
     assert_eq!(system.vectorize().await.stopped_because, StoppedBecause::Provider);
     provider.behave();
     assert_eq!(system.vectorize().await.requests, 0);

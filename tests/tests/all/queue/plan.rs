@@ -88,6 +88,7 @@ async fn claim_plan(system: &System, job_type: JobType, limit: i64, project: Opt
             (&60.0_f64, Type::FLOAT8),
             (&"a test", Type::TEXT),
             (&project, Type::INT4),
+            (&uuid::Uuid::nil(), Type::UUID),
         ],
     )
     .await

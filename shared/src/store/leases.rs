@@ -1,0 +1,60 @@
+//! Owns what a living worker reports about leases that it gives up or has lost. Refuses to judge why.
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::ends::ACTIVE_MS;
+use super::{Store, StoreError};
+
+/// What a report came to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Reported {
+    /// Jobs that were put back into the line.
+    pub released: u64,
+    /// Crashes that were taken back: the worker lives, another one holds the job by now.
+    pub taken_back: u64,
+}
+
+impl Store {
+    /// Puts back the jobs that these tokens still hold, and takes back the crashes that were counted when their leases ran
+    /// out: their worker lives. The jobs' own rows are found by the tokens, so that a claim whose answer was lost is
+    /// released as well; the crashes by `jobs`.
+    pub async fn report_leases(&self, tokens: &[Uuid], jobs: &[i64]) -> Result<Reported, StoreError> {
+        let row = self
+            .query_one(
+                &format!(
+                    "WITH held AS MATERIALIZED (
+                         SELECT * FROM cronvec.job_queue
+                         WHERE status = 'PROCESSING' AND lease_token = ANY ($1)
+                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE
+                     ), released AS (
+                         UPDATE cronvec.job_queue j
+                         SET status = 'PENDING', scheduled_for = clock_timestamp(), active_ms = {ACTIVE_MS},
+                             turn = CASE WHEN NOT job.held
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
+                             lease_token = NULL, lease_expires_at = NULL
+                         FROM held AS job WHERE j.id = job.id
+                         RETURNING 1
+                     ), counted AS MATERIALIZED (
+                         SELECT id FROM cronvec.job_queue
+                         WHERE id = ANY ($2) AND crashed_lease = ANY ($1) AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
+                         ORDER BY id FOR NO KEY UPDATE
+                     ), taken_back AS (
+                         UPDATE cronvec.job_queue j
+                         SET crashes = greatest(j.crashes - 1, 0), crashed_lease = NULL,
+                             -- Nobody is suspected any more.
+                             cursor = CASE WHEN j.job_type = 'INGEST_DATA' OR j.crashes > 1 THEN j.cursor END
+                         FROM counted WHERE j.id = counted.id
+                         RETURNING 1
+                     )
+                     SELECT (SELECT count(*) FROM released), (SELECT count(*) FROM taken_back)"
+                ),
+                &[(&tokens, Type::UUID_ARRAY), (&jobs, Type::INT8_ARRAY)],
+            )
+            .await?;
+        Ok(Reported {
+            released: super::count(row.get(0))?,
+            taken_back: super::count(row.get(1))?,
+        })
+    }
+}
