@@ -28,7 +28,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_becomes_an_error_and_a_result_stays_one() {
         assert_eq!(caught(async { 7 }).await, Ok(7));
-        let broken = async { if true { panic!("a bug") } };
+        let broken = async {
+            if true {
+                panic!("a bug")
+            }
+        };
         assert_eq!(caught(broken).await, Err(Panicked));
     }
 

@@ -202,7 +202,8 @@ fn both_shapes_say_the_same_options() {
         "project=a%20shop&maxRecords=500&maxSeconds=2.5&wait=false",
     );
     assert_eq!(WorkerCall::parse(&http).unwrap().options(), Ok(expected.clone()));
-    http["queryStringParameters"] = json!({"project": "a shop", "maxRecords": "500", "maxSeconds": "2.5", "wait": "false"});
+    http["queryStringParameters"] =
+        json!({"project": "a shop", "maxRecords": "500", "maxSeconds": "2.5", "wait": "false"});
     let parsed = WorkerCall::parse(&http).unwrap();
     assert_eq!(
         (parsed.options(), parsed.worker()),
@@ -214,7 +215,10 @@ fn both_shapes_say_the_same_options() {
 fn a_call_waits_unless_it_says_otherwise() {
     for query in ["", "wait=true", "project=a"] {
         let event = http_event("POST", "/api/workers/ingestion", "", query);
-        assert!(!WorkerCall::parse(&event).unwrap().options().unwrap().no_wait, "{query}");
+        assert!(
+            !WorkerCall::parse(&event).unwrap().options().unwrap().no_wait,
+            "{query}"
+        );
     }
 }
 

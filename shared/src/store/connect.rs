@@ -1,6 +1,7 @@
 //! Owns connections to PostgreSQL: address, TLS, the pool, its health. Refuses to know any table.
 
 mod address;
+mod cancel;
 mod error;
 mod iam;
 mod tls;
@@ -15,7 +16,7 @@ use deadpool_postgres::{
 use tokio::runtime::Handle;
 use tokio::sync::RwLock as AsyncRwLock;
 use tokio::time::timeout;
-use tokio_postgres::{CancelToken, Config, NoTls};
+use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{ConnectError, is_unreachable};
@@ -23,6 +24,7 @@ pub use error::{ConnectError, is_unreachable};
 use crate::config::{Secret, SecretSource, Settings};
 use crate::secrets::Secrets;
 use address::Address;
+use cancel::Canceller;
 use iam::{Login, Signed};
 
 /// Two for writes, of which one's vectors are received while the other's are stored, and one for what goes on beside.
@@ -66,7 +68,7 @@ struct Current {
     secret: Secret,
     label: Arc<str>,
     pool: Pool,
-    tls: Option<MakeRustlsConnect>,
+    canceller: Canceller,
 }
 
 impl std::fmt::Debug for Database {
@@ -158,13 +160,14 @@ impl Database {
     pub(super) fn abandon(&self, client: Object) {
         let client = Object::take(client);
         let Ok(runtime) = Handle::try_current() else { return };
-        let (token, tls) = (client.cancel_token(), self.current().tls);
+        let (token, canceller) = (client.cancel_token(), self.current().canceller);
         let under_way = Arc::clone(&self.inner.abandoning).try_read_owned();
         runtime.spawn(async move {
             let ended = async {
-                cancel(&token, tls).await?;
+                canceller.cancel(&token).await?;
                 // Answered only after the question, whose error nobody waits for.
-                client.simple_query("").await.map(|_| ())
+                client.simple_query("").await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
             };
             match timeout(CANCEL, ended).await {
                 Ok(Ok(())) => {}
@@ -244,13 +247,6 @@ async fn ask(client: &Object) -> Result<(), String> {
     }
 }
 
-async fn cancel(token: &CancelToken, tls: Option<MakeRustlsConnect>) -> Result<(), tokio_postgres::Error> {
-    match tls {
-        Some(tls) => token.cancel_query(tls).await,
-        None => token.cancel_query(NoTls).await,
-    }
-}
-
 async fn connect(secret: Secret, max_size: usize, iam: Option<&Iam>) -> Result<Current, ConnectError> {
     let address = Address::parse(secret.expose())?;
     let login = match iam {
@@ -268,7 +264,8 @@ fn pool(secret: Secret, address: Address, max_size: usize, login: Option<Login>)
         recycling_method: RecyclingMethod::Fast,
     };
     let tls = tls::config(&address.tls)?.map(MakeRustlsConnect::new);
-    let manager = match tls.clone() {
+    let canceller = Canceller::new(address.config.clone(), tls.clone());
+    let manager = match tls {
         Some(tls) => manager(address.config, ConfigConnectImpl { tls }, login, recycling),
         None => manager(address.config, ConfigConnectImpl { tls: NoTls }, login, recycling),
     };
@@ -284,7 +281,7 @@ fn pool(secret: Secret, address: Address, max_size: usize, login: Option<Login>)
         secret,
         label: address.label.into(),
         pool,
-        tls,
+        canceller,
     })
 }
 

@@ -129,7 +129,9 @@ fn begin(
         drop(held);
         match tell.send(outcome) {
             Ok(()) => {}
-            Err(Ok(report)) => tracing::info!(worker.name = %kind, report = %report, "pass ended, its caller doesn't wait"),
+            Err(Ok(report)) => {
+                tracing::info!(worker.name = %kind, report = %report, "pass ended, its caller doesn't wait")
+            }
             Err(Err(error)) => {
                 tracing::error!(worker.name = %kind, error = %error, "pass failed, its caller doesn't wait");
             }
