@@ -33,6 +33,9 @@ pub struct TickReport {
     pub failed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<bool>,
+    /// Of a deployment: as many passes are on as may be, and this call began none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub already_running: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_because: Option<String>,
     /// What else a worker has to say, such as cleanup's `deletedCount`.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver, WebElement};
 
 use crate::conditions::{eventually, eventually_some};
-use crate::http;
+use crate::{http, skipped};
 
 /// A browser with one window.
 pub struct Browser {
@@ -225,11 +225,6 @@ impl Browser {
     pub async fn quit(self) {
         self.page.quit().await.expect("an end");
     }
-}
-
-/// Past the test harness's capture, so that it is seen when the test passes.
-pub fn skipped(why: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\nSKIPPED: {why}\n").as_bytes());
 }
 
 fn find(program: &str) -> Option<PathBuf> {

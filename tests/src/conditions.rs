@@ -33,3 +33,19 @@ pub async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &st
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// How much longer than promised something may take where other tests, or other people's programs, have the processors, too.
+/// What isn't bounded at all takes longer than that, or for ever. A run of the full sizes is alone, and exact.
+const ON_A_BUSY_MACHINE: u32 = 5;
+
+/// That something which began then has kept the time that is promised for it.
+#[track_caller]
+pub fn assert_in_time(began: Instant, promised: Duration) {
+    let took = began.elapsed();
+    let most = if crate::full_size() {
+        promised
+    } else {
+        promised * ON_A_BUSY_MACHINE
+    };
+    assert!(took < most, "it took {took:?}, and {promised:?} is promised");
+}

@@ -16,8 +16,11 @@ pub mod provider;
 pub mod proxy;
 pub mod runtime_api;
 pub mod secrets_manager;
+pub mod skipped;
 pub mod system;
 pub mod tls;
+
+pub use skipped::skipped;
 
 /// Whether the full sizes are asked for, `CRONVEC_FULL=1`, instead of those that fit an ordinary run.
 pub fn full_size() -> bool {

@@ -12,6 +12,7 @@ use tokio_postgres::NoTls;
 
 use crate::conditions::eventually;
 use crate::database::{Database, server};
+use crate::skipped;
 
 /// A pooler of one's own.
 #[derive(Debug)]
@@ -36,8 +37,7 @@ impl PgBouncer {
     /// The same with so many connections to each database.
     pub async fn with_pool(size: usize) -> Option<Self> {
         let Some(program) = find() else {
-            // Past the test harness's capture, so that it is seen when the test passes.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), b"\nSKIPPED: pgbouncer is not installed\n");
+            skipped("pgbouncer is not installed");
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0")

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shared::call::CallOptions;
 use shared::config::Settings;
 use shared::secrets::Secrets;
+use shared::store::connect::DEFAULT_CONNECTIONS;
 use shared::store::enqueue::{EnqueueOptions, NewJob};
 use shared::store::tokens::NewToken;
 use shared::store::{self, Store};
@@ -72,7 +73,9 @@ impl System {
     /// Without a project, and perhaps without a schema.
     pub async fn bare(database: Database, url: &str, variables: &[(&str, &str)]) -> Self {
         let settings = settings(url, variables);
-        let store = Arc::new(Store::new(store::Database::at(url, 2).expect("an address")));
+        let store = Arc::new(Store::new(
+            store::Database::at(url, DEFAULT_CONNECTIONS).expect("an address"),
+        ));
         let sql = database.client().await;
         // A test that waits for itself fails instead of hanging.
         sql.batch_execute("SET statement_timeout = '30s'")
@@ -155,7 +158,9 @@ impl System {
         let url = self.database.url();
         let mut settings = self.settings.clone();
         settings.embedding.openai.base_url = provider.url();
-        let store = Arc::new(Store::new(store::Database::at(url, 2).expect("an address")));
+        let store = Arc::new(Store::new(
+            store::Database::at(url, DEFAULT_CONNECTIONS).expect("an address"),
+        ));
         vectorization::Worker::new(store, settings, Secrets::new())
     }
 

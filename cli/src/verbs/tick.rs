@@ -30,6 +30,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         project: args.project,
         max_records: args.max_records,
         max_seconds: args.max_seconds,
+        ..CallOptions::default()
     };
     let report = ready().await?.tick(args.worker, &options, &context.interrupt).await?;
     context.output.show(&report, || in_words(&report))?;

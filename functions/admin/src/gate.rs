@@ -1,12 +1,15 @@
-//! What every request passes first: nothing secret in its address, and an answer in bounded time.
+//! What every request passes first: nothing secret in its address, an answer in bounded time, and an act that outlives its
+//! caller.
 
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use shared::panics::caught;
 use shared::token::PREFIX;
+use tracing::Instrument;
 
 use crate::Refusal;
 
@@ -30,10 +33,35 @@ pub(crate) async fn pass(request: Request, next: Next) -> Response {
         )
         .into_response();
     }
-    match tokio::time::timeout(LONGEST, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Refusal::unavailable(format!("it took longer than {} s", LONGEST.as_secs())).into_response(),
+    let acts = acts(&request);
+    let answer = async move {
+        match tokio::time::timeout(LONGEST, caught(next.run(request))).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(panicked)) => Refusal::internal(&panicked).into_response(),
+            Err(_) => Refusal::unavailable(format!("it took longer than {} s", LONGEST.as_secs())).into_response(),
+        }
+    };
+    if !acts {
+        return answer.await;
     }
+    // A caller who hangs up must not stop an act between two of its steps, or before it is in the audit log.
+    match tokio::spawn(answer.in_current_span()).await {
+        Ok(response) => response,
+        Err(broken) => Refusal::internal(&broken).into_response(),
+    }
+}
+
+/// The outermost layer: whatever is served, a panic is answered with 500 and ends nothing else.
+pub(crate) async fn survive(request: Request, next: Next) -> Response {
+    match caught(next.run(request)).await {
+        Ok(response) => response,
+        Err(panicked) => Refusal::internal(&panicked).into_response(),
+    }
+}
+
+/// Whether a request changes something. A search is a question, however it is sent.
+fn acts(request: &Request) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() != "/api/search"
 }
 
 fn bears_secret(uri: &Uri) -> bool {

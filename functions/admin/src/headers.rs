@@ -25,11 +25,14 @@ const ALWAYS: [(HeaderName, &str); 7] = [
 ];
 const TWO_YEARS: &str = "max-age=63072000; includeSubDomains";
 
-/// Adds what an answer doesn't say itself. Applied to all that is served, not only to what is ours.
+/// Adds what an answer doesn't say itself, and answers 500 where a handler panics. Applied to all that is served, not only
+/// to what is ours.
 pub fn protect<S: Clone + Send + Sync + 'static>(router: Router<S>, app_env: AppEnv) -> Router<S> {
-    router.layer(middleware::map_response(move |response| async move {
-        add(response, app_env)
-    }))
+    router
+        .layer(middleware::from_fn(crate::gate::survive))
+        .layer(middleware::map_response(move |response| async move {
+            add(response, app_env)
+        }))
 }
 
 fn add(mut response: Response, app_env: AppEnv) -> Response {

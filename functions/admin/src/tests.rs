@@ -47,3 +47,35 @@ async fn settings_with_problems_answer_500_to_everything() {
     let (status, body) = ask(unconfigured(), "GET", "/api/health").await;
     assert_eq!((status, &body["success"]), (500, &Value::Bool(false)));
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_answers_500_and_the_server_goes_on() {
+    async fn broken() -> &'static str {
+        panic!("a text of somebody's")
+    }
+    // As serve wraps what is its own, and as the API's own handlers are.
+    let serves = protect(
+        Router::new().route("/broken", get(broken)),
+        shared::config::AppEnv::Production,
+    );
+    let gated = Router::new()
+        .route("/acts", axum::routing::post(broken))
+        .layer(from_fn(gate::pass));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = serves.merge(gated).merge(without_database());
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    // All on one connection: it stays open, too.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for (request, wanted) in [("GET /broken", 500), ("POST /acts", 500), ("GET /api/nothing", 404)] {
+        let request = format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert_eq!(answer[9..12].parse::<u16>().unwrap(), wanted, "{answer}");
+        assert!(answer.contains("\"success\":false"), "{answer}");
+        assert!(!answer.contains("a text of somebody's"), "{answer}");
+    }
+    server.abort();
+}

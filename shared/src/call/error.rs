@@ -76,7 +76,10 @@ impl CallError {
     }
 
     /// What went wrong in the work itself: a dependency's fault if any of its causes is.
-    pub(super) fn of_work(error: &(dyn Error + 'static)) -> Self {
+    pub fn of_work(error: &(dyn Error + 'static)) -> Self {
+        if let Some(error) = error.downcast_ref::<Self>() {
+            return error.clone();
+        }
         let message = chain(error);
         if let Some(StoreError::NoProject(_)) = error.downcast_ref::<StoreError>() {
             Self::BadRequest { message }

@@ -71,6 +71,8 @@ pub struct CallOptions {
     pub max_records: Option<u64>,
     /// Stop after so many seconds.
     pub max_seconds: Option<f64>,
+    /// `wait=false`: answer as soon as the pass is begun, where a process goes on after the answer.
+    pub no_wait: bool,
 }
 
 impl CallOptions {
@@ -210,13 +212,20 @@ fn bad(name: &str, rule: &str) -> CallError {
 const PROJECT: &str = "a project's name";
 const RECORDS: &str = "a whole number of at least 1";
 const SECONDS: &str = "a number above 0";
+const WAIT: &str = "true or false";
 
 fn direct_options(event: &Value) -> Result<CallOptions, CallError> {
     let given = |name: &str| event.get(name).filter(|value| !value.is_null());
     let project = given("project").map(|value| value.as_str().map(str::to_owned).ok_or(bad("project", PROJECT)));
     let max_records = given("maxRecords").map(|value| value.as_u64().ok_or(bad("maxRecords", RECORDS)));
     let max_seconds = given("maxSeconds").map(|value| value.as_f64().ok_or(bad("maxSeconds", SECONDS)));
-    checked(project.transpose()?, max_records.transpose()?, max_seconds.transpose()?)
+    let wait = given("wait").map(|value| value.as_bool().ok_or(bad("wait", WAIT)));
+    checked(CallOptions {
+        project: project.transpose()?,
+        max_records: max_records.transpose()?,
+        max_seconds: max_seconds.transpose()?,
+        no_wait: wait.transpose()? == Some(false),
+    })
 }
 
 fn query_options(event: &Value) -> Result<CallOptions, CallError> {
@@ -229,7 +238,13 @@ fn query_options(event: &Value) -> Result<CallOptions, CallError> {
     };
     let max_records = given("maxRecords").map(|text| text.parse().map_err(|_| bad("maxRecords", RECORDS)));
     let max_seconds = given("maxSeconds").map(|text| text.parse().map_err(|_| bad("maxSeconds", SECONDS)));
-    checked(given("project"), max_records.transpose()?, max_seconds.transpose()?)
+    let wait = given("wait").map(|text| text.parse::<bool>().map_err(|_| bad("wait", WAIT)));
+    checked(CallOptions {
+        project: given("project"),
+        max_records: max_records.transpose()?,
+        max_seconds: max_seconds.transpose()?,
+        no_wait: wait.transpose()? == Some(false),
+    })
 }
 
 /// As the gateway decoded it, else as it was sent.
@@ -242,23 +257,18 @@ fn query(event: &Value) -> Vec<(String, String)> {
     form_urlencoded::parse(raw.as_bytes()).into_owned().collect()
 }
 
-fn checked(
-    project: Option<String>,
-    max_records: Option<u64>,
-    max_seconds: Option<f64>,
-) -> Result<CallOptions, CallError> {
-    if project.as_deref().is_some_and(|name| name.trim().is_empty()) {
+fn checked(options: CallOptions) -> Result<CallOptions, CallError> {
+    if options.project.as_deref().is_some_and(|name| name.trim().is_empty()) {
         return Err(bad("project", PROJECT));
     }
-    if max_records == Some(0) {
+    if options.max_records == Some(0) {
         return Err(bad("maxRecords", RECORDS));
     }
-    if max_seconds.is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0) {
+    if options
+        .max_seconds
+        .is_some_and(|seconds| !seconds.is_finite() || seconds <= 0.0)
+    {
         return Err(bad("maxSeconds", SECONDS));
     }
-    Ok(CallOptions {
-        project,
-        max_records,
-        max_seconds,
-    })
+    Ok(options)
 }

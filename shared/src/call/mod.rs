@@ -24,6 +24,11 @@ pub use guard::{Authorised, Guard};
 pub use instance::Instance;
 pub use remote::Remote;
 
+use crate::panics::caught;
+
+/// What an answer says that comes before its pass has ended.
+pub const ACCEPTED: &str = "accepted";
+
 /// Answers one call of the worker `kind`: reads the event, checks the bearer, lets `work` do its pass until the earlier
 /// of `deadline` and the call's own `maxSeconds`, and shapes its report. Over HTTP every outcome is an answer; when the
 /// call is direct an error stays one, which the runtime reports as a function error.
@@ -97,8 +102,9 @@ where
     let authorised = guard.check(call.bearer()).await?;
     let options = call.options()?;
     let deadline = options.deadline(deadline);
-    let report = work(options, deadline)
+    let report = caught(async move { work(options, deadline).await })
         .await
+        .map_err(|panicked| CallError::of_work(&panicked))?
         .map_err(|error| CallError::of_work(&error))?;
     Ok((report, authorised))
 }
@@ -126,7 +132,10 @@ fn finish<R: Serialize>(report: R, duration_ms: u64, authorised: Authorised) -> 
 fn shape(shape: Shape, outcome: Result<Value, CallError>) -> Result<Value, CallError> {
     match (shape, outcome) {
         (Shape::Direct, outcome) => outcome,
-        (Shape::Http, Ok(answer)) => Ok(http(200, &answer, None)),
+        (Shape::Http, Ok(answer)) => {
+            let status = if answer[ACCEPTED] == true { 202 } else { 200 };
+            Ok(http(status, &answer, None))
+        }
         (Shape::Http, Err(error)) => {
             let body = json!({"success": false, "error": error.to_string()});
             Ok(http(error.status(), &body, error.header()))

@@ -158,6 +158,8 @@ async fn a_bad_option_is_400_and_named() {
         ("maxSeconds=inf", "maxSeconds"),
         ("maxSeconds=soon", "maxSeconds"),
         ("project=", "project"),
+        ("wait=no", "wait"),
+        ("wait=", "wait"),
     ] {
         let event = http_event("GET", "/api/workers/vectorization", "Bearer right", query);
         let (status, body) = status_and_body(&call(event, &guarded()).await.unwrap());
@@ -174,6 +176,7 @@ async fn a_bad_option_is_400_and_named() {
             "maxSeconds",
         ),
         (json!({"authorization": "Bearer right", "project": 7}), "project"),
+        (json!({"authorization": "Bearer right", "wait": "false"}), "wait"),
     ] {
         let Err(CallError::BadRequest { message }) = call(event, &guarded()).await else {
             panic!("{name}")
@@ -188,22 +191,65 @@ fn both_shapes_say_the_same_options() {
         project: Some("a shop".to_owned()),
         max_records: Some(500),
         max_seconds: Some(2.5),
+        no_wait: true,
     };
-    let direct = json!({"project": "a shop", "maxRecords": 500, "maxSeconds": 2.5});
+    let direct = json!({"project": "a shop", "maxRecords": 500, "maxSeconds": 2.5, "wait": false});
     assert_eq!(WorkerCall::parse(&direct).unwrap().options(), Ok(expected.clone()));
     let mut http = http_event(
         "GET",
         "/api/workers/ingestion",
         "",
-        "project=a%20shop&maxRecords=500&maxSeconds=2.5",
+        "project=a%20shop&maxRecords=500&maxSeconds=2.5&wait=false",
     );
     assert_eq!(WorkerCall::parse(&http).unwrap().options(), Ok(expected.clone()));
-    http["queryStringParameters"] = json!({"project": "a shop", "maxRecords": "500", "maxSeconds": "2.5"});
+    http["queryStringParameters"] =
+        json!({"project": "a shop", "maxRecords": "500", "maxSeconds": "2.5", "wait": "false"});
     let parsed = WorkerCall::parse(&http).unwrap();
     assert_eq!(
         (parsed.options(), parsed.worker()),
         (Ok(expected), Some(Worker::Ingestion))
     );
+}
+
+#[test]
+fn a_call_waits_unless_it_says_otherwise() {
+    for query in ["", "wait=true", "project=a"] {
+        let event = http_event("POST", "/api/workers/ingestion", "", query);
+        assert!(
+            !WorkerCall::parse(&event).unwrap().options().unwrap().no_wait,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_its_pass_has_ended_is_202() {
+    let event = http_event("POST", "/api/workers/vectorization", "Bearer right", "wait=false");
+    let begun = async |_: CallOptions, _: Instant| Ok::<_, WorkError>(json!({ACCEPTED: true}));
+    let reply = answer(event, Worker::Vectorization, &guarded(), in_a_minute(), begun)
+        .await
+        .unwrap();
+    let (status, body) = status_and_body(&reply);
+    assert_eq!(
+        (status, &body["success"], &body["accepted"]),
+        (202, &json!(true), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_own_call_in_either_shape_and_the_next_one_works() {
+    let broken = async |_: CallOptions, _: Instant| -> Result<Report, WorkError> { panic!("a bug") };
+    let event = http_event("POST", "/api/workers/vectorization", "Bearer right", "");
+    let reply = answer(event, Worker::Vectorization, &guarded(), in_a_minute(), broken)
+        .await
+        .unwrap();
+    let (status, body) = status_and_body(&reply);
+    assert_eq!((status, &body["success"]), (500, &json!(false)));
+    assert!(!body.to_string().contains("a bug"), "a panic may quote a text: {body}");
+    let direct = json!({"authorization": "Bearer right"});
+    let failed = answer(direct.clone(), Worker::Vectorization, &guarded(), in_a_minute(), broken).await;
+    assert_eq!(failed.unwrap_err().kind(), "Failed");
+    assert_eq!(call(direct, &guarded()).await.unwrap()["processed"], 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Owns connections to PostgreSQL: address, TLS, the pool, its health. Refuses to know any table.
 
 mod address;
+mod cancel;
 mod error;
 mod iam;
 mod tls;
@@ -12,6 +13,8 @@ use deadpool_postgres::{
     ConfigConnectImpl, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
     Timeouts,
 };
+use tokio::runtime::Handle;
+use tokio::sync::RwLock as AsyncRwLock;
 use tokio::time::timeout;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -21,6 +24,7 @@ pub use error::{ConnectError, is_unreachable};
 use crate::config::{Secret, SecretSource, Settings};
 use crate::secrets::Secrets;
 use address::Address;
+use cancel::Canceller;
 use iam::{Login, Signed};
 
 /// Two for writes, of which one's vectors are received while the other's are stored, and one for what goes on beside.
@@ -33,6 +37,8 @@ const CREATE: Duration = Duration::from_secs(15);
 const RECYCLE: Duration = Duration::from_secs(2);
 /// A server that is there answers `SELECT 1` in milliseconds; a dead socket never does.
 const CHECK: Duration = Duration::from_secs(2);
+/// Ending a question that was given up: a connection of its own, and the server's word that the question is over.
+const CANCEL: Duration = Duration::from_secs(2);
 
 /// The database. Clones share its connections.
 #[derive(Clone)]
@@ -47,6 +53,8 @@ struct Inner {
     iam: Option<Iam>,
     max_size: usize,
     current: RwLock<Current>,
+    /// Read-locked while a question that was given up is being ended.
+    abandoning: Arc<AsyncRwLock<()>>,
 }
 
 /// The settings of logging in as an IAM user.
@@ -60,6 +68,7 @@ struct Current {
     secret: Secret,
     label: Arc<str>,
     pool: Pool,
+    canceller: Canceller,
 }
 
 impl std::fmt::Debug for Database {
@@ -106,6 +115,7 @@ impl Database {
                 iam,
                 max_size,
                 current: RwLock::new(current),
+                abandoning: Arc::default(),
             }),
         }
     }
@@ -143,6 +153,34 @@ impl Database {
             address: label.to_string(),
             message,
         })
+    }
+
+    /// Ends the question that a connection is in the middle of, and then the connection, without keeping the caller waiting.
+    /// The question comes first: a pooler forgets whose it was once the connection is gone.
+    pub(super) fn abandon(&self, client: Object) {
+        let client = Object::take(client);
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (token, canceller) = (client.cancel_token(), self.current().canceller);
+        let under_way = Arc::clone(&self.inner.abandoning).try_read_owned();
+        runtime.spawn(async move {
+            let ended = async {
+                canceller.cancel(&token).await?;
+                // Answered only after the question, whose error nobody waits for.
+                client.simple_query("").await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            };
+            match timeout(CANCEL, ended).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(error = %error, "a connection ended with its question"),
+                Err(_) => tracing::warn!("a question that was given up could not be ended at the server"),
+            }
+            drop((client, under_way));
+        });
+    }
+
+    /// Returns when no question that was given up is still being ended. A process that is frozen or ends would leave it.
+    pub(super) async fn settled(&self) {
+        drop(self.inner.abandoning.write().await);
     }
 
     async fn try_get(&self) -> Result<Object, ConnectError> {
@@ -225,11 +263,10 @@ fn pool(secret: Secret, address: Address, max_size: usize, login: Option<Login>)
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let manager = match tls::config(&address.tls)? {
-        Some(tls) => {
-            let tls = MakeRustlsConnect::new(tls);
-            manager(address.config, ConfigConnectImpl { tls }, login, recycling)
-        }
+    let tls = tls::config(&address.tls)?.map(MakeRustlsConnect::new);
+    let canceller = Canceller::new(address.config.clone(), tls.clone());
+    let manager = match tls {
+        Some(tls) => manager(address.config, ConfigConnectImpl { tls }, login, recycling),
         None => manager(address.config, ConfigConnectImpl { tls: NoTls }, login, recycling),
     };
     let pool = Pool::builder(manager)
@@ -244,6 +281,7 @@ fn pool(secret: Secret, address: Address, max_size: usize, login: Option<Login>)
         secret,
         label: address.label.into(),
         pool,
+        canceller,
     })
 }
 

@@ -100,7 +100,7 @@ impl StoreError {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
-    /// The server ended the statement, because our time for it was over.
+    /// The server ended the statement: its time limit was over, or somebody cancelled it.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
@@ -157,17 +157,20 @@ pub(crate) struct VectorTypes {
     pub array: Type,
 }
 
-/// A client of the pool. Who gives a question up before its answer leaves the connection in the middle of it: it is closed, or
-/// the next one's question would follow at once, and a pooler may lose its place then.
+/// A client of the pool. Who gives a question up before its answer leaves the connection in the middle of it: the server is
+/// told to end the question, and the connection is closed. Else the next one's question would follow at once, a pooler may lose
+/// its place, and a write that waits for somebody's lock would wait on with nobody left to want it.
 struct Asked {
     client: Option<Object>,
+    database: Database,
     is_asking: AtomicBool,
 }
 
 impl Asked {
-    fn new(client: Object) -> Self {
+    fn new(client: Object, database: Database) -> Self {
         Self {
             client: Some(client),
+            database,
             is_asking: AtomicBool::new(false),
         }
     }
@@ -191,7 +194,7 @@ impl Drop for Asked {
         if let Some(client) = self.client.take()
             && *self.is_asking.get_mut()
         {
-            drop(Object::take(client));
+            self.database.abandon(client);
         }
     }
 }
@@ -255,7 +258,7 @@ impl Store {
     }
 
     async fn asked(&self) -> Result<Asked, StoreError> {
-        Ok(Asked::new(self.client().await?))
+        Ok(Asked::new(self.client().await?, self.database.clone()))
     }
 
     pub async fn connection(&self) -> Result<Connection, StoreError> {

@@ -141,6 +141,18 @@ impl Store {
             taken.add(more);
             after = last;
         }
+        // A project that is made later with this name is another: tokens that reached this one don't reach it. One that
+        // reached nothing else is over.
+        transaction
+            .execute_typed(
+                "UPDATE cronvec.api_tokens t
+                 SET projects = CASE WHEN cardinality(others.names) > 0 THEN others.names ELSE projects END,
+                     revoked_at = CASE WHEN cardinality(others.names) > 0 THEN revoked_at ELSE coalesce(revoked_at, now()) END
+                 FROM (SELECT id, array_remove(projects, $1) AS names FROM cronvec.api_tokens WHERE $1 = ANY (projects)) AS others
+                 WHERE others.id = t.id",
+                &[(&project.name, Type::TEXT)],
+            )
+            .await?;
         transaction
             .execute_typed("DELETE FROM cronvec.projects WHERE id = $1", id)
             .await?;

@@ -52,6 +52,8 @@ impl Store {
         };
         let duration_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
         tell_until(deadline, self.worker_finished(worker, duration_ms, &told)).await;
+        // A pass that was cut off has given questions up; a function is frozen once it has answered.
+        let _ = tokio::time::timeout_at(deadline.into(), self.database().settled()).await;
         outcome
     }
 

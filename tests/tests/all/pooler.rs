@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_tests::conditions::{LIMIT, eventually};
 use cronvec_tests::database::Database;
 use cronvec_tests::pgbouncer::PgBouncer;
 use cronvec_tests::provider::{Answer, Provider, vector};
@@ -257,21 +258,43 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
 
-/// The next one would ask in the middle of it, and a pooler may lose its place then.
-#[tokio::test]
-async fn a_question_that_is_given_up_leaves_its_connection_to_nobody() {
-    let system = System::embedding_in_process().await;
-    let store = Store::new(store::Database::at(system.database.url(), 1).unwrap());
-    let lock = cronvec_tests::between::Transaction::begin(&system).await;
+/// The next one would ask in the middle of it, and a pooler may lose its place then. And a question that waits for a lock
+/// would wait on, at the server and in one of the pooler's connections.
+async fn is_given_up(system: &System, address: &str) {
+    let store = Store::new(store::Database::at(address, 1).unwrap());
+    let lock = cronvec_tests::between::Transaction::begin(system).await;
     lock.run("LOCK TABLE cronvec.projects").await;
     tokio::select! {
         answered = store.project(PROJECT) => panic!("{answered:?}"),
         () = system.wait_blocked(1) => {}
     }
-    let other = tokio::time::timeout(Duration::from_secs(5), store.worker_statuses()).await;
+    let other = tokio::time::timeout(LIMIT, store.worker_statuses()).await;
     assert!(
         other.is_ok_and(|answered| answered.is_ok()),
         "it waits for nobody's answer"
     );
+    eventually("the server has ended it", || async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        system.count(waiting).await == 0
+    })
+    .await;
     lock.commit().await;
+    store.project(PROJECT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_question_that_is_given_up_is_ended_and_leaves_its_connection_to_nobody() {
+    let system = System::embedding_in_process().await;
+    is_given_up(&system, system.database.url()).await;
+}
+
+#[tokio::test]
+async fn a_question_that_is_given_up_behind_a_pooler_is_ended_at_the_server() {
+    let Some(pooler) = PgBouncer::with_pool(5).await else {
+        return;
+    };
+    let system = System::embedding_in_process().await;
+    let address = pooler.url(&system.database);
+    is_given_up(&system, &address).await;
 }

@@ -1,15 +1,16 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use cronvec_tests::conditions::eventually;
+use cronvec_tests::conditions::{LIMIT, eventually};
 use cronvec_tests::process::Process;
 use serde_json::json;
 
-async fn answers(url: &str) -> bool {
+/// Whether it answers before long. Who is frozen never does.
+async fn answers(url: &str, patience: Duration) -> bool {
     let request = cronvec_tests::http::client()
         .post(url)
         .json(&json!({"input": "a"}))
-        .timeout(Duration::from_millis(300));
+        .timeout(patience);
     request
         .send()
         .await
@@ -21,14 +22,17 @@ async fn a_child_can_be_frozen_thawed_and_killed() {
     let mut child = Process::spawn("fake-provider", &["--port", "0"], &[]).await;
     eventually("it has told its address", || async { child.stdout().ends_with('\n') }).await;
     let url = format!("{}/embeddings", child.stdout().trim());
-    assert!(answers(&url).await);
+    assert!(answers(&url, LIMIT).await);
     child.freeze();
-    eventually("it is frozen", || async { !answers(&url).await }).await;
+    eventually("it is frozen", || async {
+        !answers(&url, Duration::from_millis(300)).await
+    })
+    .await;
     child.thaw();
-    eventually("it is thawed", || answers(&url)).await;
+    eventually("it is thawed", || answers(&url, LIMIT)).await;
     assert!(child.ended().is_none());
     assert_eq!(child.kill().await.signal(), Some(9));
-    assert!(!answers(&url).await);
+    assert!(!answers(&url, LIMIT).await);
 }
 
 #[tokio::test]

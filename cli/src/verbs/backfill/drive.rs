@@ -222,7 +222,7 @@ impl<'a> Drive<'a> {
             let mut pause = self.options.delay;
             if moved > 0 || report.failed.unwrap_or(0) > 0 {
                 idle = 0;
-            } else if self.is_worth_waiting(&left).await? {
+            } else if report.already_running == Some(true) || self.is_worth_waiting(&left).await? {
                 pause = pause.max(IDLE_PAUSE);
             } else {
                 idle += 1;

@@ -11,10 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use serde_json::{Map, Value, json};
-use shared::call::{self, CallError, Guard, Worker, WorkerCall};
+use shared::call::{self, CallError, Guard, WorkerCall};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::called::Called;
 use super::prometheus;
 use super::schedule::Workers;
 use crate::app::App;
@@ -25,12 +26,14 @@ const CONNECTIONS: usize = 6;
 #[derive(Clone)]
 struct Served {
     workers: Arc<Workers>,
+    called: Arc<Called>,
     guard: Arc<Guard>,
 }
 
-pub(super) fn router(app: &App, workers: Arc<Workers>, pace: Pace) -> Router {
+pub(super) fn router(app: &App, workers: Arc<Workers>, called: Arc<Called>, pace: Pace) -> Router {
     let served = Served {
         workers,
+        called,
         guard: Arc::new(Guard::new(app.settings(), app.secrets().clone())),
     };
     let own = Router::new()
@@ -62,8 +65,7 @@ async fn metrics(State(served): State<Served>) -> Response {
 /// The same call as the function's, in the same shape: what the path, the bearer and the options say is read there.
 async fn call_worker(State(served): State<Served>, request: Request) -> Response {
     let event = event(&request);
-    let (workers, guard) = (&served.workers, served.guard.as_ref());
-    let deadline = workers.deadline();
+    let called = &served.called;
     let outcome = match WorkerCall::parse(&event).map(|call| call.worker()) {
         Err(error) => call::refuse(&event, error),
         Ok(None) => call::refuse(
@@ -72,21 +74,11 @@ async fn call_worker(State(served): State<Served>, request: Request) -> Response
                 path: request.uri().path().to_owned(),
             },
         ),
-        Ok(Some(kind @ Worker::Ingestion)) => {
-            call::answer(event, kind, guard, deadline, |options, deadline| {
-                workers.ingest(options, deadline)
-            })
-            .await
-        }
-        Ok(Some(kind @ Worker::Vectorization)) => {
-            call::answer(event, kind, guard, deadline, |options, deadline| {
-                workers.vectorize(options, deadline)
-            })
-            .await
-        }
-        Ok(Some(kind @ Worker::Cleanup)) => {
-            call::answer(event, kind, guard, deadline, |options, deadline| {
-                workers.clean_up(options, deadline)
+        Ok(Some(kind)) => {
+            let deadline = served.workers.deadline();
+            // A pass has its time from when it begins, not from when it was called.
+            call::answer(event, kind, &served.guard, deadline, |options, _| {
+                called.call(kind, options)
             })
             .await
         }

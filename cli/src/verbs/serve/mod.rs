@@ -1,5 +1,6 @@
 //! `serve`: schedule, workers and HTTP in one process.
 
+mod called;
 mod http;
 mod prometheus;
 mod schedule;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::Context;
 use crate::app::App;
 use crate::exit::{Ended, usage};
+use called::Called;
 use schedule::Workers;
 
 /// After a signal workers part from their jobs within two seconds; requests that still run then are left.
@@ -47,10 +49,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         settings.require_web().map_err(|problems| usage(problems.to_string()))?;
     }
     // Two for each pass that may be on, as an instance has, and two for what is looked up beside them.
-    let connections = 2 * (settings.queue.concurrent_workers + 2) + 2;
+    let concurrent = settings.queue.concurrent_workers;
+    let scheduled = if args.no_schedule { 0 } else { concurrent + 2 };
+    let called = if args.no_http { 0 } else { called::places(concurrent) };
+    let connections = 2 * (scheduled + called) + 2;
     let app = App::open_with(settings, connections).await?;
     app.check_schema().await?;
     let workers = Arc::new(Workers::new(&app));
+    let called = Arc::new(Called::new(Arc::clone(&workers), concurrent));
     let mut signal = context.interrupt.watch();
     let stopping = watch::Sender::new(false);
 
@@ -67,7 +73,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
             .await
             .with_context(|| format!("can't listen at {}", args.listen))?;
         let address = listener.local_addr().context("a listener without an address")?;
-        let router = http::router(&app, Arc::clone(&workers), pace);
+        let router = http::router(&app, Arc::clone(&workers), Arc::clone(&called), pace);
         tasks.spawn(http::serve(listener, router, stopping.subscribe()));
         context.output.show(&json!({"listening": address.to_string()}), || {
             format!("listening at http://{address}")
@@ -88,8 +94,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     };
     tracing::info!("ending: workers part from their jobs");
     stopping.send_replace(true);
+    called.stop();
     workers.stop();
-    let all = async { while tasks.join_next().await.is_some() {} };
+    let all = async {
+        while tasks.join_next().await.is_some() {}
+        called.ended().await;
+    };
     if tokio::time::timeout(REQUESTS_END, all).await.is_err() {
         tracing::warn!("something was still under way and is left");
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use shared::call::CallOptions;
+use shared::panics::caught;
 use shared::store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -150,19 +151,23 @@ fn say(worker: &str, jobs: u64, records: u64) {
     }
 }
 
-/// A pass after another: at once while there is more, else at the pace. A pass that fails is tried again at the pace.
+/// A pass after another: at once while there is more, else at the pace. A pass that fails or panics is tried again at the pace.
 async fn every<F, Fut>(pace: Duration, mut stopping: watch::Receiver<bool>, pass: F) -> Result<()>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<bool, StoreError>>,
 {
     while !*stopping.borrow() {
-        let pause = match pass().await {
-            Ok(true) => continue,
-            Ok(false) => pace,
-            Err(error) => {
+        let pause = match caught(pass()).await {
+            Ok(Ok(true)) => continue,
+            Ok(Ok(false)) => pace,
+            // After an outage the daily one isn't a day late.
+            Ok(Err(error)) => {
                 tracing::error!(error = %error, "a pass failed");
-                // After an outage the daily one isn't a day late.
+                pace.min(AFTER_FAILURE)
+            }
+            Err(panicked) => {
+                tracing::error!(error = %panicked, "a pass failed");
                 pace.min(AFTER_FAILURE)
             }
         };
@@ -172,4 +177,24 @@ where
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pass_that_panics_ends_nothing_but_itself_and_its_worker_is_called_again() {
+        let stopping = watch::Sender::new(false);
+        let calls = AtomicU64::new(0);
+        let pass = || async {
+            match calls.fetch_add(1, Ordering::Relaxed) {
+                0 => panic!("a bug"),
+                _ => stopping.send_replace(true),
+            };
+            Ok(false)
+        };
+        every(Duration::ZERO, stopping.subscribe(), pass).await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
 }

@@ -1,5 +1,7 @@
 //! Retry and cancel, of one job and of many.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use shared::store::selection::JobFilter;
 use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Done, job_type, status};
+use super::{ACTING, Done, job_type, status};
 use crate::identity::{Acts, Caller};
 use crate::request::{Body, Params, number};
 use crate::{Admin, Refusal};
@@ -162,6 +164,7 @@ pub(crate) async fn cancel_many(
 
 async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<Json<Done>, Refusal> {
     let store = admin.store().await?;
+    let until = Instant::now() + ACTING;
     let mut ids = Vec::new();
     let mut passed_over = 0;
     let mut more = false;
@@ -177,6 +180,10 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
                 return Err(Refusal::field("ids", format_args!("at most {MOST}")));
             }
             for id in &named {
+                if Instant::now() > until {
+                    more = true;
+                    break;
+                }
                 let id = number("ids", id)?;
                 // What isn't there can't be done, as what has moved on meanwhile.
                 let is_done = match store.job(id).await {
@@ -203,7 +210,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
                         job_type: kind,
                         project: project.clone(),
                     };
-                    more |= each(store, &filter, act, &mut ids, &mut passed_over).await?;
+                    more |= each(store, &filter, act, until, &mut ids, &mut passed_over).await?;
                 }
             }
         }
@@ -225,6 +232,7 @@ async fn each(
     store: &Store,
     filter: &JobFilter,
     act: Act,
+    until: Instant,
     done: &mut Vec<String>,
     passed_over: &mut usize,
 ) -> Result<bool, Refusal> {
@@ -234,7 +242,7 @@ async fn each(
         let Some(last) = page.last() else { return Ok(false) };
         after = *last;
         for id in page {
-            if done.len() >= MOST {
+            if done.len() >= MOST || Instant::now() > until {
                 return Ok(true);
             }
             if took(act.on(store, id).await)? {

@@ -8,11 +8,17 @@ pub(crate) mod pause;
 pub(crate) mod quarantine;
 pub(crate) mod stats;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use shared::job::{JobStatus, JobType};
 use utoipa::ToSchema;
 
 use crate::Refusal;
+
+/// After this a call on many acts no more, so that what it has done is logged and told before its request's time is over. The
+/// next call goes on.
+const ACTING: Duration = Duration::from_secs(10);
 
 /// What an act on many came to.
 #[derive(Serialize, ToSchema)]

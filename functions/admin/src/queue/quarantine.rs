@@ -1,5 +1,7 @@
 //! Records that stand aside: `GET /api/admin/quarantine`, `POST …/replay`, `POST …/purge`.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use base64::Engine;
@@ -9,7 +11,7 @@ use shared::store::quarantine::{Place, QuarantineFilter, Quarantined};
 use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Done;
+use super::{ACTING, Done};
 use crate::identity::{Acts, Caller, Watches};
 use crate::request::{Body, Params, is_more, page_size};
 use crate::{Admin, Refusal};
@@ -140,6 +142,7 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
         return Err(Refusal::field("ids", format_args!("at most {MOST}")));
     }
     let store = admin.store().await?;
+    let until = Instant::now() + ACTING;
     let reach = caller.chosen(store, wanted.project.as_deref()).await?;
     let mut done = Done {
         success: true,
@@ -155,14 +158,14 @@ async fn many(admin: &Admin, caller: &Caller, wanted: Many, act: Act) -> Result<
             records: wanted.ids.clone(),
             older_than_days: None,
         };
-        while done.ids.len() < MOST {
+        while done.ids.len() < MOST && Instant::now() < until {
             let page = page(store, &filter, act).await?;
             if page.is_empty() {
                 break;
             }
             done.ids.extend(page);
         }
-        done.more |= done.ids.len() >= MOST;
+        done.more |= done.ids.len() >= MOST || Instant::now() >= until;
     }
     done.count = done.ids.len();
     if done.count > 0 {

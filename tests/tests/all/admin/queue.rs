@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use cronvec_tests::between::Transaction;
+use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
 use shared::token::Role;
@@ -153,4 +155,36 @@ async fn a_job_is_cancelled_while_it_waits_or_runs_and_not_when_it_has_ended() {
     api.post(Role::Admin, "/api/admin/queue/cancel?jobId=999999", json!({}))
         .await
         .is(404);
+}
+
+#[tokio::test]
+async fn an_act_on_many_jobs_whose_caller_hangs_up_is_done_and_written_down_as_a_whole() {
+    let api = Api::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(api.job(PROJECT, "PENDING").await.to_string());
+    }
+    let other = Transaction::begin(&api.system).await;
+    other
+        .run(&format!(
+            "SELECT FROM cronvec.job_queue WHERE id = {} FOR UPDATE",
+            ids[1]
+        ))
+        .await;
+    tokio::select! {
+        answer = api.post(Role::Admin, "/api/admin/jobs/cancel", json!({"ids": ids})) => panic!("{answer:?}"),
+        () = api.system.wait_blocked(1) => {}
+    }
+    // By then the server has heard that its caller is gone.
+    for _ in 0..10 {
+        api.get(Role::Manager, "/api/me").await.is(200);
+    }
+    other.commit().await;
+    let audited = "SELECT metadata->'ids' FROM cronvec.audit_log WHERE message = 'jobs cancelled'";
+    eventually("it is written down", || async {
+        api.system.value(audited).await == json!(ids)
+    })
+    .await;
+    let cancelled = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'CANCELLED'";
+    assert_eq!(api.system.count(cancelled).await, 3);
 }

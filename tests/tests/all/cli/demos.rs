@@ -4,6 +4,7 @@ use cronvec_tests::conditions::{eventually, within};
 use cronvec_tests::database::{Database, server};
 use cronvec_tests::folder::Folder;
 use cronvec_tests::process::Process;
+use cronvec_tests::skipped;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -120,9 +121,7 @@ impl Place {
 #[tokio::test]
 async fn two_demos_share_a_local_server_and_leave_nothing_behind() {
     if std::env::var_os("CRONVEC_POSTGRES").is_some() {
-        let said = b"\nSKIPPED: it is about the PostgreSQL that is downloaded, and CRONVEC_POSTGRES names another\n";
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), said);
-        return;
+        return skipped("it is about the PostgreSQL that is downloaded, and CRONVEC_POSTGRES names another");
     }
     let place = Place::new().await;
     let mut demos = [place.demo().await, place.demo().await];
@@ -142,11 +141,7 @@ async fn two_demos_share_a_local_server_and_leave_nothing_behind() {
         // Its server's password is another than the tests': nothing to look for.
         let outcome = demo.outcome().await;
         if place.is_roots && (outcome.stderr.starts_with("unshare:") || outcome.stderr.starts_with("mount:")) {
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                b"\nSKIPPED: no mount namespace can be made here\n",
-            );
-            return;
+            return skipped("no mount namespace can be made here");
         }
         assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
         assert!(

@@ -3,6 +3,7 @@
 mod attach;
 mod backfill;
 mod backfill_ends;
+mod called;
 mod demos;
 mod every_verb;
 mod ingest;

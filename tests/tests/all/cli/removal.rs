@@ -4,6 +4,7 @@ use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
+use shared::token::Role;
 
 use super::{Cli, DONE, FAILED, INTERRUPTED, USAGE, whole};
 
@@ -257,4 +258,33 @@ async fn a_project_that_a_table_feeds_is_detached_first() {
     assert_eq!(cli.object("projects remove notes --yes").await["records"], 1);
     cli.object("attach notes --text note").await;
     assert_eq!(cli.object("coverage --project notes").await["total"], 1);
+}
+
+#[tokio::test]
+async fn tokens_of_a_project_do_not_reach_another_that_gets_its_name() {
+    let (_provider, system, cli) = two_projects().await;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    system
+        .token("of it alone", Role::Producer, Some(&names(&[PROJECT])))
+        .await;
+    system
+        .token("of both", Role::Producer, Some(&names(&[PROJECT, "other"])))
+        .await;
+    system
+        .token("of the other", Role::Producer, Some(&names(&["other"])))
+        .await;
+    system.token("of all", Role::Admin, None).await;
+    cli.object("projects remove articles --yes").await;
+    cli.object("projects create articles").await;
+    let reach =
+        "SELECT jsonb_object_agg(name, jsonb_build_array(revoked_at IS NULL, projects)) FROM cronvec.api_tokens";
+    assert_eq!(
+        system.value(reach).await,
+        json!({
+            "of it alone": [false, [PROJECT]],
+            "of both": [true, ["other"]],
+            "of the other": [true, ["other"]],
+            "of all": [true, null],
+        })
+    );
 }

@@ -1,6 +1,6 @@
 //! `serve`: the long-lived process, over real HTTP.
 
-use cronvec_tests::conditions::{eventually, eventually_some};
+use cronvec_tests::conditions::{assert_in_time, eventually, eventually_some};
 use cronvec_tests::http;
 use cronvec_tests::process::Process;
 use cronvec_tests::provider::Provider;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use super::{Cli, DONE, FAILED, USAGE, objects, whole};
 
-const SECRET: &str = "a-long-secret";
+pub(super) const SECRET: &str = "a-long-secret";
 const SESSION_SECRET: &str = "a-secret-of-more-than-32-characters";
 
 /// A service and its address.
-struct Service {
-    process: Process,
-    address: String,
+pub(super) struct Service {
+    pub process: Process,
+    pub address: String,
 }
 
 impl Service {
-    async fn start(cli: &Cli, options: &str) -> Self {
+    pub async fn start(cli: &Cli, options: &str) -> Self {
         let line = format!("serve --json --listen 127.0.0.1:0 {options}");
         let process = cli.start(line.trim()).await;
         let address = eventually_some("it listens", || async {
@@ -32,7 +32,7 @@ impl Service {
     }
 
     /// Status and body of a request with this bearer.
-    async fn ask(&self, method: &str, path: &str, bearer: Option<&str>) -> (u16, String) {
+    pub async fn ask(&self, method: &str, path: &str, bearer: Option<&str>) -> (u16, String) {
         let method = method.parse().unwrap();
         let mut request = http::client().request(method, format!("{}{path}", self.address));
         if let Some(bearer) = bearer {
@@ -42,14 +42,14 @@ impl Service {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    async fn call(&self, method: &str, path: &str) -> Value {
+    pub async fn call(&self, method: &str, path: &str) -> Value {
         let (status, body) = self.ask(method, path, Some(SECRET)).await;
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
 
     /// What Prometheus reads of this name.
-    async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         let (status, page) = self.ask("GET", "/metrics", None).await;
         assert_eq!(status, 200);
         let line = page.lines().find(|line| line.starts_with(&format!("{name} ")));
@@ -60,7 +60,7 @@ impl Service {
     }
 }
 
-fn production(system: &System, provider: &Provider) -> Cli {
+pub(super) fn production(system: &System, provider: &Provider) -> Cli {
     Cli::of(system, provider)
         .with("CRON_SECRET", SECRET)
         .with("OPENAI_API_KEY", "sk-test-of-the-harness")
@@ -208,9 +208,8 @@ async fn sigterm_in_the_middle_of_a_pass_releases_its_job_within_ten_seconds() {
     let begun = Instant::now();
     service.process.terminate();
     let outcome = whole(service.process).await;
-    let took = begun.elapsed();
+    assert_in_time(begun, Duration::from_secs(10));
     assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
     let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING' OR attempts > 0 OR crashes > 0";
     assert_eq!(system.count(held).await, 0);
     gate.release();

@@ -9,6 +9,7 @@ use cronvec_tests::folder::Folder;
 use cronvec_tests::full_size;
 use cronvec_tests::invoke_api::InvokeApi;
 use cronvec_tests::process::Process;
+use cronvec_tests::skipped;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
 use shared::token::Role;
@@ -50,8 +51,7 @@ fn find() -> Result<(), &'static str> {
 #[tokio::test]
 async fn the_main_job_is_done_by_calls_of_the_aws_cli_and_boto3_while_secrets_are_rotated() {
     if let Err(missing) = find() {
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\nSKIPPED: {missing}\n").as_bytes());
-        return;
+        return skipped(missing);
     }
     let Some(rotating) = Rotating::new().await else { return };
     let deployment = &rotating.deployment;

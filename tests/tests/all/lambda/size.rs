@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cronvec_tests::conditions::eventually;
+use cronvec_tests::skipped;
 
 use super::{AMPLE, Deployment, direct, http_event};
 
@@ -20,11 +21,7 @@ const WITH_MODEL: [&str; 2] = ["vectorization", "admin"];
 #[tokio::test]
 async fn functions_that_are_built_for_lambda_are_small_start_at_once_and_need_little_memory() {
     let Some(folder) = std::env::var_os("CRONVEC_FUNCTIONS").map(PathBuf::from) else {
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            b"\nSKIPPED: CRONVEC_FUNCTIONS names no folder of functions that `cargo lambda build` made\n",
-        );
-        return;
+        return skipped("CRONVEC_FUNCTIONS names no folder of functions that `cargo lambda build` made");
     };
     let model = std::env::var_os("CRONVEC_FUNCTIONS_WITHOUT_MODEL").is_none();
     let mut deployment = Deployment::new().await;

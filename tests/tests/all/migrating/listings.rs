@@ -7,6 +7,7 @@ use std::time::Duration;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::full_size;
 use cronvec_tests::provider::{self, Options, Provider};
+use cronvec_tests::skipped;
 use serde_json::Value;
 
 use super::{Reader, says};
@@ -207,8 +208,7 @@ async fn a_backfill_that_is_killed_in_the_middle_and_begun_again_redoes_next_to_
 #[tokio::test]
 async fn at_full_size_it_is_filled_at_1600_rows_a_second_and_by_four_lanes_three_times_as_fast_as_by_one() {
     if !full_size() {
-        println!("SKIPPED: it takes minutes; CRONVEC_FULL=1 runs it");
-        return;
+        return skipped("it takes minutes; CRONVEC_FULL=1 runs it");
     }
     let provider = instant(Duration::ZERO).await;
     let reader = ads(&provider, FULL).await;

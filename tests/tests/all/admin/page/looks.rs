@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use cronvec_tests::browser::skipped;
 use cronvec_tests::conditions::eventually;
+use cronvec_tests::skipped;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
 use shared::token::Role;

@@ -1,7 +1,10 @@
 //! The pictures in `docs/images/`, of the real thing.
 
+use std::collections::HashSet;
+use std::io::Read;
 use std::path::PathBuf;
 
+use flate2::read::ZlibDecoder;
 use shared::token::Role;
 
 use super::Page;
@@ -39,10 +42,61 @@ async fn pictures_of_the_page_are_made() {
     browser.run(top, &[]).await;
     browser.picture(&folder.join("monitor-phone.png")).await;
     page.browser.quit().await;
-    for name in ["light", "dark", "job", "phone"] {
-        let size = std::fs::metadata(folder.join(format!("monitor-{name}.png")))
-            .unwrap()
-            .len();
-        assert!((10_000..150_000).contains(&size), "{name} has {size} bytes");
+    for (name, size) in [
+        ("light", (1120, 1060)),
+        ("dark", (1120, 1060)),
+        ("job", (1000, 760)),
+        ("phone", (390, 1000)),
+    ] {
+        let picture = Picture::read(&std::fs::read(folder.join(format!("monitor-{name}.png"))).unwrap());
+        assert_eq!((picture.width, picture.height), size, "{name}");
+        assert!(!picture.is_blank(), "{name} shows next to nothing");
     }
+}
+
+/// Of a PNG file: its size, and its rows as they are packed in it.
+struct Picture {
+    width: usize,
+    height: usize,
+    rows: Vec<Vec<u8>>,
+}
+
+impl Picture {
+    fn read(png: &[u8]) -> Self {
+        let number = |bytes: &[u8]| usize::try_from(u32::from_be_bytes(bytes.try_into().unwrap())).unwrap();
+        let mut rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n").expect("a PNG file");
+        let (mut width, mut height, mut packed) = (0, 0, Vec::new());
+        while !rest.is_empty() {
+            let (length, kind) = (number(&rest[..4]), &rest[4..8]);
+            let data = &rest[8..8 + length];
+            match kind {
+                b"IHDR" => (width, height) = (number(&data[..4]), number(&data[4..8])),
+                b"IDAT" => packed.extend_from_slice(data),
+                _ => {}
+            }
+            rest = &rest[12 + length..];
+        }
+        let mut bytes = Vec::new();
+        ZlibDecoder::new(packed.as_slice())
+            .read_to_end(&mut bytes)
+            .expect("its rows");
+        let rows = bytes.chunks(bytes.len() / height).map(<[u8]>::to_vec).collect();
+        Self { width, height, rows }
+    }
+
+    /// Whether nearly all of its rows are like others, as on an empty page.
+    fn is_blank(&self) -> bool {
+        self.rows.iter().collect::<HashSet<_>>().len() < self.height / 4
+    }
+}
+
+#[test]
+fn a_picture_of_the_page_is_told_from_a_blank_one() {
+    let page = Picture::read(include_bytes!("../../../../../docs/images/monitor-light.png"));
+    assert!(page.width > 300 && page.height > 300 && !page.is_blank());
+    let blank = Picture {
+        rows: page.rows.iter().map(|row| vec![0; row.len()]).collect(),
+        ..page
+    };
+    assert!(blank.is_blank());
 }
