@@ -19,7 +19,7 @@ pub mod ensure;
 pub mod explain;
 pub mod figures;
 pub mod health;
-mod held;
+mod held_records;
 pub mod ingest;
 pub mod jobs;
 pub mod leases;
