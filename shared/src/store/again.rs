@@ -97,9 +97,10 @@ macro_rules! until_done {
     ($again:expr, $work:expr) => {{
         let mut again: $crate::store::again::Again<'_> = $again;
         loop {
-            match $work.await {
+            // On the heap, or each caller's future would be as deep, and as large, as all of it.
+            match Box::pin($work).await {
                 Ok(done) => break Ok(done),
-                Err(error) if again.after(&error).await => {}
+                Err(error) if Box::pin(again.after(&error)).await => {}
                 Err(error) => break Err(again.told(error)),
             }
         }

@@ -83,7 +83,7 @@ impl Store {
         let mut again = self.again();
         loop {
             match self.try_to_ingest(job, batch, lease, &mut advance).await {
-                Err(error) if advance.is_some() && again.after(&error).await => {}
+                Err(error) if advance.is_some() && Box::pin(again.after(&error)).await => {}
                 Err(error) => return Err(again.told(error)),
                 Ok(ingested) => return Ok(ingested),
             }

@@ -273,8 +273,13 @@ impl Connection {
         let mut again = Again::of_statement(&self.database);
         loop {
             match self.client.query(self.database.session(), statement, params).await {
-                // The connection stays the one that it is.
-                Err(error) if error.fault() != Some(Fault::ReadOnly) && again.after(&error).await => {}
+                Err(error) if error.fault() == Some(Fault::ReadOnly) => {
+                    // It is held, and stays what it is until then; nobody is to have it afterwards.
+                    self.client.is_asking.store(true, Ordering::Relaxed);
+                    self.database.forget_idle();
+                    return Err(again.told(error));
+                }
+                Err(error) if Box::pin(again.after(&error)).await => {}
                 Err(error) => return Err(again.told(error)),
                 Ok(rows) => return Ok(rows),
             }
