@@ -94,7 +94,7 @@ async fn connections_that_stay_on_a_reader_are_replaced_by_whoever_meets_them() 
         match first {
             0 => put(&store, "after").await.unwrap(),
             1 => drop(enqueue(&store, 1).await.unwrap()),
-            2 => drop(store.set_paused(PROJECT, false).await.unwrap()),
+            2 => store.set_paused(PROJECT, false).await.unwrap(),
             _ => assert!(store.delete_record(PROJECT, "before").await.unwrap()),
         }
         pair.fail_over().await;
