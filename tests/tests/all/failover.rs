@@ -137,8 +137,9 @@ async fn a_fail_over_in_the_middle_of_an_ingest_is_no_fault_of_the_job() {
     let store = pair.store();
     let job = enqueue(&store, 2_000).await.unwrap();
     // The worker has the job and waits for the next of its records.
-    let sql = pair.sql().await;
-    sql.batch_execute("BEGIN; LOCK TABLE cronvec.staged").await.unwrap();
+    // Of two connections: what a transaction sees of others' activity is what it saw first.
+    let (lock, sql) = (pair.sql().await, pair.sql().await);
+    lock.batch_execute("BEGIN; LOCK TABLE cronvec.staged").await.unwrap();
     let pass = tokio::spawn({
         let worker = ingestion(&pair, &store);
         async move { worker.run(CallOptions::default(), minute()).await }
@@ -154,7 +155,7 @@ async fn a_fail_over_in_the_middle_of_an_ingest_is_no_fault_of_the_job() {
     .await;
     pair.fail_over().await;
     assert!(pass.await.unwrap().unwrap_err().is_temporary());
-    sql.batch_execute("COMMIT").await.unwrap();
+    lock.batch_execute("COMMIT").await.unwrap();
     let worker = ingestion(&pair, &store);
     says_that_it_is_a_reader(&worker.run(CallOptions::default(), minute()).await.unwrap_err());
 
