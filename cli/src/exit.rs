@@ -6,6 +6,7 @@ use std::io;
 use std::pin::pin;
 
 use anyhow::{Result, bail};
+use shared::cause::chain;
 use tokio::sync::watch;
 
 use crate::remote::Refused;
@@ -53,7 +54,7 @@ pub(crate) fn code(ended: Result<Ended>) -> u8 {
 
 /// Tells an error and gives its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", chain(error.as_ref()));
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<Usage>() || cause.downcast_ref().is_some_and(Refused::is_usage)
     };

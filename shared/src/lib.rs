@@ -14,6 +14,7 @@ pub mod token;
 // Level 1: edges.
 pub mod cause;
 pub mod config;
+pub mod near;
 pub mod panics;
 pub mod telemetry;
 pub mod tls;

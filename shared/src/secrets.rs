@@ -1,7 +1,7 @@
 //! Owns the way from a secret's source to its value, AWS Secrets Manager included. Refuses to know what secrets are for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_config::timeout::TimeoutConfig;
@@ -47,14 +47,27 @@ pub struct Secrets {
 #[derive(Default)]
 struct Inner {
     client: OnceCell<Client>,
-    // Held while a secret is fetched: who asks meanwhile takes what comes back instead of asking again.
-    kept: Mutex<HashMap<String, Kept>>,
+    /// By ARN. Locked for no longer than it takes to look.
+    entries: StdMutex<HashMap<String, Arc<Entry>>>,
 }
 
-struct Kept {
-    value: Secret,
-    /// When the last re-reading began, whatever became of it.
-    reread_at: Option<Instant>,
+/// A secret. Nobody who asks for one waits for another.
+#[derive(Default)]
+struct Entry {
+    kept: StdMutex<Option<Secret>>,
+    /// Held while it is fetched: who needs a new value meanwhile takes what comes back instead of asking again. When the
+    /// last re-reading began, whatever became of it.
+    fetching: Mutex<Option<Instant>>,
+}
+
+impl Entry {
+    fn kept(&self) -> Option<Secret> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, value: &Secret) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.clone());
+    }
 }
 
 impl std::fmt::Debug for Secrets {
@@ -74,7 +87,7 @@ impl Secrets {
         Self {
             inner: Arc::new(Inner {
                 client: OnceCell::new_with(Some(client)),
-                kept: Mutex::default(),
+                entries: StdMutex::default(),
             }),
         }
     }
@@ -85,18 +98,16 @@ impl Secrets {
             SecretSource::Value(value) => return Ok(Secret::new(value)),
             SecretSource::Arn(arn) => arn,
         };
-        let mut kept = self.inner.kept.lock().await;
-        if let Some(entry) = kept.get(arn) {
-            return Ok(entry.value.clone());
+        let entry = self.entry(arn);
+        if let Some(value) = entry.kept() {
+            return Ok(value);
+        }
+        let _fetching = entry.fetching.lock().await;
+        if let Some(value) = entry.kept() {
+            return Ok(value);
         }
         let value = self.fetch(arn).await?;
-        kept.insert(
-            arn.clone(),
-            Kept {
-                value: value.clone(),
-                reread_at: None,
-            },
-        );
+        entry.keep(&value);
         Ok(value)
     }
 
@@ -106,22 +117,23 @@ impl Secrets {
         let SecretSource::Arn(arn) = source else {
             return self.resolve(source).await;
         };
-        let mut kept = self.inner.kept.lock().await;
-        if let Some(entry) = kept.get_mut(arn) {
-            if entry.reread_at.is_some_and(|at| at.elapsed() < REREAD_EVERY) {
-                return Ok(entry.value.clone());
+        let entry = self.entry(arn);
+        let mut reread_at = entry.fetching.lock().await;
+        if let Some(value) = entry.kept() {
+            if reread_at.is_some_and(|at| at.elapsed() < REREAD_EVERY) {
+                return Ok(value);
             }
-            entry.reread_at = Some(Instant::now());
+            *reread_at = Some(Instant::now());
         }
         let value = self.fetch(arn).await?;
-        kept.insert(
-            arn.clone(),
-            Kept {
-                value: value.clone(),
-                reread_at: Some(Instant::now()),
-            },
-        );
+        entry.keep(&value);
+        *reread_at = Some(Instant::now());
         Ok(value)
+    }
+
+    fn entry(&self, arn: &str) -> Arc<Entry> {
+        let mut entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(entries.entry(arn.to_owned()).or_default())
     }
 
     async fn fetch(&self, arn: &str) -> Result<Secret, SecretError> {

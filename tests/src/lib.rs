@@ -5,6 +5,7 @@ pub mod between;
 pub mod browser;
 pub mod conditions;
 pub mod database;
+pub mod failover;
 pub mod folder;
 pub mod http;
 pub mod iam;

@@ -12,7 +12,7 @@ use crate::background;
 
 /// A port of its own that leads to a server's.
 pub struct Proxy {
-    to: SocketAddr,
+    to: watch::Sender<SocketAddr>,
     address: SocketAddr,
     /// Keeps the port for us while it is closed.
     _reserved: TcpSocket,
@@ -31,7 +31,7 @@ impl Proxy {
         let reserved = reserve();
         let address = reserved.local_addr().expect("an address");
         let mut proxy = Self {
-            to,
+            to: watch::Sender::new(to),
             address,
             _reserved: reserved,
             open: None,
@@ -45,6 +45,11 @@ impl Proxy {
         Self::to(SocketAddr::from(([127, 0, 0, 1], port))).await
     }
 
+    /// From now on new connections lead to another port on this machine; those that there are stay where they are.
+    pub fn lead_to_port(&self, port: u16) {
+        self.to.send_replace(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+
     /// Where it listens while it is open.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -55,7 +60,7 @@ impl Proxy {
         assert!(self.open.is_none(), "it is open");
         let (close, closed) = oneshot::channel();
         let (swallow, swallows) = watch::channel(());
-        let (address, to) = (self.address, self.to);
+        let (address, to) = (self.address, self.to.subscribe());
         let _runtime = background::handle().enter();
         let listener = socket(address).listen(128).expect("a port");
         self.open = Some(Open {
@@ -100,7 +105,7 @@ fn socket(address: SocketAddr) -> TcpSocket {
 
 async fn serve(
     listener: TcpListener,
-    to: SocketAddr,
+    to: watch::Receiver<SocketAddr>,
     mut closed: oneshot::Receiver<()>,
     swallows: watch::Receiver<()>,
 ) {
@@ -111,6 +116,7 @@ async fn serve(
             Ok((mut near, _)) = listener.accept() => {
                 let mut swallows = swallows.clone();
                 swallows.mark_unchanged();
+                let to = *to.borrow();
                 connections.spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(to).await {
                         tokio::select! {

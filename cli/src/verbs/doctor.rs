@@ -38,6 +38,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
 
 async fn of_the_database(app: &App) -> Result<Vec<Check>> {
     let mut all = vec![server(&app.store().server().await?), pgvector(app).await];
+    all.extend(defaults(app).await?);
     let (schema, known) = checks::schema(app).await;
     all.push(schema);
     if !known {
@@ -94,6 +95,33 @@ fn server(server: &Server) -> Check {
             server.version, server.connections, server.max_connections
         ),
     )
+}
+
+/// Defaults of the role or the database that are meant for others. Work goes on in spite of them, for a price.
+async fn defaults(app: &App) -> Result<Vec<Check>> {
+    let check = "session defaults";
+    let harmful = match app.store().harmful_defaults().await {
+        Ok(harmful) => harmful,
+        Err(error) if error.is_cancelled() => {
+            return Ok(vec![Check::warn(
+                check,
+                "a statement that looks at the settings isn't given the time that it needs",
+                "see statement_timeout of this role and this database: \\drds in psql",
+            )]);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if harmful.is_empty() {
+        return Ok(vec![Check::ok(check, "none that statements have to work around")]);
+    }
+    let told = harmful.into_iter().map(|default| {
+        let found = format!(
+            "{} = {}, set by {}: work goes on, but every statement needs a transaction of its own",
+            default.name, default.value, default.set_by
+        );
+        Check::warn(check, found, default.fix)
+    });
+    Ok(told.collect())
 }
 
 async fn pgvector(app: &App) -> Check {

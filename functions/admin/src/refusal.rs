@@ -106,7 +106,7 @@ impl From<StoreError> for Refusal {
             }
             StoreError::Conflict(message) => Self::new(StatusCode::CONFLICT, message.clone()),
             StoreError::Invalid(message) => Self::bad_request(message.clone()),
-            _ if error.is_outage() || error.is_cancelled() || error.is_lock_timeout() => {
+            _ if error.is_temporary() => {
                 tracing::error!(error = %chain(&error), "the database didn't answer a request");
                 Self::unavailable("the database isn't reachable, or too busy")
             }

@@ -94,7 +94,7 @@ impl CallError {
 fn is_dependency(error: &(dyn Error + 'static)) -> bool {
     let away = |error: &(dyn Error + 'static)| {
         connect::is_unreachable(error)
-            || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage)
+            || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_temporary)
             || matches!(
                 error.downcast_ref::<SecretError>(),
                 Some(SecretError::Unavailable { .. })

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::{CallOptions, Worker};
 use crate::config::check_base_url;
+use crate::near::is_near;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer is a report, not a page.
@@ -20,8 +21,8 @@ pub fn client(base: &Url) -> Result<reqwest::Client, String> {
         .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT);
-    // Plain http is for near addresses; a proxy would read what they are sent.
-    if base.scheme() == "http" {
+    // Plain http is for near hosts alone; a proxy would read what they are sent.
+    if base.host().is_some_and(|host| is_near(&host)) {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| format!("no HTTP client: {error}"))

@@ -1,13 +1,13 @@
 //! Owns how one variable becomes a value, or a problem. Refuses to know which variables there are.
 
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::{Problem, Problems, SecretSource};
+use crate::near::is_near;
 
 /// Reads variables and keeps what is wrong with them. A value that can't be used yields its default, so that reading
 /// goes on and all problems are found in one go.
@@ -181,31 +181,11 @@ pub fn check_base_url(text: &str) -> Result<(), String> {
     }
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => Ok(()),
-        ("http", Some(host)) if is_private(&host) => Ok(()),
+        ("http", Some(host)) if is_near(&host) => Ok(()),
         ("http", Some(host)) => Err(format!(
             "is plain http to {host}; outside of loopback and private addresses it must be https"
         )),
         _ => Err(format!("is '{text}'; it looks like https://HOST/PATH")),
-    }
-}
-
-/// Loopback, RFC 1918 and RFC 4193 addresses, and names that no public DNS can hold (`ollama` beside us in a compose
-/// file, `*.internal`).
-fn is_private(host: &Host<&str>) -> bool {
-    match host {
-        Host::Ipv4(address) => address.is_loopback() || address.is_private(),
-        Host::Ipv6(address) => {
-            address.is_unique_local()
-                || address
-                    .to_ipv4_mapped()
-                    .map_or(IpAddr::V6(*address), IpAddr::V4)
-                    .is_loopback()
-        }
-        Host::Domain(name) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let reserved = [".localhost", ".local", ".internal", ".home.arpa"];
-            !name.contains('.') || reserved.iter().any(|suffix| name.ends_with(suffix))
-        }
     }
 }
 
@@ -224,6 +204,7 @@ mod tests {
             "http://[fd00::1]",
             "http://ollama:11434/",
             "http://host.docker.internal",
+            "http://169.254.1.2:11434",
         ] {
             assert_eq!(check_base_url(url), Ok(()), "{url}");
         }

@@ -1,16 +1,16 @@
 //! Owns HTTP to providers: clients, dead sockets, the size of answers. Refuses to understand what it carries.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, redirect};
-use url::{Host, Url};
+use url::Url;
 
 use super::Failure;
+use crate::near::is_near;
 
 /// A provider that takes longer to accept a connection is as good as away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub async fn post(
     most_bytes: usize,
     answered_before: bool,
 ) -> Result<Reply, Failure> {
-    let proxied = !is_near(url);
+    let proxied = !url.host().is_some_and(|host| is_near(&host));
     let send = |client: &Client| {
         client
             .post(url.clone())
@@ -129,20 +129,6 @@ fn client(proxied: bool, pooled: bool) -> Result<&'static Client, Failure> {
     built.as_ref().map_err(|error| Failure::Misconfigured {
         message: format!("no HTTP client: {error}"),
     })
-}
-
-/// Loopback, private and link-local addresses.
-fn is_near(url: &Url) -> bool {
-    let near = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    };
-    match url.host() {
-        Some(Host::Ipv4(address)) => near(address.into()),
-        Some(Host::Ipv6(address)) => near(address.into()),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
 }
 
 /// The connection stood, the request went out or nearly, and no head of an answer came back.

@@ -149,11 +149,17 @@ fn positive(seconds: f64) -> Option<Duration> {
 
 /// Seconds from the answer's own `Date`, so that our clock's error doesn't count, to an HTTP date.
 fn until(date: &str, answered: Option<&str>) -> Option<f64> {
-    let date = OffsetDateTime::parse(date, &Rfc2822).ok()?;
-    let now = answered
-        .and_then(|now| OffsetDateTime::parse(now, &Rfc2822).ok())
-        .unwrap_or_else(OffsetDateTime::now_utc);
+    let date = moment(date)?;
+    let now = answered.and_then(moment).unwrap_or_else(OffsetDateTime::now_utc);
     Some((date - now).as_seconds_f64())
+}
+
+/// In any form that HTTP knows, the obsolete ones included, or with another zone than GMT.
+fn moment(date: &str) -> Option<OffsetDateTime> {
+    match httpdate::parse_http_date(date) {
+        Ok(date) => Some(date.into()),
+        Err(_) => OffsetDateTime::parse(date, &Rfc2822).ok(),
+    }
 }
 
 /// A span as protocol buffers write it in JSON: `59s`, `0.5s`.
@@ -211,24 +217,32 @@ fn shorten(message: &str) -> String {
 
 /// Takes the key and what repeats an input out of a provider's message, before anyone logs or stores it.
 pub fn redact(message: &str, key: Option<&str>, inputs: &[&str]) -> String {
-    /// Shorter inputs are words that a message may have of its own.
+    /// Shorter inputs are words that a message may have of its own: only between quotation marks are they an input.
     const TELLING_CHARS: usize = 12;
     let mut clean = message.to_owned();
     if let Some(key) = key.filter(|key| !key.is_empty()) {
         clean = clean.replace(key, "[key]");
     }
-    for input in inputs {
+    for input in inputs
+        .iter()
+        .map(|input| input.trim())
+        .filter(|input| !input.is_empty())
+    {
         // A quotation may be cut short, so its beginning is looked for, and what follows goes with it.
-        let beginning: String = input.trim().chars().take(2 * TELLING_CHARS).collect();
-        if beginning.chars().count() >= TELLING_CHARS
-            && let Some(at) = clean.find(&beginning)
-        {
+        let beginning: String = input.chars().take(2 * TELLING_CHARS).collect();
+        if beginning.chars().count() < TELLING_CHARS {
+            for (open, close) in QUOTATION_MARKS {
+                clean = clean.replace(&format!("{open}{input}{close}"), &format!("{open}[input]{close}"));
+            }
+        } else if let Some(at) = clean.find(&beginning) {
             clean.truncate(at);
             clean.push_str("[input]");
         }
     }
     clean
 }
+
+const QUOTATION_MARKS: [(&str, &str); 6] = [("\"", "\""), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"), ("«", "»")];
 
 #[cfg(test)]
 mod tests;

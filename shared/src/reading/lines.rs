@@ -78,6 +78,6 @@ pub(super) fn trim_end(line: &[u8]) -> &[u8] {
 pub(super) fn breaks_off(line: u64, source: io::Error) -> (String, ReadError) {
     (
         format!("the file breaks off here: {source}"),
-        ReadError::BreaksOff { line, source },
+        ReadError::BreaksOff { line, cause: source },
     )
 }

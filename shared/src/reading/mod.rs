@@ -92,8 +92,8 @@ pub enum ReadError {
     /// It doesn't fit what was asked for.
     #[error("{0}")]
     Columns(String),
-    #[error("it breaks off at line {line}: {source}")]
-    BreaksOff { line: u64, source: io::Error },
+    #[error("it breaks off at line {line}: {cause}")]
+    BreaksOff { line: u64, cause: io::Error },
     #[error("the JSON is broken: {0}")]
     Json(String),
     #[error("it is in UTF-16; save it as UTF-8")]
@@ -148,7 +148,7 @@ fn peek<R: Read>(mut source: R, bytes: u64) -> io::Result<(Vec<u8>, impl Read)> 
 }
 
 fn at_the_beginning(source: io::Error) -> ReadError {
-    ReadError::BreaksOff { line: 1, source }
+    ReadError::BreaksOff { line: 1, cause: source }
 }
 
 fn by_looks(source: &mut impl BufRead) -> Result<Format, ReadError> {

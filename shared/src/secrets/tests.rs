@@ -1,6 +1,5 @@
 //! Owns the tests of secrets, against a server that answers like AWS Secrets Manager. Refuses to reach AWS.
 
-use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_secretsmanager::config::Credentials;
@@ -20,6 +19,8 @@ pub(crate) struct Vault {
     answer: StdMutex<Option<String>>,
     error: StdMutex<Option<&'static str>>,
     asked: AtomicUsize,
+    /// While it is held, nothing is answered.
+    gate: tokio::sync::Mutex<()>,
 }
 
 impl Vault {
@@ -44,6 +45,7 @@ async fn get_secret_value(State(vault): State<Arc<Vault>>, headers: HeaderMap, b
     );
     let asked: Value = serde_json::from_str(&body).unwrap();
     let content = [("content-type", "application/x-amz-json-1.1")];
+    let _open = vault.gate.lock().await;
     if let Some(code) = *vault.error.lock().unwrap() {
         return (
             StatusCode::BAD_REQUEST,
@@ -85,7 +87,7 @@ pub(crate) fn arn() -> SecretSource {
 
 /// As if the last re-reading of it had been `ago`.
 async fn back_date(secrets: &Secrets, ago: Duration) {
-    secrets.inner.kept.lock().await.get_mut(ARN).unwrap().reread_at = Instant::now().checked_sub(ago);
+    *secrets.entry(ARN).fetching.lock().await = Instant::now().checked_sub(ago);
 }
 
 #[tokio::test]
@@ -118,6 +120,32 @@ async fn a_secret_is_reread_at_most_every_30_seconds() {
     back_date(&secrets, Duration::from_secs(31)).await;
     assert_eq!(secrets.reread(&arn()).await.unwrap().expose(), "newest");
     assert_eq!(secrets.resolve(&arn()).await.unwrap().expose(), "newest");
+}
+
+/// A caller with a wrong bearer makes the secret be read again, which may take long.
+#[tokio::test]
+async fn nobody_waits_for_a_secret_that_is_read_again() {
+    let (vault, secrets) = vault("old").await;
+    secrets.resolve(&arn()).await.unwrap();
+    let gate = vault.gate.lock().await;
+    let source = arn();
+    let mut reread = std::pin::pin!(secrets.reread(&source));
+    while vault.asked() < 2 {
+        assert!(futures::poll!(&mut reread).is_pending());
+        tokio::task::yield_now().await;
+    }
+    // Neither for the same one, nor for another.
+    assert_eq!(secrets.resolve(&arn()).await.unwrap().expose(), "old");
+    let other = SecretSource::Arn(ARN.replace("cron", "session"));
+    let mut first = std::pin::pin!(secrets.resolve(&other));
+    while vault.asked() < 3 {
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::yield_now().await;
+    }
+    vault.set("new");
+    drop(gate);
+    assert_eq!(reread.await.unwrap().expose(), "new");
+    assert_eq!(first.await.unwrap().expose(), "new");
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -186,7 +185,7 @@ impl Store {
                 Ok(Some(row)) => return Ok((backfill(&row), true)),
                 Ok(None) => break,
                 // Somebody else began one at this moment: that one is gone on with.
-                Err(StoreError::Database(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {}
+                Err(error) if error.is_duplicate() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
 use tokio_postgres::types::{Json, Type};
 
+use super::again::until_done;
 use super::enqueue::{EnqueueOptions, Enqueued, NewJob, body_hash, existing, missing};
 use super::staged::insert_piece;
 use super::{Store, StoreError};
@@ -67,8 +68,18 @@ impl Store {
             "scheduledFor": scheduled_for,
         }));
         let hash = options.idempotency_key.as_ref().map(|_| body_hash(&job));
+        until_done!(self.again(), self.try_to_open(&job, &payload, hash.as_deref()))
+    }
+
+    async fn try_to_open(
+        &self,
+        job: &NewJob<'_>,
+        payload: &Json<serde_json::Value>,
+        hash: Option<&[u8]>,
+    ) -> Result<Enqueued, StoreError> {
+        let (project, options) = (job.project, &job.options);
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let transaction = self.begin(&mut client, "").await?;
         let rows = transaction
             .query_typed(
                 "WITH known AS MATERIALIZED (
@@ -94,7 +105,7 @@ impl Store {
                     (&options.otherwise.max_attempts, Type::INT4),
                     (&options.backoff_ms, Type::INT4),
                     (&options.otherwise.backoff_ms, Type::INT4),
-                    (&payload, Type::JSONB),
+                    (payload, Type::JSONB),
                     (&options.idempotency_key, Type::TEXT),
                     (&hash, Type::BYTEA),
                 ],
@@ -103,7 +114,7 @@ impl Store {
         let opened = match rows.first().map(|row| row.get::<_, Option<i64>>(0)) {
             None => return Err(missing(&transaction, &[project]).await?),
             Some(Some(id)) => Enqueued::New(id),
-            Some(None) => existing(&transaction, &job).await?,
+            Some(None) => existing(&transaction, job).await?,
         };
         transaction.commit().await?;
         Ok(opened)
@@ -117,8 +128,7 @@ impl Store {
         mut parts: mpsc::Receiver<Part>,
     ) -> Result<Option<bool>, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         if !is_open(&transaction, job_id, "SHARE").await? {
             return Err(not_open(job_id));
         }
@@ -174,9 +184,12 @@ impl Store {
     /// Lets an open job run, if it has just these bodies: its lines are numbered through all of them. Done again it
     /// changes nothing.
     pub async fn close_job(&self, job_id: i64, bodies: i32) -> Result<Closed, StoreError> {
+        until_done!(self.again(), self.try_to_close(job_id, bodies))
+    }
+
+    async fn try_to_close(&self, job_id: i64, bodies: i32) -> Result<Closed, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         // Waits for bodies that are on their way.
         let is_open = is_open(&transaction, job_id, "UPDATE").await?;
         let rows = transaction

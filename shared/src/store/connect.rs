@@ -4,6 +4,7 @@ mod address;
 mod cancel;
 mod error;
 mod iam;
+pub(super) mod session;
 mod tls;
 
 use std::sync::{Arc, RwLock};
@@ -20,12 +21,14 @@ use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{ConnectError, is_unreachable};
+pub(super) use session::Session;
 
 use crate::config::{Secret, SecretSource, Settings};
 use crate::secrets::Secrets;
 use address::Address;
 use cancel::Canceller;
 use iam::{Login, Signed};
+use session::Known;
 
 /// Two for writes, of which one's vectors are received while the other's are stored, and one for what goes on beside.
 pub const DEFAULT_CONNECTIONS: usize = 3;
@@ -35,7 +38,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Making one: name, socket, TLS and log-in together; the socket alone has `connect_timeout`.
 const CREATE: Duration = Duration::from_secs(15);
 const RECYCLE: Duration = Duration::from_secs(2);
-/// A server that is there answers `SELECT 1` in milliseconds; a dead socket never does.
+/// A server that is there answers in milliseconds; a dead socket never does.
 const CHECK: Duration = Duration::from_secs(2);
 /// Ending a question that was given up: a connection of its own, and the server's word that the question is over.
 const CANCEL: Duration = Duration::from_secs(2);
@@ -55,6 +58,7 @@ struct Inner {
     current: RwLock<Current>,
     /// Read-locked while a question that was given up is being ended.
     abandoning: Arc<AsyncRwLock<()>>,
+    known: Known,
 }
 
 /// The settings of logging in as an IAM user.
@@ -116,6 +120,7 @@ impl Database {
                 max_size,
                 current: RwLock::new(current),
                 abandoning: Arc::default(),
+                known: Known::default(),
             }),
         }
     }
@@ -127,32 +132,78 @@ impl Database {
 
     /// A connection, new or used. It goes back when it is dropped.
     pub async fn get(&self) -> Result<Object, ConnectError> {
-        match self.try_get().await {
+        Ok(self.get_looking(CREATE).await?.0)
+    }
+
+    /// Asks the server something, in place of the work that comes. After a thaw the sockets may be dead without
+    /// knowing: then all idle ones are dropped, and a new one is asked, once.
+    pub async fn check(&self) -> Result<(), ConnectError> {
+        self.find_connection(false).await
+    }
+
+    /// The same for who is going to write: after a fail-over connections may lead to the server that was demoted.
+    pub async fn check_for_writes(&self) -> Result<(), ConnectError> {
+        self.find_connection(true).await
+    }
+
+    async fn find_connection(&self, to_write: bool) -> Result<(), ConnectError> {
+        match self.try_connection(to_write).await {
+            Err(wrong @ (ConnectError::NoAnswer { .. } | ConnectError::ReadOnly { .. })) => {
+                tracing::info!(error = %wrong, "a connection is of no use: all idle ones are replaced");
+                self.forget_idle();
+                self.try_connection(to_write).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a connection is of use. One that isn't is closed.
+    async fn try_connection(&self, to_write: bool) -> Result<(), ConnectError> {
+        let (client, looked) = self.get_looking(CHECK).await?;
+        let looked = match looked {
+            Some(takes_writes) => Ok(takes_writes),
+            None => self.inner.known.look(&client, CHECK).await,
+        };
+        let address = || self.label().to_string();
+        let wrong = match looked {
+            Ok(false) if to_write => ConnectError::ReadOnly { address: address() },
+            Ok(_) => return Ok(()),
+            Err(message) => ConnectError::NoAnswer {
+                address: address(),
+                message,
+            },
+        };
+        drop(Object::take(client));
+        Err(wrong)
+    }
+
+    /// What our statements must reckon with, as far as connections have shown it.
+    pub(super) fn session(&self) -> Session {
+        self.inner.known.session()
+    }
+
+    /// From now on statements say what they need.
+    pub(super) fn guard(&self) {
+        self.inner.known.guard();
+    }
+
+    /// Closes the connections that nobody uses.
+    pub(super) fn forget_idle(&self) {
+        self.current().pool.retain(|_, _| false);
+    }
+
+    /// A connection. Of a new one, which must answer within `limit`: whether it takes writes.
+    async fn get_looking(&self, limit: Duration) -> Result<(Object, Option<bool>), ConnectError> {
+        match self.try_get(limit).await {
             Err(refused @ ConnectError::AuthFailed { .. }) => {
                 if self.renew().await {
-                    self.try_get().await
+                    self.try_get(limit).await
                 } else {
                     Err(refused)
                 }
             }
             outcome => outcome,
         }
-    }
-
-    /// Asks the server something, in place of the work that comes. After a thaw the sockets may be dead without
-    /// knowing: then all idle ones are dropped, and a new one is asked, once.
-    pub async fn check(&self) -> Result<(), ConnectError> {
-        let client = self.get().await?;
-        let Err(error) = ask(&client).await else { return Ok(()) };
-        tracing::info!(error = error, "a connection is dead and is replaced");
-        drop(Object::take(client));
-        self.current().pool.retain(|_, _| false);
-        let client = self.get().await?;
-        let label = self.label();
-        ask(&client).await.map_err(|message| ConnectError::NoAnswer {
-            address: label.to_string(),
-            message,
-        })
     }
 
     /// Ends the question that a connection is in the middle of, and then the connection, without keeping the caller waiting.
@@ -183,11 +234,11 @@ impl Database {
         drop(self.inner.abandoning.write().await);
     }
 
-    async fn try_get(&self) -> Result<Object, ConnectError> {
+    async fn try_get(&self, limit: Duration) -> Result<(Object, Option<bool>), ConnectError> {
         let current = self.current();
         // On the heap: each statement's future would carry the connecting along, some 20 kB of it.
         let got = Box::pin(current.pool.get()).await;
-        got.map_err(|error| match error {
+        let client = got.map_err(|error| match error {
             PoolError::Backend(error) => ConnectError::explain(&current.label, error),
             PoolError::Timeout(TimeoutType::Wait) => ConnectError::PoolExhausted,
             PoolError::Timeout(_) => ConnectError::TimedOut {
@@ -197,7 +248,20 @@ impl Database {
                 address: current.label.to_string(),
                 message: error.to_string(),
             },
-        })
+        })?;
+        if Object::metrics(&client).recycle_count > 0 {
+            return Ok((client, None));
+        }
+        match Box::pin(self.inner.known.look(&client, limit)).await {
+            Ok(takes_writes) => Ok((client, Some(takes_writes))),
+            Err(message) => {
+                drop(Object::take(client));
+                Err(ConnectError::NoAnswer {
+                    address: current.label.to_string(),
+                    message,
+                })
+            }
+        }
     }
 
     fn current(&self) -> Current {
@@ -236,14 +300,6 @@ impl Database {
                 false
             }
         }
-    }
-}
-
-async fn ask(client: &Object) -> Result<(), String> {
-    match timeout(CHECK, client.simple_query("SELECT 1")).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", CHECK.as_secs())),
     }
 }
 

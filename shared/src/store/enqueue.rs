@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, Type};
 
+use super::again::until_done;
 use super::{Store, StoreError};
 
 /// Records of a payload that is kept in the job's own row, in bytes; larger ones are staged.
@@ -100,8 +101,12 @@ impl Store {
         for job in jobs {
             columns.push(job)?;
         }
+        until_done!(self.again(), self.try_to_enqueue(jobs, &columns))
+    }
+
+    async fn try_to_enqueue(&self, jobs: &[NewJob<'_>], columns: &Columns<'_>) -> Result<Vec<Enqueued>, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let transaction = self.begin(&mut client, "").await?;
         let rows = transaction
             .query_typed(
                 "WITH known AS MATERIALIZED (

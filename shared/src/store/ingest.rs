@@ -83,6 +83,25 @@ impl Store {
         patience: Duration,
         advance: impl FnOnce(&Ingested) -> (IngestCursor, Progress) + Send,
     ) -> Result<Ingested, StoreError> {
+        let mut advance = Some(advance);
+        let mut again = self.again();
+        loop {
+            match self.try_to_ingest(job, batch, lease, patience, &mut advance).await {
+                Err(error) if advance.is_some() && Box::pin(again.after(&error)).await => {}
+                Err(error) => return Err(again.told(error)),
+                Ok(ingested) => return Ok(ingested),
+            }
+        }
+    }
+
+    async fn try_to_ingest(
+        &self,
+        job: &ClaimedJob,
+        batch: &IngestBatch<'_>,
+        lease: Duration,
+        patience: Duration,
+        advance: &mut Option<impl FnOnce(&Ingested) -> (IngestCursor, Progress) + Send>,
+    ) -> Result<Ingested, StoreError> {
         let ids: Vec<&str> = batch.records.iter().map(|(_, record)| record.id.as_str()).collect();
         let contents: Vec<&str> = batch
             .records
@@ -103,13 +122,11 @@ impl Store {
         let lines: Vec<i32> = batch.records.iter().map(|(line, _)| *line).collect();
 
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction
-            .batch_execute(&format!(
-                "SET LOCAL lock_timeout = '{}ms'; SET LOCAL idle_in_transaction_session_timeout = '10s'",
-                patience.as_millis()
-            ))
-            .await?;
+        let settings = format!(
+            "SET LOCAL lock_timeout = '{}ms'; SET LOCAL idle_in_transaction_session_timeout = '10s'",
+            patience.as_millis()
+        );
+        let transaction = self.begin(&mut client, &settings).await?;
         let rows = transaction
             .query_typed(
                 &format!("WITH {FENCE}, {STORE_RECORDS}"),
@@ -152,6 +169,7 @@ impl Store {
             skipped: (batch.records.len() as u64).saturating_sub(saved + left.len() as u64),
             left,
         };
+        let advance = advance.take().ok_or_else(super::no_row)?;
         let (cursor, progress) = advance(&ingested);
         let refused = batch.rejections.iter();
         let rejected_lines: Vec<i32> = refused.clone().map(|refused| refused.rejection.line).collect();

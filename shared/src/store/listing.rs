@@ -5,6 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
 
+use super::begin::Begin;
 use super::jobs::{JobView, VIEW, rfc3339, view};
 use super::{Store, StoreError};
 use crate::job::{JobStatus, JobType};
@@ -16,14 +17,17 @@ pub(super) const ALL_PROJECTS: &str = "ARRAY(SELECT name FROM cronvec.projects O
 const ACTS_LOOKED_AT: i64 = 20_000;
 
 /// Nobody waits longer for a page.
-pub(super) const READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
-    SET LOCAL idle_in_transaction_session_timeout = '2s'";
+pub(super) const READ: Begin = Begin::read(
+    "SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '2s'",
+);
 
 /// The same along indexes, whatever the statistics say: without any a count of ten thousand finished jobs sorted all of a
 /// million (380 ms).
-pub(super) const READ_ALONG: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
-    SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
-    SET LOCAL idle_in_transaction_session_timeout = '2s'";
+pub(super) const READ_ALONG: Begin = Begin::read(
+    "SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off;
+     SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+     SET LOCAL idle_in_transaction_session_timeout = '2s'",
+);
 
 /// Which jobs; what is left out doesn't matter.
 #[derive(Debug, Clone)]

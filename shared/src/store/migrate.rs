@@ -123,7 +123,7 @@ pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
 /// The same, to a former version.
 pub async fn up_to(client: &mut Client, last: i32) -> Result<Vec<i32>, StoreError> {
     check_server(client).await?;
-    let transaction = client.transaction().await?;
+    let transaction = super::begin::unlimited(client).await?;
     // One migrator at a time; released with the transaction, so that a pooler loses nothing.
     transaction
         .batch_execute("SELECT pg_advisory_xact_lock(7233170410842381)")
@@ -219,13 +219,17 @@ pub async fn uninstall(client: &Client) -> Result<(), StoreError> {
 impl Store {
     /// Compares the versions of code and schema, as each program does when it starts.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let client = self.client().await?;
-        if !schema_exists(&client).await? {
+        let there = self.query_one(SCHEMA_EXISTS, &[]).await?;
+        if !there.get::<_, bool>(0) {
             return Err(SchemaError::Missing.into());
         }
-        Ok(compare(version(&**client).await?)?)
+        let found = self.query_one(FOUND_VERSION, &[]).await?;
+        Ok(compare(found.get(0))?)
     }
 }
+
+const SCHEMA_EXISTS: &str = "SELECT to_regclass('cronvec.migrations') IS NOT NULL";
+const FOUND_VERSION: &str = "SELECT coalesce(max(version), 0) FROM cronvec.migrations";
 
 fn compare(found: i32) -> Result<(), SchemaError> {
     match found.cmp(&VERSION) {
@@ -236,16 +240,12 @@ fn compare(found: i32) -> Result<(), SchemaError> {
 }
 
 async fn version(client: &impl tokio_postgres::GenericClient) -> Result<i32, StoreError> {
-    let row = client
-        .query_typed("SELECT coalesce(max(version), 0) FROM cronvec.migrations", &[])
-        .await?;
+    let row = client.query_typed(FOUND_VERSION, &[]).await?;
     Ok(row.first().map_or(0, |row| row.get(0)))
 }
 
 async fn schema_exists(client: &Client) -> Result<bool, StoreError> {
-    let rows = client
-        .query_typed("SELECT to_regclass('cronvec.migrations') IS NOT NULL", &[])
-        .await?;
+    let rows = client.query_typed(SCHEMA_EXISTS, &[]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 

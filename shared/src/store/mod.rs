@@ -3,8 +3,10 @@
 //! Statements are unnamed and typed (`query_typed`), and nothing outlives its transaction: a pooler in transaction
 //! mode may stand between. Lock order everywhere: job → user's row → record → pending.
 
+mod again;
 pub mod audit;
 pub mod backfill;
+mod begin;
 pub mod bodies;
 pub mod charges;
 mod chunks;
@@ -12,6 +14,7 @@ pub mod claim;
 pub mod connect;
 pub mod coverage_counts;
 pub mod cuts;
+pub mod defaults;
 pub mod endpoints;
 mod ends;
 pub mod enqueue;
@@ -37,6 +40,7 @@ pub mod search;
 pub mod selection;
 pub mod sources;
 pub mod spaces;
+pub mod sqlstate;
 pub mod staged;
 pub mod stats;
 pub mod stuck;
@@ -58,19 +62,25 @@ use tokio_postgres::{Row, error::SqlState};
 
 pub use connect::{ConnectError, Database};
 
+use crate::cause::chain;
 use crate::config::Settings;
 use crate::secrets::Secrets;
+use again::{Again, until_done};
+use begin::{Begin, ONE_STATEMENT};
+use connect::Session;
+use sqlstate::Fault;
 
 /// A parameter with its type, so that the statement needs no round trip to be prepared.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// What can go wrong with the database.
+/// What can go wrong with the database. What is said of an error says its causes, too: none has a source that would say
+/// them again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("database: {}", describe(.0))]
-    Database(#[from] tokio_postgres::Error),
+    Database(tokio_postgres::Error),
     #[error(transparent)]
     Schema(#[from] migrate::SchemaError),
     /// Someone else may hold the job by now; nothing was written.
@@ -94,48 +104,58 @@ pub enum StoreError {
     Unreadable(String),
 }
 
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
 impl StoreError {
+    /// What it means, if it is the database's or the connection's.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Connect(ConnectError::ReadOnly { .. }) => Some(Fault::ReadOnly),
+            Self::Connect(error) if connect::is_unreachable(error) => Some(Fault::Outage),
+            Self::Outage(_) => Some(Fault::Outage),
+            Self::Database(error) => Some(sqlstate::of(error)),
+            _ => None,
+        }
+    }
+
+    fn has_code(&self, code: &SqlState) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(code))
+    }
+
     /// The server gave up waiting for someone's lock.
     pub fn is_lock_timeout(&self) -> bool {
-        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+        self.fault() == Some(Fault::LockTimeout)
     }
 
     /// The server ended the statement: its time limit was over, or somebody cancelled it.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+        self.fault() == Some(Fault::Cancelled)
     }
 
     /// A value that the server can't store: a number out of its range, a key too long for an index. The same again
     /// whenever it is tried.
     pub fn is_value_refused(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        error
-            .code()
-            .is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")) || *code == SqlState::CHECK_VIOLATION)
+        self.fault() == Some(Fault::ValueRefused)
     }
 
     /// Someone else has written such a row.
     pub(crate) fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+        self.fault() == Some(Fault::Duplicate)
     }
 
-    /// The database can't be reached, or went away: nobody's fault here.
+    /// Later it works: the database is away, too slow, or somebody holds what is needed.
+    pub fn is_temporary(&self) -> bool {
+        self.is_outage() || self.is_cancelled() || self.is_lock_timeout()
+    }
+
+    /// The database can't be reached, went away, takes no writes, or let others go first until we gave up: nobody's fault
+    /// here, and no job's.
     pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Connect(error) => connect::is_unreachable(error),
-            Self::Outage(_) => true,
-            Self::Database(error) => match error.code() {
-                // Connections, resources, an operator's intervention; a deadlock passes, too.
-                Some(code) => {
-                    matches!(code.code().get(..2), Some("08" | "53" | "57")) || *code == SqlState::T_R_DEADLOCK_DETECTED
-                }
-                None => {
-                    error.is_closed()
-                        || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
-                }
-            },
-            _ => false,
-        }
+        matches!(self.fault(), Some(Fault::Outage | Fault::ReadOnly | Fault::Conflict))
     }
 }
 
@@ -146,7 +166,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
             Some(hint) => format!("{} ({}). {hint}", server.message(), server.code().code()),
             None => format!("{} ({})", server.message(), server.code().code()),
         },
-        None => error.to_string(),
+        None => chain(error),
     }
 }
 
@@ -187,6 +207,53 @@ impl Asked {
         self.is_asking.store(false, Ordering::Relaxed);
         Ok(answer?)
     }
+
+    /// One statement, in a transaction that the server makes for it, or in one that says what it needs.
+    async fn query(&self, session: Session, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        if session.is_guarded {
+            return self.query_within(&ONE_STATEMENT.text(session), statement, params).await;
+        }
+        self.whole(async |client| client.query_typed(statement, params).await)
+            .await
+    }
+
+    async fn execute(&self, session: Session, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        if !session.is_guarded {
+            return self
+                .whole(async |client| client.execute_typed(statement, params).await)
+                .await;
+        }
+        let begin = ONE_STATEMENT.text(session);
+        self.whole(async |client| {
+            let (begun, changed, ended) = futures::join!(
+                client.batch_execute(&begin),
+                client.execute_typed(statement, params),
+                client.batch_execute("COMMIT")
+            );
+            begun.map_err(begin::refused)?;
+            let changed = changed?;
+            ended?;
+            Ok::<_, StoreError>(changed)
+        })
+        .await
+    }
+
+    /// One round trip: all three are sent before the first is answered. A worker may be frozen before the last has left
+    /// it: the server ends a transaction that idles so.
+    async fn query_within(&self, begin: &str, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.whole(async |client| {
+            let (begun, rows, ended) = futures::join!(
+                client.batch_execute(begin),
+                client.query_typed(statement, params),
+                client.batch_execute("COMMIT")
+            );
+            begun.map_err(begin::refused)?;
+            let rows = rows?;
+            ended?;
+            Ok::<_, StoreError>(rows)
+        })
+        .await
+    }
 }
 
 impl Drop for Asked {
@@ -203,14 +270,26 @@ impl Drop for Asked {
 /// who do.
 pub struct Connection {
     client: Asked,
+    database: Database,
     vector_types: VectorTypes,
 }
 
 impl Connection {
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        self.client
-            .whole(async |client| client.query_typed(statement, params).await)
-            .await
+        let mut again = Again::of_statement(&self.database);
+        loop {
+            match self.client.query(self.database.session(), statement, params).await {
+                Err(error) if error.fault() == Some(Fault::ReadOnly) => {
+                    // It is held, and stays what it is until then; nobody is to have it afterwards.
+                    self.client.is_asking.store(true, Ordering::Relaxed);
+                    self.database.forget_idle();
+                    return Err(again.told(error));
+                }
+                Err(error) if Box::pin(again.after(&error)).await => {}
+                Err(error) => return Err(again.told(error)),
+                Ok(rows) => return Ok(rows),
+            }
+        }
     }
 
     async fn query_one(&self, statement: &str, params: &[Param<'_>]) -> Result<Row, StoreError> {
@@ -265,48 +344,45 @@ impl Store {
         let vector_types = self.vector_types().await?.clone();
         Ok(Connection {
             client: self.asked().await?,
+            database: self.database.clone(),
             vector_types,
         })
     }
 
     async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        until_done!(self.statement_again(), self.query_once(statement, params))
+    }
+
+    async fn query_once(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         let asked = self.asked().await?;
-        asked
-            .whole(async |client| client.query_typed(statement, params).await)
-            .await
+        asked.query(self.database.session(), statement, params).await
     }
 
     /// A query that must follow an index in its order, whatever the statistics say: a table that was filled a moment ago
     /// has none, and its million rows would be sorted for each slice.
     async fn query_along_index(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        let begin = "BEGIN; SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off;
-            SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s';
-            SET LOCAL idle_in_transaction_session_timeout = '2s'";
-        self.query_in_transaction(begin, statement, params).await
+        const BEGIN: Begin = Begin::write(
+            "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off;
+             SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off; SET LOCAL statement_timeout = '30s';
+             SET LOCAL idle_in_transaction_session_timeout = '2s'",
+        );
+        self.query_in_transaction(BEGIN, statement, params).await
     }
 
-    /// One round trip: all three are sent before the first is answered. A worker may be frozen before the last has left
-    /// it: the server ends a transaction that idles so. What users wait for is written by single statements instead.
+    /// What users wait for is written by single statements instead.
     async fn query_in_transaction(
         &self,
-        begin: &str,
+        begin: Begin,
         statement: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
+        until_done!(self.again(), self.query_within(begin, statement, params))
+    }
+
+    async fn query_within(&self, begin: Begin, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         let asked = self.asked().await?;
-        asked
-            .whole(async |client| {
-                let (begun, rows, ended) = futures::join!(
-                    client.batch_execute(begin),
-                    client.query_typed(statement, params),
-                    client.batch_execute("COMMIT")
-                );
-                begun?;
-                let rows = rows?;
-                ended?;
-                Ok::<_, tokio_postgres::Error>(rows)
-            })
-            .await
+        let begin = begin.text(self.database.session());
+        asked.query_within(&begin, statement, params).await
     }
 
     async fn query_opt(&self, statement: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {
@@ -318,10 +394,21 @@ impl Store {
     }
 
     async fn execute(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        until_done!(self.statement_again(), self.execute_once(statement, params))
+    }
+
+    async fn execute_once(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
         let asked = self.asked().await?;
-        asked
-            .whole(async |client| client.execute_typed(statement, params).await)
-            .await
+        asked.execute(self.database.session(), statement, params).await
+    }
+
+    /// The tries of a transaction.
+    fn again(&self) -> Again<'_> {
+        Again::of_transaction(&self.database)
+    }
+
+    fn statement_again(&self) -> Again<'_> {
+        Again::of_statement(&self.database)
     }
 
     pub(crate) async fn vector_types(&self) -> Result<&VectorTypes, StoreError> {

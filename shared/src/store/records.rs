@@ -7,11 +7,15 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use super::again::until_done;
+use super::begin::Begin;
 use super::{Param, Store, StoreError};
 
 /// Somebody waits for the answer: who holds the record for longer than this is told of.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s';
-    SET LOCAL idle_in_transaction_session_timeout = '2s'";
+const BEGIN: Begin = Begin::write(
+    "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s';
+     SET LOCAL idle_in_transaction_session_timeout = '2s'",
+);
 
 /// A record to be written; it was checked.
 #[derive(Debug, Clone, Copy)]
@@ -82,17 +86,22 @@ impl Store {
             (&record.metadata, Type::TEXT),
         ];
         let after: [Param<'_>; 3] = [params[0].clone(), params[1].clone(), (&hold, Type::FLOAT8)];
+        until_done!(self.again(), self.try_to_put(record.project, &params, &after))
+    }
+
+    async fn try_to_put(&self, project: &str, params: &[Param<'_>], after: &[Param<'_>]) -> Result<Put, StoreError> {
         let client = self.client().await?;
+        let begin = BEGIN.text(self.database.session());
         // All are sent before the first is answered.
         let (begun, before, put, after, ended) = futures::join!(
-            client.batch_execute(BEGIN),
+            client.batch_execute(&begin),
             client.query_typed(
                 "SELECT r.content_hash = cronvec.content_hash($3) AND r.metadata = $4::jsonb AND r.embed
                  FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id
                  WHERE p.name = $1 AND r.id = $2",
-                &params
+                params
             ),
-            client.query_typed("SELECT cronvec.put_record($1, $2, $3, $4::jsonb)", &params),
+            client.query_typed("SELECT cronvec.put_record($1, $2, $3, $4::jsonb)", params),
             client.query_typed(
                 "WITH held AS (
                      UPDATE cronvec.pending w SET not_before = clock_timestamp() + make_interval(secs => $3)
@@ -107,16 +116,16 @@ impl Store {
                      EXISTS (SELECT FROM cronvec.pending w
                          WHERE w.record_id = $2 AND w.project_id = p.id AND w.space_id = p.live_space)
                  FROM cronvec.projects p WHERE p.name = $1",
-                &after
+                after
             ),
             client.batch_execute("COMMIT"),
         );
-        begun?;
+        begun.map_err(super::begin::refused)?;
         let was_same = before
-            .map_err(|error| raised(error.into(), record.project))?
+            .map_err(|error| raised(error.into(), project))?
             .first()
             .is_some_and(|row| row.get(0));
-        let put = put.map_err(|error| raised(error.into(), record.project))?;
+        let put = put.map_err(|error| raised(error.into(), project))?;
         let after = after?;
         ended?;
         let (put, after) = (

@@ -4,6 +4,7 @@
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::Type;
 
+use super::again::until_done;
 use super::projects::Project;
 use super::{Store, StoreError};
 
@@ -102,9 +103,16 @@ impl Store {
     /// Records behind this one, with all that belongs to them; gives the last one, none when nobody's are left. Those
     /// that somebody has locked are passed over.
     pub async fn remove_records(&self, project_id: i32, after: &str) -> Result<(Holdings, Option<String>), StoreError> {
+        until_done!(self.again(), self.try_to_remove_records(project_id, after))
+    }
+
+    async fn try_to_remove_records(
+        &self,
+        project_id: i32,
+        after: &str,
+    ) -> Result<(Holdings, Option<String>), StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         let slice = take_records(&transaction, project_id, after, "SKIP LOCKED").await?;
         transaction.commit().await?;
         Ok(slice)
@@ -113,9 +121,12 @@ impl Store {
     /// The last step: the project itself, with the few records that were passed over or written meanwhile. `None`: there
     /// are many of them, go round again.
     pub async fn end_removal(&self, project: &Project) -> Result<Option<Holdings>, StoreError> {
+        until_done!(self.again(), self.try_to_end_removal(project))
+    }
+
+    async fn try_to_end_removal(&self, project: &Project) -> Result<Option<Holdings>, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         let id: &[super::Param<'_>] = &[(&project.id, Type::INT4)];
         // Waits for transactions that have put a record into it, and keeps others from it.
         transaction

@@ -4,11 +4,12 @@ use pgvector::Vector;
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
+use super::begin::Begin;
 use super::{Store, StoreError};
 
 /// Nobody waits longer for an answer.
-const BEGIN: &str =
-    "BEGIN READ ONLY; SET LOCAL statement_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
+const BEGIN: Begin =
+    Begin::read("SET LOCAL statement_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '2s'");
 
 /// A record that was found, by its best chunk.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::again::until_done;
 use super::{Store, StoreError};
 use crate::space::{Space, SpaceSpec};
 
@@ -12,11 +13,17 @@ impl Store {
         if let Some(space) = self.find_space(spec).await? {
             return Ok(space);
         }
+        until_done!(self.again(), self.make_space(spec))?;
+        self.find_space(spec)
+            .await?
+            .ok_or_else(|| StoreError::Unreadable("the space that was just made".into()))
+    }
+
+    async fn make_space(&self, spec: &SpaceSpec) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
         // Attaching a partition takes a lock that readers and writers don't feel; whatever else holds the table, we
         // give way rather than make others queue behind us.
-        transaction.batch_execute("SET LOCAL lock_timeout = '5s'").await?;
+        let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '5s'").await?;
         let rows = transaction
             .query_typed(
                 "INSERT INTO cronvec.spaces
@@ -50,9 +57,7 @@ impl Store {
                 .await?;
         }
         transaction.commit().await?;
-        self.find_space(spec)
-            .await?
-            .ok_or_else(|| StoreError::Unreadable("the space that was just made".into()))
+        Ok(())
     }
 
     pub async fn find_space(&self, spec: &SpaceSpec) -> Result<Option<Space>, StoreError> {
@@ -62,9 +67,12 @@ impl Store {
 
     /// Drops a space that no project uses, with its vectors. It gives way rather than make readers wait.
     pub async fn remove_space(&self, id: i32) -> Result<(), StoreError> {
+        until_done!(self.again(), self.try_to_remove_space(id))
+    }
+
+    async fn try_to_remove_space(&self, id: i32) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute("SET LOCAL lock_timeout = '5s'").await?;
+        let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '5s'").await?;
         let rows = transaction
             .query_typed(
                 "SELECT EXISTS (SELECT FROM cronvec.projects WHERE $1 IN (live_space, next_space))

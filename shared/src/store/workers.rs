@@ -43,7 +43,7 @@ impl Store {
         pass: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, StoreError> {
         let began = Instant::now();
-        self.database().check().await?;
+        self.database().check_for_writes().await?;
         self.worker_started(worker).await?;
         let outcome = pass.await;
         let told = match &outcome {

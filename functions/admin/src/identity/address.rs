@@ -6,6 +6,7 @@ use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
+use shared::near::is_near_address;
 
 /// On Lambda as the gateway says; else the peer. One on this machine or in a private network is a proxy's, whose last
 /// hop is believed: what stands before it anybody may have written.
@@ -15,7 +16,7 @@ pub fn address(parts: &Parts) -> Option<IpAddr> {
     }
     let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
     let peer = peer.ip().to_canonical();
-    if !is_near(peer) {
+    if !is_near_address(peer) {
         return Some(peer);
     }
     let forwarded = parts.headers.get_all("x-forwarded-for").into_iter().next_back();
@@ -24,11 +25,4 @@ pub fn address(parts: &Parts) -> Option<IpAddr> {
         .and_then(|hops| hops.rsplit(',').next())
         .and_then(|hop| hop.trim().parse().ok());
     Some(last.unwrap_or(peer))
-}
-
-fn is_near(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
-    }
 }

@@ -88,23 +88,3 @@ async fn a_provider_that_always_hangs_up_is_asked_no_more_than_twice() {
         "a new connection that dies is no dead pooled one"
     );
 }
-
-#[test]
-fn proxies_of_the_environment_are_for_addresses_outside() {
-    for near in [
-        "http://localhost:11434",
-        "http://127.0.0.1",
-        "http://10.0.0.7:8000",
-        "http://[::1]/v1",
-        "http://x.localhost",
-    ] {
-        assert!(is_near(&Url::parse(near).unwrap()), "{near}");
-    }
-    for far in [
-        "https://api.openai.com/v1",
-        "https://8.8.8.8",
-        "https://localhost.example.org",
-    ] {
-        assert!(!is_near(&Url::parse(far).unwrap()), "{far}");
-    }
-}

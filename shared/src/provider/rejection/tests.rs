@@ -30,6 +30,10 @@ fn retry_after_is_read_as_seconds_and_as_a_date() {
         Some(Duration::from_secs(30)),
         "against the answer's own clock"
     );
+    for obsolete in ["Wednesday, 21-Oct-26 07:28:30 GMT", "Wed Oct 21 07:28:30 2026"] {
+        let date = [("retry-after", obsolete), date[1]];
+        assert_eq!(wait(&date), Some(Duration::from_secs(30)), "{obsolete}");
+    }
 }
 
 #[test]
@@ -141,5 +145,13 @@ fn keys_and_texts_are_taken_out_of_messages() {
     assert_eq!(
         redact("the input is too long", None, &["the", ""]),
         "the input is too long"
+    );
+    assert_eq!(
+        redact(
+            "input \"Ann Smith\" is no input, nor is ‘Bob’; the model is 'm'",
+            None,
+            &["Ann Smith", " Bob ", "is"]
+        ),
+        "input \"[input]\" is no input, nor is ‘[input]’; the model is 'm'"
     );
 }

@@ -6,8 +6,10 @@ use std::io;
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
+use crate::cause::chain;
 use crate::config::Problem;
 use crate::secrets::SecretError;
+use crate::store::sqlstate::{self, Fault};
 
 /// Why there is no connection to the database. Says what to do; holds no password.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +60,14 @@ pub enum ConnectError {
     NoAnswer { address: String, message: String },
     #[error("all connections of this process are in use")]
     PoolExhausted,
-    #[error("no connection to {address}")]
-    Other {
-        address: String,
-        source: tokio_postgres::Error,
-    },
+    /// No writes on this connection, nor on a new one.
+    #[error(
+        "{address} takes no writes: it is a replica or a reader endpoint, or read-only by default; let DATABASE_URL name \
+         the writer, or see what `cronvec doctor` says of default_transaction_read_only"
+    )]
+    ReadOnly { address: String },
+    #[error("no connection to {address}: {message}")]
+    Other { address: String, message: String },
 }
 
 impl ConnectError {
@@ -74,7 +79,10 @@ impl ConnectError {
             None => std::iter::successors(error.source(), |&error| error.source())
                 .find_map(|cause| of_cause(&address, cause)),
         };
-        explained.unwrap_or(Self::Other { address, source: error })
+        explained.unwrap_or_else(|| Self::Other {
+            address,
+            message: chain(&error),
+        })
     }
 }
 
@@ -158,16 +166,8 @@ pub fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
                 | ConnectError::Roots { .. }
         );
     }
-    let Some(error) = error.downcast_ref::<tokio_postgres::Error>() else {
-        return false;
-    };
-    if error.is_closed() || error.source().is_some_and(|cause| cause.is::<io::Error>()) {
-        return true;
-    }
-    // Connection exceptions, resources, and an operator's or a fail-over's intervention.
-    error
-        .code()
-        .is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)))
+    let driver = error.downcast_ref::<tokio_postgres::Error>();
+    driver.is_some_and(|error| sqlstate::of(error) == Fault::Outage)
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ enum Manner {
     Plain,
     /// Refuses the log-in with this code and message.
     Refuses(&'static str, &'static str),
-    /// Lets everybody in; the first connections so many are never answered again.
+    /// Lets everybody in; the first connections so many are answered once, and never again.
     DeadFirst(usize),
+    /// Lets everybody in and says no more.
+    Silent,
 }
 
 async fn serve(manner: Manner) -> (u16, Arc<AtomicUsize>) {
@@ -49,10 +51,16 @@ async fn attend(mut stream: TcpStream, manner: Manner, number: usize) {
                 .await
                 .unwrap();
         }
-        Manner::DeadFirst(dead) => {
+        Manner::DeadFirst(_) | Manner::Silent => {
             stream.write_all(&[AUTHENTICATED, READY].concat()).await.unwrap();
+            let mut left = match manner {
+                Manner::DeadFirst(dead) if number >= dead => usize::MAX,
+                Manner::DeadFirst(_) => 1,
+                _ => 0,
+            };
             while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {
-                if number >= dead {
+                if left > 0 {
+                    left -= 1;
                     stream.write_all(&[SELECTED, READY].concat()).await.unwrap();
                 }
             }
@@ -126,7 +134,7 @@ async fn a_dead_socket_is_replaced_at_the_check() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_fails_the_check_after_one_more_try() {
-    let (port, accepted) = serve(Manner::DeadFirst(usize::MAX)).await;
+    let (port, accepted) = serve(Manner::Silent).await;
     let database = Database::at(&format!("postgresql://app@127.0.0.1:{port}/shop"), 2).unwrap();
     let error = database.check().await.unwrap_err();
     assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error:?}");

@@ -65,9 +65,8 @@ impl Store {
         let table = self.find_table(new.table).await?;
         let plan = self.plan(new, project, space, &table).await?;
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction
-            .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        let transaction = self
+            .begin(&mut client, &format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             .await?;
         let id = insert(&transaction, new, &plan).await?;
         let plan = Plan { id, ..plan };

@@ -17,6 +17,8 @@ pub use faults::Fault;
 pub use indexes::ColumnIndexes;
 pub use reconcile::Slice;
 
+use super::again::until_done;
+use super::begin::Begin;
 use super::{Store, StoreError};
 
 /// An attached table, as operators see it.
@@ -129,9 +131,12 @@ impl Store {
 
     /// Takes triggers and functions away. The project keeps its records, the table its column.
     pub async fn detach(&self, source: &Source) -> Result<(), StoreError> {
+        until_done!(self.again(), self.try_to_detach(source))
+    }
+
+    async fn try_to_detach(&self, source: &Source) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute("SET LOCAL lock_timeout = '3s'").await?;
+        let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '3s'").await?;
         let busy = |error: tokio_postgres::Error| attach::explain_lock(error, &source.table);
         // Triggers are dropped with the function that they call.
         let functions = transaction
@@ -159,7 +164,7 @@ impl Store {
     pub async fn count_rows(&self, source: &Source) -> Result<i64, StoreError> {
         let rows = self
             .query_in_transaction(
-                "BEGIN; SET LOCAL row_security = off",
+                Begin::write("SET LOCAL row_security = off"),
                 &format!("SELECT cronvec.source_{}_count()", source.id),
                 &[],
             )

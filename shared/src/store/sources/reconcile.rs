@@ -4,6 +4,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 
+use super::super::again::until_done;
 use super::super::{Store, StoreError};
 use super::compare;
 
@@ -99,7 +100,7 @@ impl Store {
 
     /// One slice of a source's pass, in one transaction.
     pub async fn reconcile_slice(&self, source_id: i32) -> Result<Slice, StoreError> {
-        let done = self.slice_of(source_id).await;
+        let done = until_done!(self.again(), self.slice_of(source_id));
         match &done {
             Err(error) if !error.is_outage() && !error.is_lock_timeout() => {
                 self.execute(
@@ -116,7 +117,7 @@ impl Store {
     /// Reads the rows that the oldest note of a source names. Returns how many records were written; none when there is no
     /// note that is free.
     pub async fn take_note(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
-        let taken = self.note_of(source_id).await;
+        let taken = until_done!(self.again(), self.note_of(source_id));
         if let Err(error) = &taken
             && !error.is_outage()
             && !error.is_lock_timeout()
@@ -146,8 +147,7 @@ impl Store {
 
     async fn note_of(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         let notes = transaction
             .query_typed(
                 "SELECT n.id, n.ids, s.project_id, p.live_space FROM cronvec.source_notes n
@@ -180,8 +180,7 @@ impl Store {
 
     async fn slice_of(&self, source_id: i32) -> Result<Slice, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(SETTINGS).await?;
+        let transaction = self.begin(&mut client, SETTINGS).await?;
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,

@@ -454,6 +454,48 @@ async fn the_doctor_finds_each_trouble_and_says_how_to_mend_it() {
 }
 
 #[tokio::test]
+async fn the_doctor_names_defaults_that_statements_work_around_and_the_statement_that_helps() {
+    let system = System::embedding_in_process().await;
+    let cli = Cli::at(system.database.url());
+    assert_eq!(diagnosis(&cli, "session defaults").await["status"], "ok");
+    let database = system.database.name();
+    let (role, _) = cronvec_tests::database::server().await.credentials();
+    let of_role = format!("ROLE {role} IN DATABASE {database}");
+    let of_database = format!("DATABASE {database}");
+    for (whose, name, value, value_told) in [
+        (
+            &of_database,
+            "default_transaction_isolation",
+            "serializable",
+            "serializable",
+        ),
+        (&of_role, "default_transaction_read_only", "on", "on"),
+        (&of_database, "statement_timeout", "20s", "20s"),
+        (&of_role, "lock_timeout", "2s", "2s"),
+        (&of_database, "idle_in_transaction_session_timeout", "1500ms", "1500ms"),
+    ] {
+        system.run_sql(&format!("ALTER {whose} SET {name} = '{value}'")).await;
+        let found = diagnosis(&cli, "session defaults").await;
+        assert_eq!(found["status"], "warn", "{found}");
+        let said = found["found"].as_str().unwrap();
+        assert!(said.contains(&format!("{name} = {value_told}")), "{found}");
+        let mend = found["mend"].as_str().unwrap();
+        assert!(mend.starts_with("ALTER ROLE ") && mend.contains(name), "{found}");
+        system.run_sql(mend).await;
+        assert_eq!(
+            diagnosis(&cli, "session defaults").await["status"],
+            "ok",
+            "after {mend}"
+        );
+    }
+    // Longer than anything of ours.
+    system
+        .run_sql(&format!("ALTER {of_database} SET statement_timeout = '2min'"))
+        .await;
+    assert_eq!(diagnosis(&cli, "session defaults").await["status"], "ok");
+}
+
+#[tokio::test]
 async fn the_doctor_looks_at_attached_tables_too() {
     let system = System::embedding_in_process().await;
     let cli = Cli::at(system.database.url());

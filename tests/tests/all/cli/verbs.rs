@@ -304,3 +304,43 @@ async fn config_check_masks_secrets_and_reports_all_problems_together() {
         assert!(!outcome.stderr.contains("hunter"), "{outcome:?}");
     }
 }
+
+/// Whoever may be asked over plain http is asked without a proxy, which would read the key and the texts.
+#[tokio::test]
+async fn nothing_that_goes_over_plain_http_passes_a_proxy_of_the_environment() {
+    let system = System::embedding_in_process().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    tokio::spawn({
+        let asked = std::sync::Arc::clone(&asked);
+        async move {
+            // Takes note, and hangs up.
+            while listener.accept().await.is_ok() {
+                asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+    });
+    for (base, is_proxied) in [
+        // Names that nobody knows: without a proxy nothing is reached, with it the proxy is.
+        ("http://no-such-host-of-ours:9/v1", false),
+        ("http://no-such-host-of-ours.internal:9/v1", false),
+        ("http://no-such-host-of-ours.local:9/v1", false),
+        ("http://169.254.0.1:9/v1", false),
+        ("https://no-such-host-of-ours.example/v1", true),
+    ] {
+        let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+        let cli = Cli::at(system.database.url())
+            .with("EMBEDDING_PROVIDER", "openai")
+            .with("OPENAI_API_KEY", "sk-test-of-the-harness")
+            .with("OPENAI_BASE_URL", base)
+            .with("HTTP_PROXY", &proxy)
+            .with("http_proxy", &proxy)
+            .with("HTTPS_PROXY", &proxy)
+            .with("https_proxy", &proxy);
+        let outcome = cli.run("provider test").await;
+        assert_eq!(outcome.code(), Some(FAILED), "{base}: {outcome:?}");
+        let after = asked.load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(after > before, is_proxied, "{base}: {outcome:?}");
+    }
+}
