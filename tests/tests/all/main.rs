@@ -19,6 +19,7 @@ mod lambda;
 mod local;
 mod main_job;
 mod migrating;
+mod migrations;
 mod nobody_waits;
 mod order_of_acceptance;
 mod pgbouncer;
