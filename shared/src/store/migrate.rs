@@ -94,6 +94,8 @@ pub enum SchemaError {
         "migration {version} ({name}) was applied in another form than this program has; the schema was changed by hand"
     )]
     Changed { version: i32, name: String },
+    #[error("{0}, and this role may not set it: run as the schema's owner: cronvec migrate up")]
+    Behind(super::numbers::Behind),
     #[error("the schema was changed by hand; missing, or not as the migrations made it: {0}")]
     Altered(String),
 }

@@ -21,6 +21,7 @@ mod main_job;
 mod migrating;
 mod migrations;
 mod nobody_waits;
+mod numbers;
 mod order_of_acceptance;
 mod pgbouncer;
 mod pooler;
