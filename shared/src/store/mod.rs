@@ -42,6 +42,7 @@ pub mod stats;
 pub mod stuck;
 pub mod tokens;
 mod upkeep;
+mod uploads;
 mod vector_array;
 pub mod vectors;
 pub mod withdraw;
