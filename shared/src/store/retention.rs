@@ -6,6 +6,8 @@ use super::{Store, StoreError};
 
 /// Rows that one statement deletes at most.
 const PASS: i64 = 1000;
+/// Uploads that one statement drops at most, each with pieces of up to some megabytes.
+const UPLOADS: i64 = 20;
 
 /// Project by project and status by status along the index of both: finished jobs, of which there may be millions, aren't
 /// looked at. As rows they are compared and ordered, because the primary key has the order of ids alone, too.
@@ -88,7 +90,10 @@ impl Store {
                 )
                 .await?
             }
-            Expiring::Uploads => self.drop_abandoned_uploads(PASS).await?,
+            Expiring::Uploads => {
+                let deleted = self.drop_abandoned_uploads(UPLOADS).await?;
+                return Ok((deleted, deleted >= UPLOADS.unsigned_abs()));
+            }
             Expiring::OpenJobs => {
                 self.execute(
                     "WITH old AS MATERIALIZED (
