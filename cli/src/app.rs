@@ -123,9 +123,9 @@ impl App {
         self.store.audit(act).await;
     }
 
-    /// Fails, with the command that mends it, unless the schema is this binary's.
+    /// Fails, with the command that mends it, unless the schema serves this binary.
     pub async fn check_schema(&self) -> Result<()> {
-        Ok(self.store.check_schema().await?)
+        Ok(self.store.check_ready().await?)
     }
 
     /// Applies what is missing; gives the migrations that it applied.
@@ -133,6 +133,8 @@ impl App {
         let mut client = self.store.database().get().await?;
         let applied = migrate::up(&mut client).await?;
         let all = migrate::status(&client).await?;
+        drop(client);
+        self.store.check_ready().await?;
         Ok(all
             .into_iter()
             .filter(|migration| applied.contains(&migration.version))
@@ -151,6 +153,15 @@ impl App {
             Err(StoreError::Schema(difference)) => Ok(Err(difference.to_string())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Sequences that would number what comes behind what is there, in words; `Err` inside, as with the schema.
+    pub async fn verify_numbers(&self) -> Result<Result<(), String>> {
+        let behind = self.store.numbers_behind().await?;
+        Ok(match behind.first() {
+            None => Ok(()),
+            Some(behind) => Err(behind.to_string()),
+        })
     }
 
     /// Drops the schema `cronvec` with all that is in it.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::migrate::SchemaError;
 use crate::store::selection::JobFilter;
 use crate::store::workers::WorkerStatus;
 use crate::store::{Store, StoreError};
@@ -85,11 +86,17 @@ pub async fn database(store: &Store) -> (Check, bool) {
     }
 }
 
-/// Whether the schema is this program's, by its version.
+/// Whether the schema serves this program, by its version.
 pub async fn schema(store: &Store) -> (Check, bool) {
     match store.check_schema().await {
-        Ok(()) => (Check::ok("schema", "is this program's"), true),
-        Err(error) => (Check::fail("schema", error.to_string(), "cronvec migrate up"), false),
+        Ok(()) => (Check::ok("schema", "serves this program"), true),
+        Err(error) => {
+            let mend = match &error {
+                StoreError::Schema(SchemaError::TooNew { .. }) => "run a newer cronvec",
+                _ => "cronvec migrate up",
+            };
+            (Check::fail("schema", error.to_string(), mend), false)
+        }
     }
 }
 
@@ -200,7 +207,7 @@ async fn stuck(store: &Store, reach: &Reach) -> Result<Check, StoreError> {
     // A lease that has just run out is taken over by the next tick.
     let bad = all.iter().find(|stuck| match stuck.kind.as_str() {
         "lease_expired" => stuck.minutes > 5.0,
-        "crashing" => true,
+        "crashing" | "held" => true,
         _ => false,
     });
     if let Some(bad) = bad {
@@ -210,8 +217,15 @@ async fn stuck(store: &Store, reach: &Reach) -> Result<Check, StoreError> {
             bad.mend.clone(),
         ));
     }
-    Ok(match all.iter().find(|stuck| stuck.kind == "lane_held") {
-        Some(held) => Check::warn("stuck jobs", held.message.clone(), held.mend.clone()),
+    if let Some(held) = all.iter().find(|stuck| stuck.kind == "lane_held") {
+        return Ok(Check::warn("stuck jobs", held.message.clone(), held.mend.clone()));
+    }
+    Ok(match all.iter().find(|stuck| stuck.kind == "not_held") {
+        Some(left) => Check::warn(
+            "stuck jobs",
+            format!("job {} of project {}: {}", left.job_id, left.project, left.message),
+            left.mend.clone(),
+        ),
         None => Check::ok("stuck jobs", "none"),
     })
 }

@@ -52,6 +52,14 @@ async fn of_the_database(app: &App) -> Result<Vec<Check>> {
             "undo the change by hand, or take all away and begin anew: cronvec uninstall, cronvec migrate up",
         ),
     });
+    all.push(match app.verify_numbers().await? {
+        Ok(()) => Check::ok("sequences", "ahead of the data"),
+        Err(behind) => Check::fail(
+            "sequences",
+            format!("{behind}: new writes would lose to older ones"),
+            "cronvec migrate up; the next tick does it as well",
+        ),
+    });
     all.push(columns(app).await?);
     all.extend(tables(app).await?);
     all.extend(checks::queue(app).await?);

@@ -81,7 +81,13 @@ async fn judge(app: &App, facts: &RecordFacts, space: Option<&Space>, project: &
     }
     if facts.paused {
         let mend = format!("cronvec start {project}");
-        return Ok(reason("project_stopped", "its project is stopped", Some(&mend)));
+        let because = match (facts.job_id, facts.job_held) {
+            (Some(job), Some(false)) => {
+                format!("its project is stopped; job {job} isn't held yet, the next tick holds it")
+            }
+            _ => "its project is stopped".to_owned(),
+        };
+        return Ok(reason("project_stopped", because, Some(&mend)));
     }
     if !app.settings().embedding.search_enabled {
         return Ok(reason(
@@ -95,6 +101,15 @@ async fn judge(app: &App, facts: &RecordFacts, space: Option<&Space>, project: &
             "lane_held",
             format!("job {job} ended {why}, and its lane gets no new one"),
             Some(&format!("see `cronvec job {job}`, then: cronvec retry {job}")),
+        ));
+    }
+    if let (Some(job), Some(true)) = (facts.job_id, facts.job_held) {
+        return Ok(reason(
+            "job_held",
+            format!("job {job} of its lane is held, though its project isn't stopped"),
+            Some(&format!(
+                "the next tick releases it; without ticks: cronvec start {project}"
+            )),
         ));
     }
     if let Some(seconds) = facts.seconds_to_wait.filter(|seconds| *seconds > 0.0) {

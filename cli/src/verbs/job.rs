@@ -276,7 +276,7 @@ fn in_words(detail: &JobDetail) -> String {
         lines.push(format!("  held by    {worker}, its lease ends in {seconds:.0} s"));
     }
     if detail.held {
-        lines.push("  held       its project is stopped".to_owned());
+        lines.push("  held       no worker claims it while its project is stopped".to_owned());
     }
     if detail.crashes > 0 {
         lines.push(format!("  crashes    {}", detail.crashes));

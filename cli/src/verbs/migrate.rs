@@ -45,7 +45,10 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
             Ok(if complete { Ended::Well } else { Ended::Unhealthy })
         }
         Action::Verify => {
-            let found = app.verify_schema().await?;
+            let found = match app.verify_schema().await? {
+                Ok(()) => app.verify_numbers().await?,
+                differs => differs,
+            };
             let object = json!({"ok": found.is_ok(), "fault": found.as_ref().err()});
             context.output.show(&object, || match &found {
                 Ok(()) => "the schema is as it should be".to_owned(),

@@ -94,11 +94,11 @@ impl Admin {
         inner.database.get_or_try_init(open).await
     }
 
-    /// The store, whose schema was found to be this program's.
+    /// The store, whose schema was found to serve this program.
     async fn store(&self) -> Result<&Arc<Store>, StoreError> {
         let open = || async {
             let store = Store::new(self.database().await?.clone());
-            store.check_schema().await?;
+            store.check_ready().await?;
             Ok(Arc::new(store))
         };
         self.inner.store.get_or_try_init(open).await

@@ -81,6 +81,7 @@ impl Worker {
             deleted_count: 0,
             remaining: false,
         };
+        let before = self.store.oldest_unfinished_ingest().await?;
         for what in [
             Expiring::Staged {
                 days: retention.job_days,
@@ -88,6 +89,7 @@ impl Worker {
             Expiring::FinishedJobs {
                 days: retention.job_days,
             },
+            Expiring::Uploads,
             Expiring::OpenJobs,
             Expiring::Audit {
                 days: retention.audit_days,
@@ -95,7 +97,7 @@ impl Worker {
             Expiring::Metrics {
                 days: retention.metrics_days,
             },
-            Expiring::Tombstones,
+            Expiring::Tombstones { before },
             Expiring::Pauses,
         ] {
             loop {
@@ -108,7 +110,7 @@ impl Worker {
                 if matches!(what, Expiring::FinishedJobs { .. } | Expiring::OpenJobs) {
                     report.processed += deleted;
                 }
-                if !matches!(what, Expiring::Staged { .. }) {
+                if !matches!(what, Expiring::Staged { .. } | Expiring::Uploads) {
                     report.deleted_count += deleted;
                 }
                 if !more {

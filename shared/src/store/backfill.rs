@@ -184,6 +184,7 @@ impl Store {
             match made {
                 Ok(Some(row)) => return Ok((backfill(&row), true)),
                 Ok(None) => break,
+                behind if super::numbers::are_behind(&behind) => self.mend_numbers(0).await?,
                 // Somebody else began one at this moment: that one is gone on with.
                 Err(error) if error.is_duplicate() => {}
                 Err(error) => return Err(error),
@@ -358,14 +359,33 @@ impl Store {
         Ok(moved == 1)
     }
 
-    /// Sets how many VECTORIZE jobs of a project may run at once, if it has fewer. Gives whether it changed.
+    /// Sets how many VECTORIZE jobs of a project may run at once, if it has fewer. Lanes that an ended job holds stay held,
+    /// each as all those that have records of it. Gives whether it changed.
     pub async fn raise_lanes(&self, project_id: i32, lanes: i16) -> Result<bool, StoreError> {
-        let raised = self
-            .execute(
-                "UPDATE cronvec.projects SET lanes = $2 WHERE id = $1 AND lanes < $2",
+        let row = self
+            .query_one(
+                "WITH project AS MATERIALIZED (
+                     SELECT id, lanes FROM cronvec.projects WHERE id = $1 AND lanes < $2 FOR NO KEY UPDATE
+                 ), raised AS (
+                     UPDATE cronvec.projects p SET lanes = $2 FROM project WHERE p.id = project.id
+                 ), held AS MATERIALIZED (
+                     SELECT DISTINCT ON (h.space_id, bucket % $2) h.space_id, h.project_id, (bucket % $2)::smallint AS lane,
+                         h.job_id, h.reason, h.until
+                     FROM project JOIN cronvec.lane_holds h ON h.project_id = project.id
+                     JOIN generate_series(0, 63) AS b (bucket) ON b.bucket % project.lanes = h.lane
+                     WHERE h.until > statement_timestamp()
+                     ORDER BY h.space_id, bucket % $2, h.until DESC
+                 ), kept AS (
+                     INSERT INTO cronvec.lane_holds AS h (space_id, project_id, lane, job_id, reason, until)
+                     SELECT * FROM held ORDER BY space_id, lane
+                     ON CONFLICT ON CONSTRAINT lane_holds_pkey DO UPDATE
+                         SET job_id = excluded.job_id, reason = excluded.reason, until = excluded.until
+                         WHERE h.until < excluded.until
+                 )
+                 SELECT EXISTS (SELECT FROM project)",
                 &[(&project_id, Type::INT4), (&lanes, Type::INT2)],
             )
             .await?;
-        Ok(raised == 1)
+        Ok(row.get(0))
     }
 }

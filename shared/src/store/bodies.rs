@@ -9,17 +9,16 @@ use tokio_postgres::types::{Json, Type};
 
 use super::again::until_done;
 use super::enqueue::{EnqueueOptions, Enqueued, NewJob, body_hash, existing, missing};
-use super::staged::insert_piece;
+use super::uploads::{Published, Upload};
 use super::{Store, StoreError};
 
 /// Bodies of a job.
 pub const MOST_BODIES: i32 = 10_000;
 /// Numbers that the pieces of one body may have, in the order of bodies.
-const PIECES: i32 = 65_536;
+pub(super) const PIECES: i32 = 65_536;
 
-/// A body comes over a network: its transaction waits for the next piece, but not for ever.
 const SETTINGS: &str = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '20s';
-    SET LOCAL idle_in_transaction_session_timeout = '30s'";
+    SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// What comes of a body while it is read.
 #[derive(Debug)]
@@ -68,7 +67,12 @@ impl Store {
             "scheduledFor": scheduled_for,
         }));
         let hash = options.idempotency_key.as_ref().map(|_| body_hash(&job));
-        until_done!(self.again(), self.try_to_open(&job, &payload, hash.as_deref()))
+        let first = until_done!(self.again(), self.try_to_open(&job, &payload, hash.as_deref()));
+        if super::numbers::are_behind(&first) {
+            self.mend_numbers(0).await?;
+            return self.try_to_open(&job, &payload, hash.as_deref()).await;
+        }
+        first
     }
 
     async fn try_to_open(
@@ -97,7 +101,8 @@ impl Store {
                  ), opened AS (
                      INSERT INTO cronvec.open_jobs (job_id) SELECT id FROM made
                  )
-                 SELECT (SELECT id FROM made) FROM known",
+                 SELECT (SELECT id FROM made), (SELECT id FROM made) <= (SELECT last FROM cronvec.acceptance_mark)
+                 FROM known",
                 &[
                     (&project, Type::TEXT),
                     (&options.priority, Type::INT4),
@@ -113,6 +118,7 @@ impl Store {
             .await?;
         let opened = match rows.first().map(|row| row.get::<_, Option<i64>>(0)) {
             None => return Err(missing(&transaction, &[project]).await?),
+            _ if rows.iter().any(|row| row.get::<_, Option<bool>>(1) == Some(true)) => return Err(StoreError::Behind),
             Some(Some(id)) => Enqueued::New(id),
             Some(None) => existing(&transaction, job).await?,
         };
@@ -121,68 +127,56 @@ impl Store {
     }
 
     /// Stores a body of an open job, all of it or nothing. True: it is new; false: it was there. `None`: it broke off.
+    /// Its sender may take its time: between two pieces neither a connection nor a lock is held.
     pub async fn put_body(
         &self,
         job_id: i64,
         body: i32,
         mut parts: mpsc::Receiver<Part>,
     ) -> Result<Option<bool>, StoreError> {
-        let mut client = self.client().await?;
-        let transaction = self.begin(&mut client, SETTINGS).await?;
-        if !is_open(&transaction, job_id, "SHARE").await? {
-            return Err(not_open(job_id));
+        let upload = self.begin_upload(job_id, body).await?.ok_or_else(|| not_open(job_id))?;
+        let whole = match self.stage_parts(upload, &mut parts).await {
+            Ok(Some(whole)) => whole,
+            // Whoever is cut off before this leaves it to the cleanup.
+            given_up => {
+                self.drop_upload(upload).await?;
+                return given_up.map(|_| None);
+            }
+        };
+        match self.publish(upload, &whole).await? {
+            Published::New => Ok(Some(true)),
+            Published::Same => Ok(Some(false)),
+            Published::Another => Err(StoreError::Conflict(format!(
+                "body {body} of job {job_id} is there already, and is another"
+            ))),
+            Published::Closed => Err(not_open(job_id)),
         }
-        let is_new = transaction
-            .execute_typed(
-                "INSERT INTO cronvec.ingest_bodies (job_id, body, hash, lines, records) VALUES ($1, $2, '', 0, 0)
-                 ON CONFLICT DO NOTHING",
-                &[(&job_id, Type::INT8), (&body, Type::INT4)],
-            )
-            .await?
-            == 1;
-        let (first, mut count) = ((body - 1) * PIECES, 0);
-        let whole = loop {
+    }
+
+    /// The body, when all of it is staged; none when it broke off.
+    async fn stage_parts(&self, upload: Upload, parts: &mut mpsc::Receiver<Part>) -> Result<Option<Body>, StoreError> {
+        let mut count = 0;
+        loop {
             match parts.recv().await {
                 None => return Ok(None),
-                Some(Part::End(whole)) => break whole,
-                Some(Part::Piece { .. }) if !is_new => {}
+                Some(Part::End(whole)) => return Ok(Some(whole)),
                 Some(Part::Piece { .. }) if count == PIECES => {
                     return Err(StoreError::Invalid(
                         "the body has too many records; send several".into(),
                     ));
                 }
                 Some(Part::Piece { lines, records }) => {
-                    insert_piece(&transaction, job_id, first + count, &lines, &records).await?;
+                    if !self.stage_piece(upload, count, &lines, &records).await? {
+                        return Err(not_open(upload.job_id));
+                    }
                     count += 1;
                 }
             }
-        };
-        // Of a body that was there this finds the same, or none.
-        let kept = transaction
-            .execute_typed(
-                "UPDATE cronvec.ingest_bodies SET hash = $3, lines = $4, records = $5
-                 WHERE job_id = $1 AND body = $2 AND ($6 OR hash = $3)",
-                &[
-                    (&job_id, Type::INT8),
-                    (&body, Type::INT4),
-                    (&whole.hash, Type::BYTEA),
-                    (&whole.lines, Type::INT4),
-                    (&whole.records, Type::INT4),
-                    (&is_new, Type::BOOL),
-                ],
-            )
-            .await?;
-        if kept == 0 {
-            return Err(StoreError::Conflict(format!(
-                "body {body} of job {job_id} is there already, and is another"
-            )));
         }
-        transaction.commit().await?;
-        Ok(Some(is_new))
     }
 
-    /// Lets an open job run, if it has just these bodies: its lines are numbered through all of them. Done again it
-    /// changes nothing.
+    /// Lets an open job run, if it has just these bodies: its lines are numbered through all of them. One that is still
+    /// on its way isn't among them. Done again it changes nothing.
     pub async fn close_job(&self, job_id: i64, bodies: i32) -> Result<Closed, StoreError> {
         until_done!(self.again(), self.try_to_close(job_id, bodies))
     }
@@ -190,8 +184,8 @@ impl Store {
     async fn try_to_close(&self, job_id: i64, bodies: i32) -> Result<Closed, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        // Waits for bodies that are on their way.
-        let is_open = is_open(&transaction, job_id, "UPDATE").await?;
+        // Waits for a body that is just being published.
+        let is_open = is_open(&transaction, job_id).await?;
         let rows = transaction
             .query_typed(
                 "SELECT count(*) FILTER (WHERE body <= $2), max(body),
@@ -220,6 +214,7 @@ impl Store {
         if i32::try_from(lines).is_err() {
             return Err(StoreError::Invalid("a job has at most 2,147,483,647 lines".into()));
         }
+        super::uploads::drop_all(&transaction, job_id).await?;
         number_lines(&transaction, job_id).await?;
         let let_go = transaction
             .execute_typed(
@@ -241,10 +236,10 @@ impl Store {
 }
 
 /// Locks the row that says so.
-async fn is_open(transaction: &Transaction<'_>, job_id: i64, strength: &str) -> Result<bool, StoreError> {
+async fn is_open(transaction: &Transaction<'_>, job_id: i64) -> Result<bool, StoreError> {
     let rows = transaction
         .query_typed(
-            &format!("SELECT FROM cronvec.open_jobs WHERE job_id = $1 FOR {strength}"),
+            "SELECT FROM cronvec.open_jobs WHERE job_id = $1 FOR UPDATE",
             &[(&job_id, Type::INT8)],
         )
         .await?;
@@ -264,7 +259,7 @@ async fn number_lines(transaction: &Transaction<'_>, job_id: i64) -> Result<(), 
                  lines = ARRAY(SELECT line + before.lines FROM unnest(s.lines) WITH ORDINALITY AS l (line, nth) ORDER BY nth)
              FROM (SELECT body, (sum(lines) OVER (ORDER BY body) - lines)::int AS lines
                    FROM cronvec.ingest_bodies WHERE job_id = $1) AS before
-             WHERE s.job_id = $1 AND s.piece / $2 = before.body - 1 AND before.lines > 0",
+             WHERE s.job_id = $1 AND s.piece >= 0 AND s.piece / $2 = before.body - 1 AND before.lines > 0",
             &[(&job_id, Type::INT8), (&PIECES, Type::INT4)],
         )
         .await?;

@@ -101,7 +101,12 @@ impl Store {
         for job in jobs {
             columns.push(job)?;
         }
-        until_done!(self.again(), self.try_to_enqueue(jobs, &columns))
+        let first = until_done!(self.again(), self.try_to_enqueue(jobs, &columns));
+        if super::numbers::are_behind(&first) {
+            self.mend_numbers(0).await?;
+            return until_done!(self.again(), self.try_to_enqueue(jobs, &columns));
+        }
+        first
     }
 
     async fn try_to_enqueue(&self, jobs: &[NewJob<'_>], columns: &Columns<'_>) -> Result<Vec<Enqueued>, StoreError> {
@@ -140,7 +145,8 @@ impl Store {
                      ON CONFLICT (project_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
                      RETURNING id
                  )
-                 SELECT i.nth, CASE WHEN i.id IN (SELECT id FROM made) THEN i.id END
+                 SELECT i.nth, CASE WHEN i.id IN (SELECT id FROM made) THEN i.id END,
+                     i.id <= (SELECT last FROM cronvec.acceptance_mark)
                  FROM lines l CROSS JOIN unnest(l.id) WITH ORDINALITY AS i (id, nth)",
                 &[
                     (&columns.lines.projects, Type::TEXT_ARRAY),
@@ -163,6 +169,9 @@ impl Store {
             .await?;
         if rows.len() != jobs.len() {
             return Err(missing(&transaction, &columns.lines.projects).await?);
+        }
+        if rows.iter().any(|row| row.get::<_, Option<bool>>(2) == Some(true)) {
+            return Err(StoreError::Behind);
         }
         let mut ids = vec![None; jobs.len()];
         for row in &rows {

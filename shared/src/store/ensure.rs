@@ -69,6 +69,20 @@ impl Store {
                              AND j.space_id = pairs.space_id AND j.project_id = pairs.project_id AND j.lane >= p.lanes
                      WHERE j.status = 'PENDING'
                      ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+                 ), uncounted AS MATERIALIZED (
+                     -- Waiting jobs of lanes without due work: none of the project's jobs that count its lanes as it does
+                     -- would be claimed before one that counts otherwise, whatever it waits for.
+                     SELECT j.id, p.lanes
+                     FROM pairs
+                     JOIN cronvec.projects p ON p.id = pairs.project_id
+                     JOIN cronvec.job_queue j
+                         ON j.job_type = 'VECTORIZE' AND j.status IN ('PENDING', 'PROCESSING')
+                             AND j.space_id = pairs.space_id AND j.project_id = pairs.project_id AND j.lane < p.lanes
+                     WHERE j.status = 'PENDING' AND j.lanes <> p.lanes
+                         AND NOT EXISTS (SELECT FROM active WHERE active.id = j.id)
+                     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+                 ), counted AS (
+                     UPDATE cronvec.job_queue j SET lanes = uncounted.lanes FROM uncounted WHERE j.id = uncounted.id
                  ), ended AS (
                      UPDATE cronvec.job_queue j
                      SET status = 'COMPLETED', completed_at = clock_timestamp(), turn = NULL, payload = NULL,

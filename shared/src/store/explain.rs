@@ -40,6 +40,8 @@ pub struct RecordFacts {
     pub hold_job: Option<i64>,
     pub job_id: Option<i64>,
     pub job_status: Option<String>,
+    /// As while its project is paused.
+    pub job_held: Option<bool>,
     pub job_error: Option<String>,
     pub job_seconds_to_wait: Option<f64>,
     /// Since the worker was last seen.
@@ -68,7 +70,7 @@ impl Store {
                          q.reason AS quarantine_reason, q.message AS quarantine_message,
                          q.last_attempt_at AS quarantined_at,
                          h.reason AS hold_reason, h.job_id AS hold_job,
-                         j.id AS job_id, j.status AS job_status, j.result->>'error' AS job_error,
+                         j.id AS job_id, j.status AS job_status, j.held AS job_held, j.result->>'error' AS job_error,
                          extract(epoch FROM j.scheduled_for - clock_timestamp())::float8 AS job_seconds_to_wait,
                          (SELECT extract(epoch FROM clock_timestamp() - s.last_seen_at)::float8
                           FROM cronvec.worker_status s WHERE s.name = 'vectorization') AS worker_seconds

@@ -227,8 +227,10 @@ impl Store {
                      WHERE j.id = job.id AND job.status IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM rival)
                      RETURNING j.id
                  ), lifted AS (
+                     -- Also those of lanes that its own has been divided into since.
                      DELETE FROM cronvec.lane_holds h USING job, again
-                     WHERE h.space_id = job.space_id AND h.project_id = job.project_id AND h.lane = job.lane
+                     WHERE h.space_id = job.space_id AND h.project_id = job.project_id
+                         AND (h.lane = job.lane OR h.job_id = job.id)
                  )
                  SELECT job.status, (SELECT id FROM rival LIMIT 1), EXISTS (SELECT FROM again) FROM job",
                 &[(&id, Type::INT8)],

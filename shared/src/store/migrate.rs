@@ -1,87 +1,79 @@
-//! Owns the schema: its numbered migrations, its version, what the server must offer. Refuses to go back.
+//! Owns the schema: its numbered migrations, its version, whom it serves. Refuses to go back.
 
+mod index;
 mod objects;
+mod run;
+mod server;
+mod step;
 
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Client;
 
 use super::{Store, StoreError};
 
-struct Migration {
-    version: i32,
-    name: &'static str,
-    sql: &'static str,
+pub(super) use server::is_too_old;
+
+/// A change of the schema; its text may have several steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    pub version: i32,
+    pub name: &'static str,
+    pub sql: &'static str,
+    /// The oldest program that runs on the schema that it makes, by the last migration which that program has.
+    pub serves: i32,
 }
 
-const MIGRATIONS: [Migration; 10] = [
-    Migration {
-        version: 1,
-        name: "queue",
-        sql: include_str!("../../../migrations/0001_queue.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "sql_interface",
-        sql: include_str!("../../../migrations/0002_sql_interface.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "pending",
-        sql: include_str!("../../../migrations/0003_pending.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "ingestion",
-        sql: include_str!("../../../migrations/0004_ingestion.sql"),
-    },
-    Migration {
-        version: 5,
-        name: "sources",
-        sql: include_str!("../../../migrations/0005_sources.sql"),
-    },
-    Migration {
-        version: 6,
-        name: "operations",
-        sql: include_str!("../../../migrations/0006_operations.sql"),
-    },
-    Migration {
-        version: 7,
-        name: "removal",
-        sql: include_str!("../../../migrations/0007_removal.sql"),
-    },
-    Migration {
-        version: 8,
-        name: "api",
-        sql: include_str!("../../../migrations/0008_api.sql"),
-    },
-    Migration {
-        version: 9,
-        name: "bodies",
-        sql: include_str!("../../../migrations/0009_bodies.sql"),
-    },
-    Migration {
-        version: 12,
-        name: "pipeline",
-        sql: include_str!("../../../migrations/0012_pipeline.sql"),
-    },
+macro_rules! migration {
+    ($version:literal, $name:literal, $file:literal, serves $serves:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../../../migrations/", $file, ".sql")),
+            serves: $serves,
+        }
+    };
+}
+
+pub const MIGRATIONS: &[Migration] = &[
+    migration!(1, "queue", "0001_queue", serves 1),
+    migration!(2, "sql_interface", "0002_sql_interface", serves 2),
+    migration!(3, "pending", "0003_pending", serves 3),
+    migration!(4, "ingestion", "0004_ingestion", serves 4),
+    migration!(5, "sources", "0005_sources", serves 5),
+    migration!(6, "operations", "0006_operations", serves 6),
+    migration!(7, "removal", "0007_removal", serves 7),
+    migration!(8, "api", "0008_api", serves 8),
+    migration!(9, "bodies", "0009_bodies", serves 9),
+    migration!(11, "upkeep", "0011_upkeep", serves 11),
+    migration!(12, "pipeline", "0012_pipeline", serves 12),
 ];
 
-/// The schema that this code was written for.
+/// The newest schema that this program knows.
 pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// PostgreSQL 15, as `server_version_num` has it.
-const OLDEST_POSTGRES: i32 = 150_000;
-const OLDEST_VECTOR: (u32, u32) = (0, 7);
+/// The oldest schema that it runs on. A number of its own as soon as there is a migration that it can do without.
+pub const OLDEST_SCHEMA: i32 = VERSION;
 
 /// Why the schema can't be used, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error("the database has no schema 'cronvec' yet; run: cronvec migrate up")]
     Missing,
-    #[error("the database's schema is at version {found}, this program needs {VERSION}; run: cronvec migrate up")]
+    #[error("the database's schema is at version {found}, this program needs {OLDEST_SCHEMA}; run: cronvec migrate up")]
     TooOld { found: i32 },
-    #[error("the database's schema is at version {found}, this program knows {VERSION}; use a newer cronvec")]
-    TooNew { found: i32 },
+    #[error(
+        "the database's schema is at version {found}, which serves programs from version {serves} on; this one is at \
+         version {VERSION}: use a newer cronvec"
+    )]
+    TooNew { found: i32, serves: i32 },
+    #[error(
+        "migration {version} ({name}) can't get its locks; what it had begun is undone. Locks of the schema are held by: \
+         {holders}. End these transactions, or wait for them, then run again: cronvec migrate up"
+    )]
+    Locked {
+        version: i32,
+        name: &'static str,
+        holders: String,
+    },
     #[error("PostgreSQL {0} is too old; cronvec needs 15 or newer")]
     PostgresTooOld(String),
     #[error(
@@ -103,6 +95,8 @@ pub enum SchemaError {
         "migration {version} ({name}) was applied in another form than this program has; the schema was changed by hand"
     )]
     Changed { version: i32, name: String },
+    #[error("{0}, and this role may not set it: run as the schema's owner: cronvec migrate up")]
+    Behind(super::numbers::Behind),
     #[error("the schema was changed by hand; missing, or not as the migrations made it: {0}")]
     Altered(String),
 }
@@ -115,92 +109,60 @@ pub struct MigrationStatus {
     pub applied: bool,
 }
 
-/// Brings the schema to this program's version. Returns the versions that it applied. Two at once are safe.
+/// Brings the schema to this program's version. Returns the versions that it completed. Two at once are safe, and one
+/// that was cut off is resumed by the next.
 pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
     up_to(client, VERSION).await
 }
 
 /// The same, to a former version.
 pub async fn up_to(client: &mut Client, last: i32) -> Result<Vec<i32>, StoreError> {
-    check_server(client).await?;
-    let transaction = super::begin::unlimited(client).await?;
-    // One migrator at a time; released with the transaction, so that a pooler loses nothing.
-    transaction
-        .batch_execute("SELECT pg_advisory_xact_lock(7233170410842381)")
-        .await?;
-    create_schema(&transaction).await?;
-    let vector_schema = ensure_vector(&transaction).await?;
-    transaction
-        .batch_execute(
-            "CREATE TABLE IF NOT EXISTS cronvec.migrations (
-                 version int PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
-                 applied_at timestamptz NOT NULL DEFAULT now())",
-        )
-        .await?;
-    let found = version(&transaction).await?;
-    if found > VERSION {
-        return Err(SchemaError::TooNew { found }.into());
-    }
-    let mut applied = Vec::new();
-    let missing = |migration: &&Migration| migration.version > found && migration.version <= last;
-    for migration in MIGRATIONS.iter().filter(missing) {
-        transaction
-            .batch_execute(&migration.sql.replace("@vector_schema@", &vector_schema))
-            .await?;
-        transaction
-            .execute_typed(
-                "INSERT INTO cronvec.migrations (version, name, checksum) VALUES ($1, $2, $3)",
-                &[
-                    (&migration.version, Type::INT4),
-                    (&migration.name, Type::TEXT),
-                    (&checksum(migration), Type::TEXT),
-                ],
-            )
-            .await?;
-        applied.push(migration.version);
-    }
-    if !applied.is_empty() {
-        objects::note(&transaction).await?;
-    }
-    transaction.commit().await?;
-    Ok(applied)
+    let wanted: Vec<Migration> = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version <= last)
+        .copied()
+        .collect();
+    apply(client, &wanted).await
 }
 
-/// Each known migration, applied or not.
+/// Applies those of these that are missing, in this order.
+pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<Vec<i32>, StoreError> {
+    run::apply(client, migrations).await
+}
+
+/// Each known migration, applied or not, and those of newer programs that were applied.
 pub async fn status(client: &Client) -> Result<Vec<MigrationStatus>, StoreError> {
-    let found = if schema_exists(client).await? {
-        version(client).await?
-    } else {
-        0
+    let applied = match schema_exists(client).await? {
+        true => applied(client).await?,
+        false => Vec::new(),
     };
-    Ok(MIGRATIONS
-        .iter()
-        .map(|migration| MigrationStatus {
-            version: migration.version,
-            name: migration.name.into(),
-            applied: migration.version <= found,
-        })
+    let known = MIGRATIONS.iter().map(|migration| MigrationStatus {
+        version: migration.version,
+        name: migration.name.into(),
+        applied: applied.iter().any(|(version, ..)| *version == migration.version),
+    });
+    let newer = applied.iter().filter(|(version, ..)| *version > VERSION);
+    Ok(known
+        .chain(newer.map(|(version, name, _)| MigrationStatus {
+            version: *version,
+            name: name.clone(),
+            applied: true,
+        }))
         .collect())
 }
 
-/// Whether the schema is the one that this program's migrations make.
+/// Whether the schema is the one that this program's migrations make, or a newer one that serves it.
 pub async fn verify(client: &Client) -> Result<(), StoreError> {
-    check_server(client).await?;
+    server::check(client).await?;
     if !schema_exists(client).await? {
         return Err(SchemaError::Missing.into());
     }
     compare(version(client).await?)?;
-    for row in client
-        .query_typed(
-            "SELECT version, name, checksum FROM cronvec.migrations ORDER BY version",
-            &[],
-        )
-        .await?
-    {
-        let (applied, name, sum): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
-        let known = MIGRATIONS.iter().find(|migration| migration.version == applied);
-        if known.is_none_or(|migration| checksum(migration) != sum) {
-            return Err(SchemaError::Changed { version: applied, name }.into());
+    for (version, name, sum) in applied(client).await? {
+        let known = MIGRATIONS.iter().find(|migration| migration.version == version);
+        // What newer migrations should look like only newer programs know.
+        if version <= VERSION && known.is_none_or(|migration| checksum(migration) != sum) {
+            return Err(SchemaError::Changed { version, name }.into());
         }
     }
     let missing = objects::missing(client).await?;
@@ -223,99 +185,68 @@ impl Store {
         if !there.get::<_, bool>(0) {
             return Err(SchemaError::Missing.into());
         }
-        let found = self.query_one(FOUND_VERSION, &[]).await?;
-        Ok(compare(found.get(0))?)
+        let row = self.query_one(FOUND_VERSION, &[]).await?;
+        Ok(compare(Version::of(&row))?)
     }
 }
 
 const SCHEMA_EXISTS: &str = "SELECT to_regclass('cronvec.migrations') IS NOT NULL";
-const FOUND_VERSION: &str = "SELECT coalesce(max(version), 0) FROM cronvec.migrations";
 
-fn compare(found: i32) -> Result<(), SchemaError> {
-    match found.cmp(&VERSION) {
-        std::cmp::Ordering::Less => Err(SchemaError::TooOld { found }),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(SchemaError::TooNew { found }),
+/// What a schema says of itself.
+#[derive(Clone, Copy, Debug)]
+struct Version {
+    found: i32,
+    /// The oldest program that it serves.
+    serves: i32,
+}
+
+fn compare(version: Version) -> Result<(), SchemaError> {
+    if version.found < OLDEST_SCHEMA {
+        return Err(SchemaError::TooOld { found: version.found });
+    }
+    serves_us(version)
+}
+
+fn serves_us(Version { found, serves }: Version) -> Result<(), SchemaError> {
+    match found > VERSION && serves > VERSION {
+        true => Err(SchemaError::TooNew { found, serves }),
+        false => Ok(()),
     }
 }
 
-async fn version(client: &impl tokio_postgres::GenericClient) -> Result<i32, StoreError> {
-    let row = client.query_typed(FOUND_VERSION, &[]).await?;
-    Ok(row.first().map_or(0, |row| row.get(0)))
+/// Schemas that older programs made don't say whom they serve: just their own version.
+const FOUND_VERSION: &str = "SELECT coalesce(max(version), 0),
+        coalesce(max(coalesce((to_jsonb(m)->>'serves')::int, version)), 0)
+    FROM cronvec.migrations m";
+
+impl Version {
+    fn of(row: &tokio_postgres::Row) -> Self {
+        Self {
+            found: row.get(0),
+            serves: row.get(1),
+        }
+    }
+}
+
+async fn version(client: &impl tokio_postgres::GenericClient) -> Result<Version, StoreError> {
+    let rows = client.query_typed(FOUND_VERSION, &[]).await?;
+    Ok(Version::of(rows.first().ok_or_else(super::no_row)?))
+}
+
+/// Version, name and checksum of each.
+async fn applied(client: &Client) -> Result<Vec<(i32, String, String)>, StoreError> {
+    let rows = client
+        .query_typed(
+            "SELECT version, name, checksum FROM cronvec.migrations ORDER BY version",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 async fn schema_exists(client: &Client) -> Result<bool, StoreError> {
     let rows = client.query_typed(SCHEMA_EXISTS, &[]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
-}
-
-async fn check_server(client: &Client) -> Result<(), StoreError> {
-    let rows = client
-        .query_typed(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
-            &[],
-        )
-        .await?;
-    match rows.first() {
-        Some(row) if row.get::<_, i32>(0) < OLDEST_POSTGRES => Err(SchemaError::PostgresTooOld(row.get(1)).into()),
-        _ => Ok(()),
-    }
-}
-
-async fn create_schema(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    let rows = transaction
-        .query_typed("SELECT to_regnamespace('cronvec') IS NOT NULL", &[])
-        .await?;
-    if rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(());
-    }
-    transaction
-        .batch_execute("CREATE SCHEMA cronvec")
-        .await
-        .map_err(|error| match error.as_db_error() {
-            Some(server) if *server.code() == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE => {
-                SchemaError::SchemaForbidden(server.message().into()).into()
-            }
-            _ => StoreError::from(error),
-        })
-}
-
-/// Makes sure of the extension and returns the schema that it lives in, quoted. Never in ours, which `uninstall` drops;
-/// the search path of a role named cronvec would put it there.
-async fn ensure_vector(transaction: &Transaction<'_>) -> Result<String, StoreError> {
-    let find = "SELECT quote_ident(n.nspname), e.extversion
-                FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'";
-    let mut rows = transaction.query_typed(find, &[]).await?;
-    if rows.is_empty() {
-        let offered = transaction
-            .query_typed("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'", &[])
-            .await?;
-        if offered.is_empty() {
-            return Err(SchemaError::NoVector.into());
-        }
-        transaction
-            .batch_execute("CREATE EXTENSION vector SCHEMA public")
-            .await
-            .map_err(|error| match error.as_db_error() {
-                Some(server) if *server.code() == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE => {
-                    SchemaError::VectorForbidden(server.message().into()).into()
-                }
-                _ => StoreError::from(error),
-            })?;
-        rows = transaction.query_typed(find, &[]).await?;
-    }
-    let row = rows.first().ok_or(SchemaError::NoVector)?;
-    let installed: String = row.get(1);
-    if is_too_old(&installed) {
-        return Err(SchemaError::VectorTooOld(installed).into());
-    }
-    Ok(row.get(0))
-}
-
-/// Whether this version of pgvector lacks what we need.
-pub(super) fn is_too_old(vector: &str) -> bool {
-    let mut parts = vector.split('.').map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST_VECTOR
 }
 
 /// The first 8 hexadecimal digits of the SHA-256 of all migrations.
@@ -333,4 +264,30 @@ fn checksum(migration: &Migration) -> String {
 fn hexadecimal(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::step::{Kind, index_name, steps};
+    use super::*;
+
+    #[test]
+    fn every_migration_is_cut_into_steps_that_can_be_run() {
+        let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        let files = std::fs::read_dir(files).expect("the migrations").count();
+        assert_eq!(files, MIGRATIONS.len());
+        assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
+        for migration in MIGRATIONS {
+            assert!(migration.serves <= migration.version);
+            let marks = migration.sql.matches("-- step:").count();
+            let steps = steps(migration.sql);
+            let marked = steps.iter().filter(|step| step.kind != Kind::Transaction).count();
+            assert_eq!(marks, marked, "a mark of {} isn't known", migration.name);
+            for step in steps {
+                let concurrently = step.sql.contains("INDEX CONCURRENTLY ");
+                assert_eq!(step.kind == Kind::Concurrently, concurrently, "{}", migration.name);
+                assert!(step.kind != Kind::Concurrently || index_name(step.sql).is_some());
+            }
+        }
+    }
 }

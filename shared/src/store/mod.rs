@@ -22,6 +22,7 @@ pub mod ensure;
 pub mod explain;
 pub mod figures;
 pub mod health;
+pub mod held;
 mod held_records;
 pub mod ingest;
 pub mod jobs;
@@ -29,6 +30,7 @@ pub mod leases;
 pub mod listing;
 pub mod migrate;
 pub mod monitor;
+pub mod numbers;
 pub mod pending;
 pub mod projects;
 mod purges;
@@ -46,6 +48,8 @@ pub mod stats;
 pub mod stuck;
 pub mod suspicions;
 pub mod tokens;
+mod upkeep;
+mod uploads;
 mod vector_array;
 pub mod vectors;
 pub mod withdraw;
@@ -92,6 +96,9 @@ pub enum StoreError {
     NoJob(i64),
     #[error("job {active} does the work of job {id}'s lane already")]
     ActiveJob { id: i64, active: i64 },
+    /// A write was given a number that is behind those of the data; nothing was written.
+    #[error("the sequence cronvec.acceptance is behind the data; run: cronvec migrate up")]
+    Behind,
     #[error("{0}")]
     Conflict(String),
     #[error("{0}")]
@@ -310,6 +317,8 @@ fn count(number: i64) -> Result<u64, StoreError> {
 pub struct Store {
     database: Database,
     vector_types: OnceCell<VectorTypes>,
+    /// Whether the sequences were compared with the data since the process began.
+    has_seen_numbers: AtomicBool,
 }
 
 impl Store {
@@ -317,14 +326,15 @@ impl Store {
         Self {
             database,
             vector_types: OnceCell::new(),
+            has_seen_numbers: AtomicBool::new(false),
         }
     }
 
-    /// On the database that the settings name, whose schema must be this program's.
+    /// On the database that the settings name, whose schema must serve this program.
     pub async fn open(settings: &Settings, secrets: &Secrets) -> Result<Arc<Self>, StoreError> {
         let database = Database::open(settings, secrets, connect::DEFAULT_CONNECTIONS).await?;
         let store = Arc::new(Self::new(database));
-        store.check_schema().await?;
+        store.check_ready().await?;
         Ok(store)
     }
 

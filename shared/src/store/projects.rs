@@ -85,40 +85,6 @@ impl Store {
             .collect())
     }
 
-    /// Takes a project's jobs out of the line, or lets them stand in it anew. What a worker holds has its slice.
-    pub async fn set_paused(&self, name: &str, paused: bool) -> Result<(), StoreError> {
-        self.project(name).await?;
-        let row = self
-            .query_opt(
-                "UPDATE cronvec.projects SET paused = $2 WHERE name = $1 AND NOT removing RETURNING id",
-                &[(&name, Type::TEXT), (&paused, Type::BOOL)],
-            )
-            .await?
-            .ok_or_else(|| StoreError::NoProject(name.into()))?;
-        let project_id: i32 = row.get(0);
-        let mut after = 0_i64;
-        loop {
-            // A held one with a turn would be found by none: a resumed one gets its place as one whose time has come.
-            let row = self
-                .query_one(
-                    "WITH next AS MATERIALIZED (
-                         SELECT id FROM cronvec.job_queue
-                         WHERE project_id = $1 AND status IN ('PENDING', 'PROCESSING') AND held <> $2 AND id > $3
-                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE
-                     ), moved AS (
-                         UPDATE cronvec.job_queue j SET held = $2, turn = NULL FROM next WHERE j.id = next.id
-                     )
-                     SELECT max(id) FROM next",
-                    &[(&project_id, Type::INT4), (&paused, Type::BOOL), (&after, Type::INT8)],
-                )
-                .await?;
-            match row.get::<_, Option<i64>>(0) {
-                Some(last) => after = last,
-                None => return Ok(()),
-            }
-        }
-    }
-
     /// Counts the records of a project. It reads all of them: for people and reports, not for pages and ticks.
     pub async fn coverage(&self, name: &str) -> Result<Coverage, StoreError> {
         let row = self

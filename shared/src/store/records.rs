@@ -142,11 +142,18 @@ impl Store {
         })
     }
 
-    /// Lets ticks take records that were held and aren't embedded.
+    /// Lets ticks take records that were held and aren't embedded. The records are locked first, as everywhere; of one that
+    /// somebody holds the time runs out by itself.
     pub async fn release_records(&self, project_id: i32, space_id: i32, ids: &[&str]) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE cronvec.pending SET not_before = clock_timestamp()
-             WHERE record_id = ANY ($3) AND project_id = $1 AND space_id = $2 AND not_before > clock_timestamp()",
+            "WITH mine AS MATERIALIZED (
+                 SELECT r.id FROM (SELECT id FROM unnest($3::text[]) AS i (id) ORDER BY id) AS i CROSS JOIN LATERAL (
+                     SELECT r.id FROM cronvec.records r WHERE r.project_id = $1 AND r.id = i.id
+                     LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
+             )
+             UPDATE cronvec.pending w SET not_before = clock_timestamp()
+             FROM mine
+             WHERE w.record_id = mine.id AND w.project_id = $1 AND w.space_id = $2 AND w.not_before > clock_timestamp()",
             &[
                 (&project_id, Type::INT4),
                 (&space_id, Type::INT4),

@@ -6,6 +6,20 @@ use super::{Store, StoreError};
 
 /// Rows that one statement deletes at most.
 const PASS: i64 = 1000;
+/// Uploads that one statement drops at most, each with pieces of up to some megabytes.
+const UPLOADS: i64 = 20;
+
+/// Project by project and status by status along the index of both: finished jobs, of which there may be millions, aren't
+/// looked at. As rows they are compared and ordered, because the primary key has the order of ids alone, too.
+pub const OLDEST_UNFINISHED: &str = "SELECT coalesce(min(j.id), 9223372036854775807)
+    FROM cronvec.projects p
+    CROSS JOIN unnest(ARRAY['PENDING', 'PROCESSING', 'FAILED', 'CANCELLED']) AS s (status)
+    CROSS JOIN LATERAL (
+        SELECT j.id FROM cronvec.job_queue j
+        WHERE (j.project, j.status, j.id) > (p.name, s.status, 0::bigint)
+            AND (j.project, j.status, j.id) <= (p.name, s.status, 9223372036854775807)
+            AND j.job_type = 'INGEST_DATA'
+        ORDER BY j.project, j.status, j.id LIMIT 1) AS j";
 
 /// What may go, and after how many days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +31,8 @@ pub enum Expiring {
     FinishedJobs {
         days: u32,
     },
+    /// Bodies of which nothing has come for an hour: their senders broke off.
+    Uploads,
     /// Jobs whose bodies didn't all come within a day.
     OpenJobs,
     Audit {
@@ -25,13 +41,22 @@ pub enum Expiring {
     Metrics {
         days: u32,
     },
-    /// Tombstones that no unfinished INGEST_DATA job is older than.
-    Tombstones,
+    /// Tombstones that no unfinished INGEST_DATA job is older than, with the number of the oldest one.
+    Tombstones {
+        before: i64,
+    },
     /// Pauses that ended a day ago.
     Pauses,
 }
 
 impl Store {
+    /// The oldest INGEST_DATA job that could still store records, by its number. It stays good for a whole cleanup: jobs
+    /// that come later are younger.
+    pub async fn oldest_unfinished_ingest(&self) -> Result<i64, StoreError> {
+        let rows = self.query_along_index(OLDEST_UNFINISHED, &[]).await?;
+        Ok(rows.first().ok_or_else(super::no_row)?.get(0))
+    }
+
     /// One pass. Returns how many rows it deleted, and whether another pass would find more.
     pub async fn cleanup_pass(&self, what: Expiring) -> Result<(u64, bool), StoreError> {
         let days = |days: u32| f64::from(days);
@@ -65,10 +90,14 @@ impl Store {
                 )
                 .await?
             }
+            Expiring::Uploads => {
+                let deleted = self.drop_abandoned_uploads(UPLOADS).await?;
+                return Ok((deleted, deleted >= UPLOADS.unsigned_abs()));
+            }
             Expiring::OpenJobs => {
                 self.execute(
                     "WITH old AS MATERIALIZED (
-                         -- Whoever sends a body, or closes the job, holds the row.
+                         -- Whoever publishes a body, or closes the job, holds the row.
                          SELECT job_id FROM cronvec.open_jobs WHERE opened_at < now() - interval '1 day'
                          ORDER BY opened_at LIMIT $1 FOR UPDATE SKIP LOCKED)
                      DELETE FROM cronvec.job_queue j USING old WHERE j.id = old.job_id",
@@ -78,23 +107,20 @@ impl Store {
             }
             Expiring::Audit { days: age } => self.expire("cronvec.audit_log", days(age)).await?,
             Expiring::Metrics { days: age } => self.expire("cronvec.performance_metrics", days(age)).await?,
-            Expiring::Tombstones => {
+            Expiring::Tombstones { before } => {
                 self.execute(
                     "WITH old AS MATERIALIZED (
                          SELECT r.project_id, r.id FROM cronvec.records r
                          WHERE r.content IS NULL
                              -- A job may have its number and not be committed yet: nobody enqueues for so long.
                              AND r.updated_at < now() - interval '10 minutes'
-                             AND r.accepted < coalesce(
-                                 (SELECT min(j.id) FROM cronvec.job_queue j
-                                  WHERE j.job_type = 'INGEST_DATA' AND j.status <> 'COMPLETED'),
-                                 9223372036854775807)
+                             AND r.accepted < $2
                              AND NOT EXISTS (
                                  SELECT FROM cronvec.pending w, cronvec.spaces s
                                  WHERE w.space_id = s.id AND w.project_id = r.project_id AND w.record_id = r.id)
                          ORDER BY r.accepted LIMIT $1 FOR UPDATE OF r SKIP LOCKED)
                      DELETE FROM cronvec.records r USING old WHERE r.project_id = old.project_id AND r.id = old.id",
-                    &[(&PASS, Type::INT8)],
+                    &[(&PASS, Type::INT8), (&before, Type::INT8)],
                 )
                 .await?
             }

@@ -107,7 +107,7 @@ impl Store {
             "SELECT {VIEW}, nullif(space_id, 0), lane, lanes, held, crashes, backoff_ms, active_ms, worker,
                  extract(epoch FROM lease_expires_at - clock_timestamp())::float8, cursor,
                  payload - 'records' - 'lines',
-                 (SELECT count(*) FROM cronvec.staged s WHERE s.job_id = j.id),
+                 (SELECT count(*) FROM cronvec.staged s WHERE s.job_id = j.id AND s.piece >= 0),
                  (SELECT count(*) FROM cronvec.ingest_rejects r WHERE r.job_id = j.id),
                  (SELECT h.reason FROM cronvec.lane_holds h
                   WHERE h.job_id = j.id AND h.until > statement_timestamp() LIMIT 1)

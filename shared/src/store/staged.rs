@@ -57,12 +57,12 @@ pub(super) async fn stage(
 }
 
 /// Each line's number is kept, so that a piece's lines are known without reading it.
-pub(super) async fn insert_piece(
+async fn insert_piece(
     transaction: &deadpool_postgres::Transaction<'_>,
     job_id: i64,
     piece: i32,
     numbers: &[i32],
-    records: &[impl AsRef<[u8]>],
+    records: &[&[u8]],
 ) -> Result<(), StoreError> {
     let body = join(records);
     transaction
@@ -81,7 +81,7 @@ pub(super) async fn insert_piece(
 }
 
 /// A record is one line: whatever line breaks its JSON has are white space between tokens.
-fn join(records: &[impl AsRef<[u8]>]) -> Vec<u8> {
+pub(super) fn join(records: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let records = records.iter().map(AsRef::as_ref);
     let mut body = Vec::with_capacity(records.clone().map(|record| record.len() + 1).sum());
     for record in records {

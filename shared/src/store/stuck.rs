@@ -14,7 +14,7 @@ const LISTED: i64 = 100;
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stuck {
-    /// `lease_expired`, `waiting`, `crashing` or `lane_held`.
+    /// `lease_expired`, `waiting`, `crashing`, `lane_held`, `held` or `not_held`.
     pub kind: String,
     pub job_id: String,
     pub job_type: String,
@@ -27,7 +27,7 @@ pub struct Stuck {
 
 impl Store {
     /// Jobs whose worker is gone, jobs that could have been claimed for so many minutes, jobs that lost several workers,
-    /// and lanes that an ended job holds.
+    /// lanes that an ended job holds, and jobs that a pause or a resumption left behind.
     pub async fn stuck(&self, filter: &JobFilter, minutes: f64) -> Result<Vec<Stuck>, StoreError> {
         let rows = self
             .query(
@@ -71,7 +71,7 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows
+        let mut all: Vec<Stuck> = rows
             .iter()
             .map(|row| Stuck {
                 kind: row.get(0),
@@ -83,7 +83,9 @@ impl Store {
                 message: row.get(6),
                 mend: row.get(7),
             })
-            .collect())
+            .collect();
+        all.extend(self.out_of_step(filter, LISTED).await?);
+        Ok(all)
     }
 
     /// Puts jobs whose lease has run out back into the queue, each counted as its worker's crash, as a claim would do. A

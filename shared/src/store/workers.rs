@@ -45,7 +45,10 @@ impl Store {
         let began = Instant::now();
         self.database().check_for_writes().await?;
         self.worker_started(worker).await?;
-        let outcome = pass.await;
+        let outcome = match self.keep_up().await {
+            Ok(()) => pass.await,
+            Err(error) => Err(error),
+        };
         let told = match &outcome {
             Ok(report) => json!(report),
             Err(error) => json!({ "error": error.to_string() }),

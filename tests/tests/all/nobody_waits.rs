@@ -201,3 +201,39 @@ async fn a_record_that_an_open_transaction_holds_is_paid_for_once() {
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
     assert_eq!(system.count("SELECT count(*) FROM cronvec.held_records").await, 0);
 }
+
+/// Their writer's own time has come to nothing; somebody writes them in another order.
+#[tokio::test]
+async fn records_are_released_without_getting_into_a_circle_with_a_users_transaction() {
+    let system = System::embedding_in_process().await;
+    for id in ["m1", "m2"] {
+        system.put(PROJECT, id, "a text").await;
+    }
+    system
+        .run_sql("UPDATE cronvec.pending SET not_before = now() + interval '1 hour'")
+        .await;
+    let mut user = system.database.client().await;
+    let user = user.transaction().await.unwrap();
+    let write = |id: &str| format!("SELECT cronvec.put_record('{PROJECT}', '{id}', 'another text')");
+    user.batch_execute(&write("m2")).await.unwrap();
+    let is_through = std::cell::Cell::new(false);
+    let (released, ()) = tokio::join!(
+        async {
+            let released = system.store.release_records(1, 1, &["m2", "m1"]).await;
+            is_through.set(true);
+            released
+        },
+        async {
+            let waiting =
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+            cronvec_tests::conditions::eventually("it is through, or waits", async || {
+                is_through.get() || system.count(waiting).await == 1
+            })
+            .await;
+            user.batch_execute(&write("m1")).await.unwrap();
+            user.commit().await.unwrap();
+        }
+    );
+    released.unwrap();
+    assert_eq!(system.vectorize().await.records, 2);
+}

@@ -1,8 +1,10 @@
 //! Owns the list of what the migrations made, kept with the schema, so that a change by hand is found. Refuses to judge
 //! what others added, the partitions of spaces and the functions of attached tables.
 
+use std::collections::HashSet;
+
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Transaction};
 
 use super::super::StoreError;
 
@@ -33,16 +35,39 @@ const OBJECTS: &str = "
     SELECT format('function %s of %s arguments %s', p.proname, p.pronargs, md5(p.prosrc))
     FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace AND p.proname !~ '^source_[0-9]+_'";
 
-/// Notes what is there now.
-pub(super) async fn note(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    transaction
-        .batch_execute(&format!(
-            "CREATE TABLE IF NOT EXISTS cronvec.schema_objects (object text PRIMARY KEY);
-             DELETE FROM cronvec.schema_objects;
-             INSERT INTO cronvec.schema_objects {OBJECTS}"
-        ))
+/// What is there now.
+pub(super) async fn there(client: &impl GenericClient) -> Result<HashSet<String>, StoreError> {
+    let rows = client.query_typed(OBJECTS, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Notes what a step has made, and forgets what it took away. What stood there besides is others', before and after.
+pub(super) async fn note(
+    client: &impl GenericClient,
+    before: &HashSet<String>,
+    after: &HashSet<String>,
+) -> Result<(), StoreError> {
+    let made: Vec<&String> = after.difference(before).collect();
+    let gone: Vec<&String> = before.difference(after).collect();
+    client
+        .execute_typed(
+            "INSERT INTO cronvec.schema_objects (object) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING",
+            &[(&made, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    client
+        .execute_typed(
+            "DELETE FROM cronvec.schema_objects WHERE object = ANY ($1)",
+            &[(&gone, Type::TEXT_ARRAY)],
+        )
         .await?;
     Ok(())
+}
+
+/// Notes an index that was built outside a transaction.
+pub(super) async fn note_index(client: &impl GenericClient, index: &str) -> Result<(), StoreError> {
+    let made = HashSet::from([format!("index {index}")]);
+    note(client, &HashSet::new(), &made).await
 }
 
 /// What was noted and isn't there any more, or is another; the first ones.

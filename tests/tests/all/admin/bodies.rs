@@ -4,7 +4,7 @@ use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, record};
 use serde_json::{Value, json};
 use shared::token::Role;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Answer, Api};
@@ -90,26 +90,17 @@ async fn a_body_that_breaks_off_leaves_nothing_and_sent_again_each_record_is_sto
     let job = open(&api, json!({"project": PROJECT})).await;
     let text = "a long text ".repeat(100);
     let body = lines((0..4000).map(|n| record(&format!("r{n}"), &text)));
-    let mut stream = TcpStream::connect(api.base.strip_prefix("http://").unwrap())
-        .await
-        .unwrap();
-    let head = format!(
-        "PUT /api/ingest/jobs/{job}/bodies/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: {NDJSON}\r\nContent-Length: {}\r\n\r\n",
-        api.secret(Role::Producer),
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&body.as_bytes()[..body.len() * 3 / 4]).await.unwrap();
-    // Pieces of it are written, and nobody else sees them.
-    let writes =
-        "SELECT count(*) FROM pg_locks WHERE relation = 'cronvec.staged'::regclass AND mode = 'RowExclusiveLock'";
-    eventually("the body is being staged", async || api.system.count(writes).await == 1).await;
-    drop(stream);
+    let sending = Sending::begin(&api, &job, 1, &body).await;
+    // Pieces of it are written, and nobody reads them.
+    let pieces = "SELECT count(*) FROM cronvec.staged";
+    eventually("the body is being staged", async || api.system.count(pieces).await > 0).await;
+    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.ingest_bodies").await, 0);
+    drop(sending);
     eventually("the half body is given up", async || {
-        api.system.count(writes).await == 0
+        api.system.count("SELECT count(*) FROM cronvec.uploads").await == 0
     })
     .await;
-    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.staged").await, 0);
+    assert_eq!(api.system.count(pieces).await, 0);
     close(&api, &job, 1).await.is(409);
     put(&api, &job, 1, NDJSON, body).await.is(201);
     close(&api, &job, 1).await.is(202);
@@ -117,6 +108,159 @@ async fn a_body_that_breaks_off_leaves_nothing_and_sent_again_each_record_is_sto
     let done = api.get(Role::Admin, &format!("/api/admin/jobs/{job}")).await.is(200);
     assert_eq!(done["result"]["savedCount"], 4000, "{done}");
     assert_eq!(api.system.count("SELECT count(*) FROM cronvec.records").await, 4000);
+}
+
+#[tokio::test]
+async fn senders_that_take_their_time_keep_nobody_else_waiting() {
+    let api = Api::new().await;
+    let job = open(&api, json!({"project": PROJECT})).await;
+    api.system.put(PROJECT, "a", "a text").await;
+    let body = large_body("r");
+    let mut sending = Vec::new();
+    // More than the API has connections.
+    for number in 1..=6 {
+        sending.push(Sending::begin(&api, &job, number, &body).await);
+    }
+    eventually("all are on their way", async || {
+        api.system
+            .count("SELECT count(DISTINCT body) FROM cronvec.uploads")
+            .await
+            == 6
+    })
+    .await;
+    let read = api
+        .get(Role::Reader, &format!("/api/projects/{PROJECT}/records/a"))
+        .await
+        .is(200);
+    assert_eq!(read["content"], "a text");
+    // Nor does any of them hold a lock or a transaction.
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL
+        AND pid <> pg_backend_pid()";
+    eventually("nothing is held", async || api.system.count(held).await == 0).await;
+    for sending in sending {
+        assert_eq!(sending.finish().await, 201);
+    }
+    assert_eq!(close(&api, &job, 6).await.is(202)["records"], 24_000);
+}
+
+#[tokio::test]
+async fn what_a_process_that_died_had_staged_goes_with_the_next_cleanup() {
+    let api = Api::new().await;
+    let job = open(&api, json!({"project": PROJECT})).await;
+    put(&api, &job, 2, NDJSON, lines([record("b", "two")])).await.is(201);
+    let sending = Sending::begin(&api, &job, 1, &large_body("r")).await;
+    let pieces = "SELECT count(*) FROM cronvec.staged WHERE piece < 0";
+    eventually("the body is being staged", async || api.system.count(pieces).await > 0).await;
+    // It is young yet.
+    let clean = async || {
+        let options = shared::call::CallOptions::default();
+        let deadline = cronvec_tests::system::minute();
+        api.system.cleanup().run(options, deadline).await.unwrap();
+    };
+    clean().await;
+    assert!(api.system.count(pieces).await > 0);
+    api.system
+        .run_sql("UPDATE cronvec.uploads SET touched_at = now() - interval '2 hours'")
+        .await;
+    clean().await;
+    assert_eq!(api.system.count(pieces).await, 0);
+    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.uploads").await, 0);
+    // Its sender, should it live, is told; the other body is there.
+    assert_eq!(sending.finish().await, 409);
+    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.staged").await, 1);
+}
+
+#[tokio::test]
+async fn of_two_uploads_of_one_body_at_once_the_job_has_one() {
+    let api = Api::new().await;
+    for (other, status) in [("r", 200), ("x", 409)] {
+        let job = open(&api, json!({"project": PROJECT})).await;
+        let one = Sending::begin(&api, &job, 1, &large_body("r")).await;
+        let two = Sending::begin(&api, &job, 1, &large_body(other)).await;
+        eventually("both are on their way", async || {
+            api.system.count("SELECT count(*) FROM cronvec.uploads").await == 2
+        })
+        .await;
+        assert_eq!(two.finish().await, 201);
+        assert_eq!(one.finish().await, status);
+        assert_eq!(
+            api.system
+                .count("SELECT count(*) FROM cronvec.staged WHERE piece < 0")
+                .await,
+            0
+        );
+        assert_eq!(close(&api, &job, 1).await.is(202)["records"], 4000);
+    }
+    api.system.ingest().await;
+    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.records").await, 8000);
+}
+
+#[tokio::test]
+async fn a_job_is_closed_without_waiting_for_a_body_that_is_on_its_way() {
+    let api = Api::new().await;
+    let job = open(&api, json!({"project": PROJECT})).await;
+    let wanted = Sending::begin(&api, &job, 2, &large_body("r")).await;
+    let surplus = Sending::begin(&api, &job, 3, &large_body("r")).await;
+    eventually("both are on their way", async || {
+        api.system.count("SELECT count(*) FROM cronvec.uploads").await == 2
+    })
+    .await;
+    put(&api, &job, 1, NDJSON, lines([record("a", "one")])).await.is(201);
+    let missing = close(&api, &job, 2).await.is(409);
+    assert!(missing["error"].as_str().unwrap().contains("body 2"), "{missing}");
+    assert_eq!(wanted.finish().await, 201);
+    assert_eq!(close(&api, &job, 2).await.is(202)["records"], 4001);
+    // What comes too late is refused and leaves nothing.
+    assert_eq!(surplus.finish().await, 409);
+    assert_eq!(
+        api.system
+            .count("SELECT count(*) FROM cronvec.staged WHERE piece < 0")
+            .await,
+        0
+    );
+    api.system.ingest().await;
+    assert_eq!(api.system.count("SELECT count(*) FROM cronvec.records").await, 4001);
+}
+
+/// Several pieces.
+fn large_body(prefix: &str) -> String {
+    let text = "a long text ".repeat(100);
+    lines((0..4000).map(|n| record(&format!("{prefix}{n}"), &text)))
+}
+
+/// A body of which three quarters are sent.
+struct Sending {
+    stream: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl Sending {
+    async fn begin(api: &Api, job: &str, number: u32, body: &str) -> Self {
+        let mut stream = TcpStream::connect(api.base.strip_prefix("http://").unwrap())
+            .await
+            .unwrap();
+        let head = format!(
+            "PUT /api/ingest/jobs/{job}/bodies/{number} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: {NDJSON}\r\nContent-Length: {}\r\n\r\n",
+            api.secret(Role::Producer),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (first, rest) = body.as_bytes().split_at(body.len() * 3 / 4);
+        stream.write_all(first).await.unwrap();
+        Self {
+            stream,
+            rest: rest.to_vec(),
+        }
+    }
+
+    /// Sends what is left, as far as it is taken, and gives the answer's status.
+    async fn finish(mut self) -> u16 {
+        let _ = self.stream.write_all(&self.rest).await;
+        let mut answer = [0; 12];
+        self.stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[9..]).parse().unwrap()
+    }
 }
 
 #[tokio::test]

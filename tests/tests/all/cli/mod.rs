@@ -9,6 +9,7 @@ mod every_verb;
 mod ingest;
 mod ingest_rejects;
 mod operate;
+mod out_of_step;
 mod reading_verbs;
 mod remote;
 mod removal;

@@ -211,3 +211,46 @@ async fn a_payload_goes_with_its_jobs_completion_and_stays_with_its_failure() {
         assert_eq!(stored, records.len() as u64);
     }
 }
+
+#[tokio::test]
+async fn what_a_cancelled_job_holds_stays_held_when_its_project_gets_more_lanes() {
+    let system = System::embedding_in_process().await;
+    for n in 0..40 {
+        system.put(PROJECT, &format!("r{n}"), &format!("text {n}")).await;
+    }
+    ensure(&system).await;
+    let job = vectorize_job(&system).await;
+    system.store.cancel_job(job).await.unwrap();
+    assert!(system.store.raise_lanes(1, 4).await.unwrap());
+    assert!(!system.store.raise_lanes(1, 4).await.unwrap());
+    assert_eq!(ensure(&system).await, 0);
+    assert_eq!(
+        system
+            .value("SELECT jsonb_agg(jsonb_build_array(lane, job_id, until) ORDER BY lane) FROM cronvec.lane_holds")
+            .await,
+        json!([0, 1, 2, 3].map(|lane| json!([lane, job, "infinity"])))
+    );
+    system.store.retry_job(job).await.unwrap();
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.lane_holds").await, 0);
+    assert_eq!(system.vectorize().await.records, 40);
+}
+
+#[tokio::test]
+async fn a_lane_of_several_that_is_held_is_held_as_the_lanes_that_it_is_divided_into() {
+    let system = System::embedding_in_process().await;
+    system.run_sql("UPDATE cronvec.projects SET lanes = 2").await;
+    for n in 0..60 {
+        system.put(PROJECT, &format!("r{n}"), &format!("text {n}")).await;
+    }
+    ensure(&system).await;
+    let of_lane_1 = system.count("SELECT id FROM cronvec.job_queue WHERE lane = 1").await;
+    system.store.cancel_job(of_lane_1).await.unwrap();
+    system.store.raise_lanes(1, 6).await.unwrap();
+    system.vectorize().await;
+    assert_eq!(
+        system
+            .value("SELECT array_agg(DISTINCT bucket % 2) FROM cronvec.pending")
+            .await,
+        json!([1])
+    );
+}

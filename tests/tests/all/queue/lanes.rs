@@ -183,3 +183,29 @@ async fn while_the_number_of_lanes_shrinks_no_record_has_two_workers() {
         "the jobs of lanes that are no more end, too"
     );
 }
+
+#[tokio::test]
+async fn a_job_in_backoff_that_counts_lanes_otherwise_keeps_no_other_lane_waiting() {
+    let system = System::embedding_in_process().await;
+    put_many(&system, PROJECT, 200).await;
+    ensure(&system).await;
+    let job = claim_vectorize(&system).await.unwrap();
+    system.store.fail_job(&job, "a bug of ours").await.unwrap();
+    system.run_sql("UPDATE cronvec.projects SET lanes = 4").await;
+    // Its lane has nothing due any more.
+    system
+        .run_sql("UPDATE cronvec.pending SET not_before = now() + interval '1 hour' WHERE bucket % 4 = 0")
+        .await;
+    assert_eq!(ensure(&system).await, 3);
+    assert_eq!(claim(&system.store, JobType::Vectorize, 10).await.len(), 3);
+    assert_eq!(
+        system
+            .value(&format!(
+                "SELECT jsonb_build_array(lanes, turn, attempts) FROM cronvec.job_queue WHERE id = {}",
+                job.lease.job_id
+            ))
+            .await,
+        json!([4, null, 1]),
+        "it waits on, as one of four"
+    );
+}

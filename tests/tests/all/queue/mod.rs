@@ -7,6 +7,7 @@ mod enqueueing;
 mod holds;
 mod lanes;
 mod pauses;
+mod pauses_cut_off;
 mod plan;
 mod stats;
 mod turns;

@@ -21,6 +21,32 @@ pub(super) struct Plan {
 pub(super) async fn explain(system: &System, statement: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Plan {
     let mut client = system.database.client().await;
     let transaction = client.transaction().await.unwrap();
+    explain_in(&transaction, statement, params).await
+}
+
+/// The same as the store asks for what must follow an index.
+pub(super) async fn explain_along_index(
+    system: &System,
+    statement: &str,
+    params: &[(&(dyn ToSql + Sync), Type)],
+) -> Plan {
+    let mut client = system.database.client().await;
+    let transaction = client.transaction().await.unwrap();
+    transaction
+        .batch_execute(
+            "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+             SET LOCAL jit = off",
+        )
+        .await
+        .unwrap();
+    explain_in(&transaction, statement, params).await
+}
+
+async fn explain_in(
+    transaction: &tokio_postgres::Transaction<'_>,
+    statement: &str,
+    params: &[(&(dyn ToSql + Sync), Type)],
+) -> Plan {
     let statement = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}");
     let rows = transaction.query_typed(&statement, params).await.unwrap();
     let plan: Value = rows[0].get(0);

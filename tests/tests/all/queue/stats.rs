@@ -175,3 +175,28 @@ async fn counts_are_capped_and_said_to_be_and_read_no_more_than_that() {
     assert!(plan.rows_of_jobs < 1000.0, "{plan:#?}");
     assert_eq!(plan.seq_scans, 0, "{plan:#?}");
 }
+
+#[tokio::test]
+async fn the_oldest_unfinished_job_of_ingestion_is_found_without_looking_at_finished_ones() {
+    let system = System::embedding_in_process().await;
+    system
+        .run_sql(
+            "INSERT INTO cronvec.job_queue (job_type, space_id, project, project_id, status, completed_at)
+             SELECT 'INGEST_DATA', 0, 'articles', 1, 'COMPLETED', now() FROM generate_series(1, 20000)",
+        )
+        .await;
+    for analyze in ["", "ANALYZE cronvec.job_queue"] {
+        system.run_sql(analyze).await;
+        let plan = super::plan::explain_along_index(&system, shared::store::retention::OLDEST_UNFINISHED, &[]).await;
+        assert!(plan.rows_of_jobs <= 10.0 && plan.buffers < 200.0, "{plan:#?}");
+    }
+    assert_eq!(system.store.oldest_unfinished_ingest().await.unwrap(), i64::MAX);
+    let job = super::enqueue(&system, PROJECT, shared::store::enqueue::EnqueueOptions::default()).await;
+    assert_eq!(system.store.oldest_unfinished_ingest().await.unwrap(), job);
+    system.store.cancel_job(job).await.unwrap();
+    assert_eq!(
+        system.store.oldest_unfinished_ingest().await.unwrap(),
+        job,
+        "it can be retried"
+    );
+}
