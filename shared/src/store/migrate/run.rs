@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::step::{Kind, Step, index_name, steps};
 use super::{Migration, SchemaError, checksum, index, objects, server, version};
