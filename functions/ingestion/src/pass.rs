@@ -126,7 +126,13 @@ impl Pass {
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => {
                     tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
-                    match self.store.fail_job(&job, &error.to_string()).await {
+                    let end = match error {
+                        StoreError::Conflict(error) => End::Refused { error },
+                        error => End::Failed {
+                            error: error.to_string(),
+                        },
+                    };
+                    match self.store.end_job(&job, end).await {
                         Ok(_) | Err(StoreError::LeaseLost) => {}
                         Err(error) => return Err(error),
                     }

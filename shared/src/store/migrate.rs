@@ -13,7 +13,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         version: 1,
         name: "queue",
@@ -58,6 +58,11 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         name: "bodies",
         sql: include_str!("../../../migrations/0009_bodies.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "origins",
+        sql: include_str!("../../../migrations/0010_origins.sql"),
     },
 ];
 
