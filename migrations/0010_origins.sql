@@ -528,6 +528,7 @@ BEGIN
         ORDER BY p.proname
     LOOP
         CONTINUE WHEN f.kind IN ('text', 'metadata', 'where');
+        EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', f.signature);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f.signature);
         IF f.kind IN ('take', 'truncated') THEN
             FOR grantee IN
@@ -536,11 +537,9 @@ BEGIN
             LOOP
                 EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', f.signature, grantee);
             END LOOP;
-            EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', f.signature);
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f.signature, table_owner);
             CONTINUE;
         END IF;
-        EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', f.signature);
         IF f.kind NOT IN ('event', 'forget') THEN
             EXECUTE format('ALTER FUNCTION %s SET row_security = off', f.signature);
             IF strpos(f.prosrc, 'cronvec.assert_definer(') = 0 THEN

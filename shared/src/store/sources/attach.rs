@@ -7,19 +7,17 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::Source;
 use super::compile::Plan;
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
+use super::{Source, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
 const KEY_TYPES: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bpchar", "numeric"];
-/// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us.
-const LOCK_TIMEOUT: &str = "3s";
-
-/// From here on we hold the project. Less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a
-/// user's transaction, we leave it before anyone looks.
+/// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us. We hold the
+/// project by then, so it is less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a user's
+/// transaction, we leave it before anyone looks.
 const TABLE_TIMEOUT: &str = "900ms";
 
 /// What a person asks for.
@@ -58,10 +56,10 @@ impl Store {
         let plan = self.plan(new, project, space, &table).await?;
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
-        hold_project(&transaction, project.id).await?;
-        refuse_second(&transaction, project.id).await?;
-        let former = former(&transaction, project.id, &table.name).await?;
-        refuse_strangers(&transaction, new, project, &table, former).await?;
+        origins::hold_project(&transaction, project.id).await?;
+        origins::refuse_second(&transaction, project.id).await?;
+        let former = origins::former(&transaction, project.id, &table.name).await?;
+        origins::refuse_strangers(&transaction, new, project, &table, former).await?;
         transaction
             .batch_execute(&format!("SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
             .await?;
@@ -164,7 +162,7 @@ impl Store {
     }
 }
 
-fn invalid(message: impl Into<String>) -> StoreError {
+pub(super) fn invalid(message: impl Into<String>) -> StoreError {
     StoreError::Invalid(message.into())
 }
 
@@ -210,59 +208,6 @@ fn vector_column(
     Ok(column.clone())
 }
 
-/// Waits for the project's writers that are under way, and keeps others from it: no record comes in between a count and
-/// the commit.
-pub(super) async fn hold_project(transaction: &Transaction<'_>, project_id: i32) -> Result<(), StoreError> {
-    transaction
-        .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        .await?;
-    transaction
-        .execute_typed(
-            "SELECT FROM cronvec.projects WHERE id = $1 FOR UPDATE",
-            &[(&project_id, Type::INT4)],
-        )
-        .await
-        .map_err(|error| match error.code() {
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => invalid(
-                "a transaction that is still open has written records of the project; nothing was changed, \
-                 try it again when it has ended",
-            ),
-            _ => readable(error),
-        })?;
-    Ok(())
-}
-
-/// One table a project.
-pub(super) async fn refuse_second(transaction: &Transaction<'_>, project_id: i32) -> Result<(), StoreError> {
-    let rows = transaction
-        .query_typed(
-            "SELECT FROM cronvec.sources WHERE project_id = $1",
-            &[(&project_id, Type::INT4)],
-        )
-        .await?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    Err(invalid(
-        "this project has a table already; name another with --project, or run first: cronvec detach",
-    ))
-}
-
-/// The number that this table had when it was attached to the project before, if it was the last one.
-pub(super) async fn former(
-    transaction: &Transaction<'_>,
-    project_id: i32,
-    table: &str,
-) -> Result<Option<i32>, StoreError> {
-    let rows = transaction
-        .query_typed(
-            "SELECT p.last_source FROM cronvec.projects p WHERE p.id = $1 AND p.last_table = $2",
-            &[(&project_id, Type::INT4), (&table, Type::TEXT)],
-        )
-        .await?;
-    Ok(rows.first().and_then(|row| row.get(0)))
-}
-
 pub(super) async fn reserve(transaction: &Transaction<'_>) -> Result<i32, StoreError> {
     let rows = transaction
         .query_typed(
@@ -273,63 +218,6 @@ pub(super) async fn reserve(transaction: &Transaction<'_>) -> Result<i32, StoreE
         .map_err(readable)?;
     let row = rows.first().ok_or_else(super::super::no_row)?;
     Ok(row.get(0))
-}
-
-/// Live records of the project that come from elsewhere, and unfinished INGEST_DATA jobs, from a number on.
-pub(super) async fn unfinished(
-    transaction: &Transaction<'_>,
-    project_id: i32,
-    origin: Option<i32>,
-    records_from: i64,
-    jobs_from: i64,
-) -> Result<(i64, i64), StoreError> {
-    let rows = transaction
-        .query_typed(
-            "SELECT CASE WHEN $3 < 9223372036854775807 THEN (
-                     SELECT count(*) FROM cronvec.records r
-                     WHERE r.project_id = p.id AND r.content IS NOT NULL AND r.accepted >= $3
-                         AND r.source_id IS DISTINCT FROM $2)
-                 ELSE 0 END,
-                 (SELECT count(*) FROM cronvec.job_queue j
-                  WHERE j.project = p.name AND j.status IN ('PENDING', 'PROCESSING') AND j.job_type = 'INGEST_DATA'
-                      AND j.id >= $4)
-             FROM cronvec.projects p WHERE p.id = $1",
-            &[
-                (&project_id, Type::INT4),
-                (&origin, Type::INT4),
-                (&records_from, Type::INT8),
-                (&jobs_from, Type::INT8),
-            ],
-        )
-        .await
-        .map_err(readable)?;
-    Ok(rows.first().map_or((0, 0), |row| (row.get(0), row.get(1))))
-}
-
-/// What isn't the table's is deleted by nobody's mistake.
-async fn refuse_strangers(
-    transaction: &Transaction<'_>,
-    new: &NewSource<'_>,
-    project: &Project,
-    table: &Table,
-    former: Option<i32>,
-) -> Result<(), StoreError> {
-    let from = new.take_over.unwrap_or(0);
-    let (records, jobs) = unfinished(transaction, project.id, former, from, from).await?;
-    if (records, jobs) == (0, 0) {
-        return Ok(());
-    }
-    let found = format!(
-        "project '{}' has {records} records and {jobs} unfinished INGEST_DATA jobs that don't come from {}",
-        project.name, table.name
-    );
-    Err(invalid(match new.take_over {
-        None => format!(
-            "{found}; attach the table to another project with --project, or add --take-over: that says how many \
-             of these records have a row and how many would be deleted, and asks"
-        ),
-        Some(_) => format!("{found} and came in after --take-over had counted; run it again"),
-    }))
 }
 
 async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
@@ -365,7 +253,7 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
 }
 
 /// What this role may not do.
-fn readable(error: tokio_postgres::Error) -> StoreError {
+pub(super) fn readable(error: tokio_postgres::Error) -> StoreError {
     match error.code() {
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
             invalid("this database, or this role, is read-only: nothing can be attached through it")

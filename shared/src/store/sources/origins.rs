@@ -1,16 +1,20 @@
-//! Owns the counting of records that don't come from their project's table, before and after it is attached. Refuses to
-//! change any.
+//! Owns what is known of records that don't come from their project's table, and keeps a table from projects that have
+//! some. Refuses to change any.
 
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::attach::NewSource;
+use super::attach::{NewSource, invalid, readable};
 use super::reconcile::SETTINGS;
+use super::table::Table;
 use super::{Source, attach};
 use crate::space::SpaceSpec;
 
+/// A writer's transaction that stays open makes us give up, rather than let others queue behind us.
+const LOCK_TIMEOUT: &str = "3s";
 /// Records that one statement looks at.
 const RECORDS_PER_SLICE: i64 = 1000;
 
@@ -50,8 +54,8 @@ impl Store {
         // It is dropped, and so rolled back.
         let transaction = client.transaction().await?;
         transaction.batch_execute(SETTINGS).await?;
-        attach::refuse_second(&transaction, project.id).await?;
-        let former = attach::former(&transaction, project.id, &table.name).await?;
+        refuse_second(&transaction, project.id).await?;
+        let former = former(&transaction, project.id, &table.name).await?;
         let id = attach::reserve(&transaction).await?;
         attach::make_there(&transaction, &super::compile::Plan { id, ..plan }).await?;
         take_over(&transaction, project.id, id, former, before).await
@@ -86,7 +90,7 @@ impl Store {
     async fn drain(&self, project_id: i32) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
-        attach::hold_project(&transaction, project_id).await?;
+        hold_project(&transaction, project_id).await?;
         let rows = transaction
             .query_typed("SELECT nextval('cronvec.acceptance')", &[])
             .await?;
@@ -104,7 +108,7 @@ async fn take_over(
     origin: Option<i32>,
     before: i64,
 ) -> Result<TakeOver, StoreError> {
-    let (_, jobs) = attach::unfinished(transaction, project_id, origin, i64::MAX, 0).await?;
+    let (_, jobs) = unfinished(transaction, project_id, origin, i64::MAX, 0).await?;
     let mut found = TakeOver {
         before,
         with_row: 0,
@@ -117,7 +121,7 @@ async fn take_over(
             .query_typed(
                 &format!(
                     "WITH page AS MATERIALIZED (
-                         SELECT r.id, r.content IS NOT NULL AND r.accepted < $4 AND r.source_id IS DISTINCT FROM $5 AS stranger
+                         SELECT r.id, r.content IS NOT NULL AND r.accepted < $4 AND r.source_id IS DISTINCT FROM coalesce($5, 0) AS stranger
                          FROM cronvec.records r WHERE r.project_id = $1 AND r.id > $2 ORDER BY r.id LIMIT $3
                      )
                      SELECT (SELECT count(*) FROM page), (SELECT max(id) FROM page),
@@ -143,4 +147,114 @@ async fn take_over(
             _ => return Ok(found),
         }
     }
+}
+
+/// Waits for the project's writers that are under way, and keeps others from it: no record comes in between a count and
+/// the commit.
+pub(super) async fn hold_project(transaction: &Transaction<'_>, project_id: i32) -> Result<(), StoreError> {
+    transaction
+        .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        .await?;
+    transaction
+        .execute_typed(
+            "SELECT FROM cronvec.projects WHERE id = $1 FOR UPDATE",
+            &[(&project_id, Type::INT4)],
+        )
+        .await
+        .map_err(|error| match error.code() {
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => invalid(
+                "a transaction that is still open has written records of the project; nothing was changed, \
+                 try it again when it has ended",
+            ),
+            _ => readable(error),
+        })?;
+    Ok(())
+}
+
+/// One table a project.
+pub(super) async fn refuse_second(transaction: &Transaction<'_>, project_id: i32) -> Result<(), StoreError> {
+    let rows = transaction
+        .query_typed(
+            "SELECT FROM cronvec.sources WHERE project_id = $1",
+            &[(&project_id, Type::INT4)],
+        )
+        .await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    Err(invalid(
+        "this project has a table already; name another with --project, or run first: cronvec detach",
+    ))
+}
+
+/// The number that this table had when it was attached to the project before, if it was the last one.
+pub(super) async fn former(
+    transaction: &Transaction<'_>,
+    project_id: i32,
+    table: &str,
+) -> Result<Option<i32>, StoreError> {
+    let rows = transaction
+        .query_typed(
+            "SELECT p.last_source FROM cronvec.projects p WHERE p.id = $1 AND p.last_table = $2",
+            &[(&project_id, Type::INT4), (&table, Type::TEXT)],
+        )
+        .await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+/// Live records of the project that come from elsewhere, and unfinished INGEST_DATA jobs, from a number on.
+async fn unfinished(
+    transaction: &Transaction<'_>,
+    project_id: i32,
+    origin: Option<i32>,
+    records_from: i64,
+    jobs_from: i64,
+) -> Result<(i64, i64), StoreError> {
+    let rows = transaction
+        .query_typed(
+            "SELECT CASE WHEN $3 < 9223372036854775807 THEN (
+                     SELECT count(*) FROM cronvec.records r
+                     WHERE r.project_id = p.id AND r.content IS NOT NULL AND r.accepted >= $3
+                         AND r.source_id IS DISTINCT FROM coalesce($2, 0))
+                 ELSE 0 END,
+                 (SELECT count(*) FROM cronvec.job_queue j
+                  WHERE j.project = p.name AND j.status IN ('PENDING', 'PROCESSING') AND j.job_type = 'INGEST_DATA'
+                      AND j.id >= $4)
+             FROM cronvec.projects p WHERE p.id = $1",
+            &[
+                (&project_id, Type::INT4),
+                (&origin, Type::INT4),
+                (&records_from, Type::INT8),
+                (&jobs_from, Type::INT8),
+            ],
+        )
+        .await
+        .map_err(readable)?;
+    Ok(rows.first().map_or((0, 0), |row| (row.get(0), row.get(1))))
+}
+
+/// What isn't the table's is deleted by nobody's mistake.
+pub(super) async fn refuse_strangers(
+    transaction: &Transaction<'_>,
+    new: &NewSource<'_>,
+    project: &Project,
+    table: &Table,
+    former: Option<i32>,
+) -> Result<(), StoreError> {
+    let from = new.take_over.unwrap_or(0);
+    let (records, jobs) = unfinished(transaction, project.id, former, from, from).await?;
+    if (records, jobs) == (0, 0) {
+        return Ok(());
+    }
+    let found = format!(
+        "project '{}' has {records} records and {jobs} unfinished INGEST_DATA jobs that don't come from {}",
+        project.name, table.name
+    );
+    Err(invalid(match new.take_over {
+        None => format!(
+            "{found}; attach the table to another project with --project, or add --take-over: that says how many \
+             of these records have a row and how many would be deleted, and asks"
+        ),
+        Some(_) => format!("{found} and came in after --take-over had counted; run it again"),
+    }))
 }

@@ -34,7 +34,7 @@ impl Former {
             .await;
         let mut client = roles[0].connect().await;
         migrate::up_to(&mut client, 9).await.unwrap();
-        let of_migrator = Store::new(store::Database::at(&roles[0].url, 1).unwrap());
+        let of_migrator = Store::new(store::Database::at(&roles[0].url, 2).unwrap());
         let space = of_migrator
             .ensure_space(&settings(&url, &[]).embedding.new_space)
             .await
@@ -88,7 +88,7 @@ async fn a_table_that_was_attached_before_goes_on_and_its_functions_get_their_ri
     let system = &former.system;
     migrate::verify(&former.migrator).await.unwrap();
     let source = system.store.source(PROJECT).await.unwrap();
-    let of_migrator = Store::new(store::Database::at(&former.roles[0].url, 1).unwrap());
+    let of_migrator = Store::new(store::Database::at(&former.roles[0].url, 2).unwrap());
     assert_eq!(of_migrator.source_faults(&source).await.unwrap(), []);
     let guarded = "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc
         WHERE prosrc LIKE '%BEGIN%PERFORM cronvec.assert_definer(''' || proname || ''');%'";
@@ -148,7 +148,7 @@ async fn functions_that_the_migration_may_not_alter_stay_as_they_are_and_doctor_
     let mut former = Former::new(false).await;
     assert!(migrate::up(&mut former.migrator).await.unwrap().contains(&10));
     let system = &former.system;
-    let of_migrator = Store::new(store::Database::at(&former.roles[0].url, 1).unwrap());
+    let of_migrator = Store::new(store::Database::at(&former.roles[0].url, 2).unwrap());
     // As before.
     let user = former.roles[2].connect().await;
     user.batch_execute("UPDATE articles SET title = 'changed' WHERE id = 1")
