@@ -383,12 +383,13 @@ CREATE VIEW cronvec.searched_chunks WITH (security_barrier) AS
     JOIN cronvec.records r ON r.project_id = c.project_id AND r.id = c.record_id AND r.content IS NOT NULL
     WHERE has_function_privilege('cronvec.search(text, @vector_schema@.vector, int, jsonb)'::regprocedure, 'EXECUTE')
         -- Looked up once.
-        AND e.project_id <> ALL (ARRAY(SELECT f.project_id FROM cronvec.sources f WHERE cronvec.hides_rows(f.relation)))
-    UNION ALL
-    -- One by one from the visible ids on: the order of joins isn't left to the planner, which might ask for them again and
-    -- again.
-    SELECT p.id, p.live_space, v.id, e.content_hash, c.ordinal, c.content, c.embedding, r.metadata,
-        r.content_hash <> e.content_hash
+        AND e.project_id <> ALL (ARRAY(SELECT f.project_id FROM cronvec.sources f WHERE cronvec.hides_rows(f.relation)));
+
+-- Of tables whose rows are hidden: a view of its own, since PostgreSQL would flatten a UNION ALL of both, and its barrier.
+-- One by one from the visible ids on: the order of joins isn't left to the planner, which might ask for them again and again.
+CREATE VIEW cronvec.searched_visible_chunks WITH (security_barrier) AS
+    SELECT p.id AS project_id, p.live_space AS space_id, v.id AS record_id, e.content_hash, c.ordinal, c.content, c.embedding,
+        r.metadata, r.content_hash <> e.content_hash AS stale
     FROM cronvec.projects p
     JOIN cronvec.sources f ON f.project_id = p.id AND cronvec.hides_rows(f.relation)
     CROSS JOIN LATERAL cronvec.visible_ids(f.relation, f.key_columns) AS v (id)
@@ -405,7 +406,7 @@ CREATE VIEW cronvec.searched_chunks WITH (security_barrier) AS
             AND c.content_hash = e.content_hash OFFSET 0) AS c
     WHERE has_function_privilege('cronvec.search(text, @vector_schema@.vector, int, jsonb)'::regprocedure, 'EXECUTE');
 
-GRANT SELECT ON cronvec.searched_projects, cronvec.searched_chunks TO PUBLIC;
+GRANT SELECT ON cronvec.searched_projects, cronvec.searched_chunks, cronvec.searched_visible_chunks TO PUBLIC;
 
 -- With the rights of whoever calls it: the views above decide what these are.
 CREATE OR REPLACE FUNCTION cronvec.search(project text, query @vector_schema@.vector, max_results int DEFAULT 10,
@@ -436,7 +437,7 @@ BEGIN
             WITH best AS (
                 SELECT DISTINCT ON (c.record_id) c.record_id, c.ordinal, c.content, c.metadata, c.stale,
                     cosine_distance(c.embedding, query) AS distance
-                FROM searched_chunks c
+                FROM searched_visible_chunks c
                 WHERE c.project_id = found_project.id AND c.space_id = found_project.live_space
                     AND (filter IS NULL OR c.metadata @> filter)
                 ORDER BY c.record_id, distance
