@@ -136,6 +136,8 @@ pub enum End {
     Snoozed { delay: Duration },
     /// The job's own fault; it costs an attempt.
     Failed { error: String },
+    /// What it asks for isn't allowed: trying it again by itself would change nothing.
+    Refused { error: String },
 }
 
 /// What became of a job.

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use shared::store::sources::{ColumnIndexes, NewSource};
+use shared::store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 
 use super::reconcile::{Told, to_the_end};
-use super::{as_usage, ready};
+use super::{as_usage, left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;
 use crate::exit::{Ended, usage};
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// The column's vectors are this model's: take them for those of the texts that stand beside them
     #[arg(long, value_name = "MODEL")]
     adopt_existing: Option<String>,
+    /// Let the table's rows replace the records that the project has already, and delete those without a row; asks first
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,11 +59,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let named = app.store().table_name(&args.table).await.map_err(as_usage)?;
     let name = args.project.clone().unwrap_or(named);
     let is_new = app.create_project(&name).await?;
-    let attached = attach(&app, &args, &name).await;
-    if attached.is_err() && is_new {
+    let attached = attach(&app, &args, &name, context).await;
+    if is_new && !matches!(attached, Ok(Some(_))) {
         app.store().forget_empty_project(&name).await?;
     }
-    let source = attached?;
+    let Some(source) = attached? else {
+        return left_as_it_is(context);
+    };
     if is_new {
         app.audit("project", "project created", std::slice::from_ref(&name), None)
             .await;
@@ -72,6 +77,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         "{} is attached to project {name}: from now on each change is noticed",
         source.table
     ));
+    if let Some(owner) = app.store().foreign_owner(&source).await? {
+        context.output.note(format!(
+            "its expressions and triggers run in the workers' sessions, with the rights of {owner}: attach tables only of \
+             owners that you trust with that, see docs/ATTACH.md"
+        ));
+    }
     let told = to_the_end(&app, &source, context).await?;
     let column_indexes = indexes::of(&app, &source).await?;
     let shown = Shown { told, column_indexes };
@@ -79,10 +90,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-async fn attach(app: &App, args: &Args, name: &str) -> Result<shared::store::sources::Source> {
+/// None: the person said no.
+async fn attach(app: &App, args: &Args, name: &str, context: &Context) -> Result<Option<Source>> {
     let project = app.store().project(name).await?;
     let space = app.live_space(&project).await?;
-    let new = NewSource {
+    let mut new = NewSource {
         table: &args.table,
         key: &args.id,
         text: &args.text,
@@ -91,8 +103,41 @@ async fn attach(app: &App, args: &Args, name: &str) -> Result<shared::store::sou
         embedding_column: args.embedding_column.as_deref(),
         forgets: args.on_change == OnChange::Null,
         adopt: args.adopt_existing.as_deref(),
+        take_over: None,
     };
-    app.store().attach(&new, &project, &space).await.map_err(as_usage)
+    if args.take_over {
+        let found = app.store().preview_take_over(&new, &project, &space).await;
+        let found = found.map_err(as_usage)?;
+        if !found.is_empty() {
+            let question = format!(
+                "Attach {} to project {name}? {}",
+                args.table,
+                take_over_in_words(&found)
+            );
+            if !context.confirm(&question)? {
+                return Ok(None);
+            }
+            new.take_over = Some(found.before);
+        }
+    }
+    let attached = app.store().attach(&new, &project, &space).await;
+    Ok(Some(attached.map_err(as_usage)?))
+}
+
+/// What becomes of records that don't come from the table.
+pub(super) fn take_over_in_words(found: &TakeOver) -> String {
+    let mut said = format!(
+        "Of the records that don't come from the table {} have a row and get its text, {} have none and are deleted.",
+        count(u64::try_from(found.with_row).unwrap_or_default()),
+        count(u64::try_from(found.without_row).unwrap_or_default())
+    );
+    if found.jobs > 0 {
+        said += &format!(
+            " {} unfinished INGEST_DATA jobs will fail; their payload is kept.",
+            count(u64::try_from(found.jobs).unwrap_or_default())
+        );
+    }
+    said
 }
 
 /// An attached table, and what stands over its vectors.

@@ -32,6 +32,9 @@ struct Explained {
     because: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
+    /// Why comparisons with the project's table leave it alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     /// It is found by the vectors of a former text.
     stale: bool,
     embedded_at: Option<String>,
@@ -65,6 +68,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         state,
         because,
         mend,
+        origin: facts.table.as_ref().filter(|_| facts.is_stranger).map(|table| {
+            format!(
+                "it doesn't come from {table}, as the project's other records do: comparisons leave it; to remove it, \
+                 delete it through the API or with cronvec.delete_record"
+            )
+        }),
         stale: facts.known && !facts.deleted && facts.embedded_at.is_some() && !facts.current,
         embedded_at: facts.embedded_at,
         chunks: facts.chunks,
@@ -146,8 +155,11 @@ fn of_the_record(facts: &RecordFacts, space: Option<&Space>) -> Option<Reason> {
         },
     );
     if !facts.known {
-        let mend = Some("hand it in: cronvec ingest FILE, or cronvec.put_record");
-        return Some(reason("no_such_record", "the project has no such record", mend));
+        let mend = match &facts.table {
+            Some(table) => format!("the project's records are rows of {table}; compare them: cronvec reconcile"),
+            None => "hand it in: cronvec ingest FILE, or cronvec.put_record".to_owned(),
+        };
+        return Some(reason("no_such_record", "the project has no such record", Some(&mend)));
     }
     if facts.deleted {
         return Some(reason("deleted", "it was deleted", None));
@@ -269,6 +281,7 @@ fn in_words(explained: &Explained) -> String {
         explained.record, explained.project, explained.state
     )];
     lines.push(format!("  {}", explained.because));
+    lines.extend(explained.origin.iter().map(|origin| format!("  {origin}")));
     if explained.stale {
         let at = explained.embedded_at.as_deref().unwrap_or("?");
         lines.push(format!("  stale: found by its former text, embedded {at}"));

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use shared::store::sources::{Slice, Source};
 
-use super::{as_usage, ready};
+use super::attach::take_over_in_words;
+use super::{as_usage, left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;
 use crate::exit::Ended;
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Records whose row is gone may be more than a tenth of all
     #[arg(long)]
     allow_deletes: bool,
+    /// Also delete records that don't come from the table, unless they have a row; asks first
+    #[arg(long, requires = "table")]
+    take_over: bool,
 }
 
 /// A source after a pass.
@@ -46,6 +50,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
             .note("no tables are attached; attach one with: cronvec attach TABLE --text COLUMNS");
     }
     let mut ended = Ended::Well;
+    if args.take_over && !take_over(&app, &sources, context).await? {
+        return left_as_it_is(context);
+    }
     for source in sources {
         let allow_deletes = args.allow_deletes || context.yes;
         let compared = compare(&app, &source, allow_deletes, context).await;
@@ -65,6 +72,30 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         })?;
     }
     Ok(ended)
+}
+
+/// Counts, asks, and lets the next pass do it. False: the person said no.
+async fn take_over(app: &App, sources: &[Source], context: &Context) -> Result<bool> {
+    for source in sources {
+        let found = app.store().preview_take_over_of(source).await?;
+        if found.is_empty() {
+            continue;
+        }
+        let question = format!(
+            "Compare {} with its records? {}",
+            source.table,
+            take_over_in_words(&found)
+        );
+        if !context.confirm(&question)? {
+            return Ok(false);
+        }
+        // A pass that is under way may be past them.
+        if source.phase != "idle" {
+            to_the_end(app, source, context).await?;
+        }
+        app.store().take_over(source.id, found.before).await?;
+    }
+    Ok(true)
 }
 
 /// A whole pass. What went on before this command isn't all of it: that comes to its end first.

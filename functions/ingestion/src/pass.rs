@@ -135,10 +135,13 @@ impl Pass {
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => {
                     tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
-                    let failed = End::Failed {
-                        error: error.to_string(),
+                    let end = match error {
+                        StoreError::Conflict(error) => End::Refused { error },
+                        error => End::Failed {
+                            error: error.to_string(),
+                        },
                     };
-                    match self.leases.end(&job, failed).await {
+                    match self.leases.end(&job, end).await {
                         Ok(_) | Err(StoreError::LeaseLost) => {}
                         Err(error) => return Err(error),
                     }

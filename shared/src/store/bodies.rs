@@ -9,6 +9,7 @@ use tokio_postgres::types::{Json, Type};
 
 use super::again::until_done;
 use super::enqueue::{EnqueueOptions, Enqueued, NewJob, body_hash, existing, missing};
+use super::projects::refused;
 use super::uploads::{Published, Upload};
 use super::{Store, StoreError};
 
@@ -92,7 +93,7 @@ impl Store {
                  ), made AS (
                      INSERT INTO cronvec.job_queue (job_type, project, project_id, priority, max_attempts, backoff_ms,
                          payload, progress, idempotency_key, idempotency_hash, held, scheduled_for)
-                     SELECT 'INGEST_DATA', $1, id, $2, coalesce($3, max_attempts, $4), coalesce($5, backoff_ms, $6), $7,
+                     SELECT 'INGEST_DATA', $1, cronvec.not_attached(id), $2, coalesce($3, max_attempts, $4), coalesce($5, backoff_ms, $6), $7,
                          '{\"current\": 0, \"total\": 0, \"message\": \"bodies are coming in\"}', $8, $9, paused,
                          now() + interval '100 years'
                      FROM known
@@ -115,7 +116,8 @@ impl Store {
                     (&hash, Type::BYTEA),
                 ],
             )
-            .await?;
+            .await
+            .map_err(refused)?;
         let opened = match rows.first().map(|row| row.get::<_, Option<i64>>(0)) {
             None => return Err(missing(&transaction, &[project]).await?),
             _ if rows.iter().any(|row| row.get::<_, Option<bool>>(1) == Some(true)) => return Err(StoreError::Behind),
@@ -214,6 +216,13 @@ impl Store {
         if i32::try_from(lines).is_err() {
             return Err(StoreError::Invalid("a job has at most 2,147,483,647 lines".into()));
         }
+        transaction
+            .query_typed(
+                "SELECT cronvec.not_attached(project_id) FROM cronvec.job_queue WHERE id = $1",
+                &[(&job_id, Type::INT8)],
+            )
+            .await
+            .map_err(refused)?;
         super::uploads::drop_all(&transaction, job_id).await?;
         number_lines(&transaction, job_id).await?;
         let let_go = transaction

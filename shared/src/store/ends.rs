@@ -129,10 +129,11 @@ impl Store {
                 )
                 .await?
             }
-            End::Failed { error } => {
+            End::Failed { error } | End::Refused { error } => {
+                let is_refused = matches!(end, End::Refused { .. });
                 self.query_opt(
                     &fenced(&format!(
-                        ", verdict AS MATERIALIZED (SELECT attempts + 1 >= max_attempts AS final FROM job),
+                        ", verdict AS MATERIALIZED (SELECT $4 OR attempts + 1 >= max_attempts AS final FROM job),
                          hold AS (
                              INSERT INTO cronvec.lane_holds (space_id, project_id, lane, job_id, reason, until)
                              SELECT job.space_id, job.project_id, job.lane, job.id, 'FAILED', now() + interval '{FAILED_HOLD}'
@@ -152,7 +153,7 @@ impl Store {
                          FROM job, verdict WHERE j.id = job.id",
                         BACKOFF = backoff("job.backoff_ms", "job.attempts"),
                     )),
-                    &[id, token, (error, Type::TEXT)],
+                    &[id, token, (error, Type::TEXT), (&is_refused, Type::BOOL)],
                 )
                 .await?
             }

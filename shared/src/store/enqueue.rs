@@ -119,7 +119,7 @@ impl Store {
                      SELECT * FROM cronvec.projects WHERE name = ANY ($1) AND NOT removing ORDER BY id FOR SHARE
                  ), lines AS MATERIALIZED (
                      -- As arrays, which a job looks into by its line's number: a join may be planned to sort all of them.
-                     SELECT array_agg(k.id ORDER BY l.nth) AS project_id, array_agg(k.paused ORDER BY l.nth) AS paused,
+                     SELECT array_agg(cronvec.not_attached(k.id) ORDER BY l.nth) AS project_id, array_agg(k.paused ORDER BY l.nth) AS paused,
                          array_agg(k.max_attempts ORDER BY l.nth) AS max_attempts,
                          array_agg(k.backoff_ms ORDER BY l.nth) AS backoff_ms,
                          array_agg(cronvec.next_turn('INGEST_DATA', 0, k.id, l.priority) ORDER BY l.nth) AS turn,
@@ -166,7 +166,8 @@ impl Store {
                     (&columns.moments, Type::TIMESTAMPTZ_ARRAY),
                 ],
             )
-            .await?;
+            .await
+            .map_err(super::projects::refused)?;
         if rows.len() != jobs.len() {
             return Err(missing(&transaction, &columns.lines.projects).await?);
         }

@@ -11,6 +11,10 @@ use super::{Store, StoreError};
 pub struct RecordFacts {
     pub space_id: i32,
     pub paused: bool,
+    /// The table that feeds the project.
+    pub table: Option<String>,
+    /// The record has another origin, as far as is known.
+    pub is_stranger: bool,
     pub known: bool,
     pub deleted: bool,
     pub embed: Option<bool>,
@@ -54,7 +58,10 @@ impl Store {
         let row = self
             .query_opt(
                 "SELECT to_jsonb(f) FROM (
-                     SELECT p.live_space AS space_id, p.paused, r.id IS NOT NULL AS known,
+                     SELECT p.live_space AS space_id, p.paused, o.table_name AS table,
+                         coalesce(o.origins_known AND r.content IS NOT NULL AND r.source_id IS DISTINCT FROM o.id, false)
+                             AS is_stranger,
+                         r.id IS NOT NULL AS known,
                          r.id IS NOT NULL AND r.content IS NULL AS deleted, r.embed,
                          e.embedded_at, coalesce(e.content_hash = r.content_hash, false) AS current, e.chunks,
                          (SELECT count(*) FROM cronvec.chunks c WHERE c.space_id = p.live_space AND c.project_id = p.id
@@ -75,6 +82,7 @@ impl Store {
                          (SELECT extract(epoch FROM clock_timestamp() - s.last_seen_at)::float8
                           FROM cronvec.worker_status s WHERE s.name = 'vectorization') AS worker_seconds
                      FROM cronvec.projects p
+                     LEFT JOIN cronvec.sources o ON o.project_id = p.id
                      LEFT JOIN cronvec.records r ON r.project_id = p.id AND r.id = $2
                      LEFT JOIN cronvec.embedded e
                          ON e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = $2

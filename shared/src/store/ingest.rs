@@ -143,7 +143,8 @@ impl Store {
                     (&batch.priority, Type::INT4),
                 ],
             )
-            .await?;
+            .await
+            .map_err(super::projects::refused)?;
         let row = rows
             .first()
             .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))?;
@@ -256,9 +257,12 @@ fn rejection(row: &tokio_postgres::Row) -> Rejection {
 /// only where what is there was accepted before: an older job number, or an earlier line of the same job.
 /// Rows are found one by one along the primary key, as in `vectors`: a join would be planned by statistics that a table
 /// that is just being filled doesn't have.
-const STORE_RECORDS: &str = "input AS MATERIALIZED (
+/// A project that a table feeds takes none: `not_attached` raises that, and locks the project until the batch is stored.
+const STORE_RECORDS: &str = "open AS MATERIALIZED (
+    SELECT cronvec.not_attached($3) FROM job
+), input AS MATERIALIZED (
     SELECT DISTINCT ON (i.id) i.*
-    FROM job CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[])
+    FROM open CROSS JOIN unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::int[])
         AS i (id, content, metadata, hash, line)
     ORDER BY i.id, i.line DESC
 ), there AS MATERIALIZED (
@@ -283,14 +287,14 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     WHERE (t.accepted, t.position) < ($1, i.line)
 ), numbered AS (
     -- An unchanged one takes the number, too, or an older job that runs later would win.
-    UPDATE cronvec.records r SET accepted = $1, position = o.line
+    UPDATE cronvec.records r SET accepted = $1, position = o.line, source_id = NULL
     FROM older o
     WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
         AND NOT (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
 ), changed AS (
     UPDATE cronvec.records r
     SET content = o.content, metadata = o.metadata::jsonb, content_hash = o.hash, accepted = $1, position = o.line,
-        embed = $9, updated_at = now()
+        embed = $9, source_id = NULL, updated_at = now()
     FROM older o
     WHERE r.project_id = $3 AND r.id = ANY (ARRAY(SELECT id FROM older)) AND r.id = o.id
         AND (o.new_text OR o.new_metadata OR o.was_embedded <> $9)
@@ -322,7 +326,7 @@ const STORE_RECORDS: &str = "input AS MATERIALIZED (
     DELETE FROM cronvec.pending
     WHERE NOT $9 AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 )
-SELECT EXISTS (SELECT FROM job),
+SELECT EXISTS (SELECT FROM open),
     (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
     ARRAY(SELECT i.line FROM input i
           WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id)),

@@ -43,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(7, "removal", "0007_removal", serves 7),
     migration!(8, "api", "0008_api", serves 8),
     migration!(9, "bodies", "0009_bodies", serves 9),
+    migration!(10, "origins", "0010_origins", serves 10),
     migration!(11, "upkeep", "0011_upkeep", serves 11),
     migration!(12, "pipeline", "0012_pipeline", serves 12),
 ];

@@ -1,5 +1,6 @@
 //! Owns the rows of projects. Refuses to make spaces by itself.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
@@ -121,7 +122,9 @@ impl Store {
             .await?
             .ok_or_else(|| StoreError::NoProject(name.into()))?;
         let (records, embedded): (i64, i64) = (row.get(1), row.get(2));
-        let total = self.rows_of_table(name).await.unwrap_or(records);
+        let total = self.total_of_attached(name, records).await.unwrap_or(records);
+        // A record whose row is gone may be there until the next comparison.
+        let embedded = embedded.min(total);
         #[allow(clippy::cast_precision_loss, reason = "a percentage")]
         let percent = if total == 0 {
             100.0
@@ -138,18 +141,33 @@ impl Store {
         })
     }
 
-    /// The rows of the project's attached table that are to be embedded. None where there is no table, or it can't be
-    /// read: then its records are what is known.
-    async fn rows_of_table(&self, project: &str) -> Option<i64> {
+    /// The rows of the project's attached table that are to be embedded, and its records of another origin. None where
+    /// there is no table, or it can't be read: then its records are what is known.
+    async fn total_of_attached(&self, project: &str, records: i64) -> Option<i64> {
         let sources = self.sources().await.ok()?;
         let source = sources.iter().find(|source| source.project == project)?;
-        match self.count_rows(source).await {
-            Ok(rows) => Some(rows),
+        let counted = async { Ok::<_, StoreError>((self.count_rows(source).await?, self.strangers(source).await?)) };
+        match counted.await {
+            Ok((rows, Some(strangers))) => Some(rows + strangers),
+            Ok((rows, None)) => Some(rows.max(records)),
             Err(error) => {
                 tracing::warn!(project, error = %error, "the attached table can't be counted; its records are");
                 None
             }
         }
+    }
+}
+
+/// What the schema's functions refuse, in the server's words: a project that is being removed, or that a table feeds.
+pub(super) fn refused(error: tokio_postgres::Error) -> StoreError {
+    match error.as_db_error() {
+        Some(server) if *server.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+            StoreError::Conflict(match server.hint() {
+                Some(hint) => format!("{}. {hint}", server.message()),
+                None => server.message().to_owned(),
+            })
+        }
+        _ => error.into(),
     }
 }
 

@@ -62,16 +62,15 @@ pub struct RecordView {
 
 /// What `put_record` and its like raise is the caller's to mend.
 fn raised(error: StoreError, project: &str) -> StoreError {
-    let StoreError::Database(server) = &error else {
+    let StoreError::Database(server) = error else {
         return error;
     };
     match server.as_db_error() {
         Some(said) if *said.code() == SqlState::NO_DATA_FOUND => StoreError::NoProject(project.to_owned()),
-        Some(said) if *said.code() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => super::projects::is_going(project),
         Some(said) if *said.code() == SqlState::INVALID_PARAMETER_VALUE => {
             StoreError::Invalid(said.message().to_owned())
         }
-        _ => error,
+        _ => super::projects::refused(server),
     }
 }
 

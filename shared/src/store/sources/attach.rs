@@ -7,30 +7,18 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::Source;
 use super::compile::Plan;
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
+use super::{Source, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
 const KEY_TYPES: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bpchar", "numeric"];
-/// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us.
-const LOCK_TIMEOUT: &str = "3s";
-
-/// Roles that may write the table $1 or a partition of it: as SQL names them, and as `has_…_privilege` does.
-pub(super) const WRITERS: &str = "WITH tables AS MATERIALIZED (
-        SELECT c.* FROM pg_class c WHERE c.oid IN (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1))
-    )
-    SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
-        CASE a.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(a.grantee) END
-    FROM (
-        SELECT coalesce(c.relacl, acldefault('r', c.relowner)) FROM tables c
-        UNION ALL
-        SELECT a.attacl FROM tables c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
-    ) AS acls (acl)
-    CROSS JOIN LATERAL aclexplode(acls.acl) AS a
-    WHERE a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LIMIT 1000";
+/// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us. We hold the
+/// project by then, so it is less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a user's
+/// transaction, we leave it before anyone looks.
+const TABLE_TIMEOUT: &str = "900ms";
 
 /// What a person asks for.
 #[derive(Debug)]
@@ -46,6 +34,8 @@ pub struct NewSource<'a> {
     pub forgets: bool,
     /// Vectors of this model stand in the column already.
     pub adopt: Option<&'a str>,
+    /// The project's records of another origin that were accepted before this number go, unless they have a row.
+    pub take_over: Option<i64>,
 }
 
 impl Store {
@@ -54,8 +44,8 @@ impl Store {
         Ok(self.find_table(written).await?.plain)
     }
 
-    /// Attaches a table to a project: from the commit on no change is overlooked. What is there already is read by
-    /// reconcile.
+    /// Attaches a table to a project: from the commit on no change is overlooked, and nobody else writes the project's
+    /// records. What is there already is read by reconcile.
     pub async fn attach(
         &self,
         new: &NewSource<'_>,
@@ -65,17 +55,26 @@ impl Store {
         let table = self.find_table(new.table).await?;
         let plan = self.plan(new, project, space, &table).await?;
         let mut client = self.client().await?;
-        let transaction = self
-            .begin(&mut client, &format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        let transaction = self.begin(&mut client, "").await?;
+        origins::hold_project(&transaction, project.id).await?;
+        origins::refuse_second(&transaction, project.id).await?;
+        let former = origins::former(&transaction, project.id, &table.name).await?;
+        origins::refuse_strangers(&transaction, new, project, &table, former).await?;
+        transaction
+            .batch_execute(&format!("SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
             .await?;
-        let id = insert(&transaction, new, &plan).await?;
+        let id = match former {
+            Some(id) => id,
+            None => reserve(&transaction).await?,
+        };
         let plan = Plan { id, ..plan };
+        insert(&transaction, new, &plan).await?;
         make(&transaction, &plan).await?;
         transaction.commit().await?;
         self.source(&project.name).await
     }
 
-    async fn plan<'a>(
+    pub(super) async fn plan<'a>(
         &self,
         new: &NewSource<'_>,
         project: &Project,
@@ -163,7 +162,7 @@ impl Store {
     }
 }
 
-fn invalid(message: impl Into<String>) -> StoreError {
+pub(super) fn invalid(message: impl Into<String>) -> StoreError {
     StoreError::Invalid(message.into())
 }
 
@@ -209,15 +208,29 @@ fn vector_column(
     Ok(column.clone())
 }
 
-async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<'_>) -> Result<i32, StoreError> {
-    let keys: Vec<&str> = plan.key.iter().map(|column| column.name.as_str()).collect();
-    let on_change = if new.forgets { "null" } else { "keep" };
+pub(super) async fn reserve(transaction: &Transaction<'_>) -> Result<i32, StoreError> {
     let rows = transaction
         .query_typed(
-            "INSERT INTO cronvec.sources (project_id, relation, table_name, key_columns, text_sql, metadata_sql, where_sql,
-                 embedding_column, on_change, adopt)
-             VALUES ($1, $2::oid::regclass, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id",
+            "SELECT nextval(pg_get_serial_sequence('cronvec.sources', 'id'))::int",
+            &[],
+        )
+        .await
+        .map_err(readable)?;
+    let row = rows.first().ok_or_else(super::super::no_row)?;
+    Ok(row.get(0))
+}
+
+async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    let keys: Vec<&str> = plan.key.iter().map(|column| column.name.as_str()).collect();
+    let on_change = if new.forgets { "null" } else { "keep" };
+    transaction
+        .execute_typed(
+            "INSERT INTO cronvec.sources (id, project_id, relation, table_name, key_columns, text_sql, metadata_sql,
+                 where_sql, embedding_column, on_change, adopt, take_over, origins_known)
+             OVERRIDING SYSTEM VALUE
+             VALUES ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, true)",
             &[
+                (&plan.id, Type::INT4),
                 (&plan.project_id, Type::INT4),
                 (&plan.table.oid, Type::OID),
                 (&plan.table.name, Type::TEXT),
@@ -225,25 +238,29 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
                 (&new.text, Type::TEXT),
                 (&new.metadata, Type::TEXT),
                 (&new.filter, Type::TEXT),
-                (&plan.embedding_column.as_ref().map(|column| column.name.as_str()), Type::TEXT),
+                (
+                    &plan.embedding_column.as_ref().map(|column| column.name.as_str()),
+                    Type::TEXT,
+                ),
                 (&on_change, Type::TEXT),
                 (&new.adopt.is_some(), Type::BOOL),
+                (&new.take_over, Type::INT8),
             ],
         )
         .await
-        .map_err(|error| match error.code() {
-            Some(code) if *code == SqlState::UNIQUE_VIOLATION => {
-                invalid("this project has a table already; name another with --project, or run first: cronvec detach")
-            }
-            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
-                invalid("this database, or this role, is read-only: nothing can be attached through it")
-            }
-            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => forbidden(&error),
-            _ => error.into(),
-        })?;
-    rows.first()
-        .map(|row| row.get(0))
-        .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))
+        .map_err(readable)?;
+    Ok(())
+}
+
+/// What this role may not do.
+pub(super) fn readable(error: tokio_postgres::Error) -> StoreError {
+    match error.code() {
+        Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+            invalid("this database, or this role, is read-only: nothing can be attached through it")
+        }
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => forbidden(&error),
+        _ => error.into(),
+    }
 }
 
 fn forbidden(error: &tokio_postgres::Error) -> StoreError {
@@ -263,7 +280,19 @@ pub(super) fn explain_lock(error: tokio_postgres::Error, table: &str) -> StoreEr
     }
 }
 
-/// Functions, owners, grants, triggers.
+/// The function that tells which ids have a row, for a look before anything is attached.
+pub(super) async fn make_there(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    if let Some(filter) = &plan.filter {
+        filter.create(transaction, plan.id, plan.table).await?;
+    }
+    transaction
+        .execute_typed(&plan.there().create, &[])
+        .await
+        .map_err(readable)?;
+    Ok(())
+}
+
+/// Functions, triggers, owners, rights.
 async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     let table = plan.table;
     let run = async |statement: String| {
@@ -274,9 +303,16 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
     for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
         expression.create(transaction, plan.id, table).await?;
     }
-    let functions = plan.functions();
-    for function in &functions {
-        run(function.create.clone()).await?;
+    for function in plan.functions() {
+        run(function.create).await?;
+    }
+    for trigger in plan.forget_trigger().into_iter().chain(plan.triggers(&table.name)) {
+        run(trigger).await?;
+    }
+    for leaf in leaves(transaction, table.oid).await? {
+        for trigger in plan.triggers(&leaf) {
+            run(trigger).await?;
+        }
     }
     let rows = transaction
         .query_typed(
@@ -289,19 +325,9 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
         .first()
         .ok_or_else(|| StoreError::Unreadable("the schema's owner".into()))?;
     let (ours, me, may_create): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
-    for function in functions.iter().filter(|function| !function.of_table) {
-        run(format!("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", function.signature)).await?;
-        if ours != me {
+    if ours != me {
+        for function in plan.functions().iter().filter(|function| !function.of_table) {
             run(format!("ALTER FUNCTION {} OWNER TO {ours}", function.signature)).await?;
-        }
-    }
-    grant(transaction, plan).await?;
-    for trigger in plan.forget_trigger().into_iter().chain(plan.triggers(&table.name)) {
-        run(trigger).await?;
-    }
-    for leaf in leaves(transaction, table.oid).await? {
-        for trigger in plan.triggers(&leaf) {
-            run(trigger).await?;
         }
     }
     if table.owner != me {
@@ -309,60 +335,27 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
         if !may_create {
             run(format!("GRANT CREATE ON SCHEMA cronvec TO {}", table.owner)).await?;
         }
-        for function in functions.iter().filter(|function| function.of_table) {
-            run(format!(
-                "ALTER FUNCTION {} OWNER TO {}",
-                function.signature, table.owner
-            ))
-            .await?;
-        }
-        let texts = transaction
-            .query_typed(
-                "SELECT p.oid::regprocedure::text FROM pg_proc p
-                 WHERE p.pronamespace = 'cronvec'::regnamespace AND p.proname = ANY ($1) LIMIT 10",
-                &[(
-                    &["text", "metadata", "where"]
-                        .map(|name| format!("source_{}_{name}", plan.id))
-                        .to_vec(),
-                    Type::TEXT_ARRAY,
-                )],
-            )
-            .await?;
-        for function in &texts {
-            let function: &str = function.get(0);
+        for function in of_table(transaction, plan.id).await? {
             run(format!("ALTER FUNCTION {function} OWNER TO {}", table.owner)).await?;
         }
         if !may_create {
             run(format!("REVOKE CREATE ON SCHEMA cronvec FROM {}", table.owner)).await?;
         }
     }
-    Ok(())
+    run(format!("SELECT cronvec.secure_source({})", plan.id)).await
 }
 
-/// Who may write the table may let its triggers write the project's records, and nothing else.
-async fn grant(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let writers = transaction
-        .query_typed(WRITERS, &[(&plan.table.oid, Type::OID)])
+/// The functions of a source that are to belong to the table's owner.
+async fn of_table(transaction: &Transaction<'_>, id: i32) -> Result<Vec<String>, StoreError> {
+    let rows = transaction
+        .query_typed(
+            "SELECT p.oid::regprocedure::text FROM pg_proc p
+             WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1)
+                 AND p.proname NOT IN ($1 || 'take', $1 || 'truncated') LIMIT 100",
+            &[(&format!("source_{id}_"), Type::TEXT)],
+        )
         .await?;
-    for writer in &writers {
-        let writer: &str = writer.get(0);
-        let functions = plan.functions();
-        let ours: Vec<&str> = functions
-            .iter()
-            .filter(|f| !f.of_table)
-            .map(|f| f.signature.as_str())
-            .collect();
-        transaction
-            .execute_typed(&format!("GRANT USAGE ON SCHEMA cronvec TO {writer}"), &[])
-            .await?;
-        transaction
-            .execute_typed(
-                &format!("GRANT EXECUTE ON FUNCTION {} TO {writer}", ours.join(", ")),
-                &[],
-            )
-            .await?;
-    }
-    Ok(())
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The partitions of a table, of all levels, that can have triggers.

@@ -1,6 +1,10 @@
 //! Owns the comparison of rows with their records, and what follows from it, as one statement. Refuses to say which rows.
 
-/// $1 is for `from`; $2 the project, $3 whether vectors that are there are adopted, $4 whether the column is ours to fill.
+/// $1 is for `from`; $2 the project, $3 whether vectors that are there are adopted, $4 whether the column is ours to fill,
+/// $5 the source, $6 the number before which records of another origin are taken over.
+///
+/// A record of another origin is only touched by a row that is a record: it becomes that row's. A row that isn't one says
+/// nothing about it.
 ///
 /// Gives the number of rows, the last one's place, how many were written, how many adopted, how many rows are to be
 /// embedded, and those whose column is empty though they are.
@@ -10,8 +14,10 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                      SELECT p.*, coalesce(btrim(p.content, E' \\t\\n\\r'), '') = '' AS blank
                      FROM {from} AS p
                  ), compared AS MATERIALIZED (
-                     SELECT p.*, r.accepted, r.content_hash, e.content_hash AS shown_hash,
+                     SELECT p.*, r.accepted, r.content_hash, r.source_id, e.content_hash AS shown_hash,
                          CASE
+                             WHEN (NOT p.passes OR p.blank) AND r.content_hash <> ''
+                                 AND (r.source_id = $5 OR r.accepted < $6) IS NOT TRUE THEN false
                              WHEN NOT p.passes THEN r.content_hash <> ''
                              WHEN p.blank THEN coalesce(r.content_hash, '') <> '' OR NOT EXISTS (
                                  SELECT FROM cronvec.quarantined_records q
@@ -21,7 +27,7 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                          END AS differs
                      FROM page p
                      LEFT JOIN LATERAL (
-                         SELECT r.accepted, r.content_hash, r.metadata FROM cronvec.records r
+                         SELECT r.accepted, r.content_hash, r.metadata, r.source_id FROM cronvec.records r
                          WHERE r.project_id = $2 AND r.id = p.id LIMIT 1) AS r ON true
                      LEFT JOIN LATERAL (
                          SELECT e.content_hash FROM cronvec.embedded_{live} e
@@ -48,10 +54,16 @@ pub(super) fn statement(from: &str, live: i32) -> String {
                          ARRAY(SELECT content FROM mine WHERE passes), ARRAY(SELECT metadata FROM mine WHERE passes),
                          ARRAY(SELECT id FROM mine WHERE NOT passes))::text AS done
                      WHERE EXISTS (SELECT FROM mine)
+                 ), unclaimed AS MATERIALIZED (
+                     SELECT c.id FROM compared c
+                     WHERE c.passes AND NOT c.blank AND NOT c.differs AND c.source_id IS DISTINCT FROM $5
+                 ), claimed AS MATERIALIZED (
+                     SELECT cronvec.claim_records($2, ARRAY(SELECT id FROM unclaimed))::text
+                     WHERE EXISTS (SELECT FROM unclaimed)
                  )
                  SELECT (SELECT count(*) FROM page), (SELECT place FROM page OFFSET greatest((SELECT count(*) FROM page) - 1, 0) LIMIT 1),
                      coalesce((SELECT filled FROM filled), 0) + (SELECT count(*) FROM mine) + (SELECT count(*) - count(*) FROM taken)
-                         + (SELECT count(*) - count(*) FROM aside),
+                         + (SELECT count(*) - count(*) FROM aside) + (SELECT count(*) - count(*) FROM claimed),
                      coalesce((SELECT adopted FROM filled), 0),
                      (SELECT count(*) FROM page WHERE passes),
                      ARRAY(SELECT id FROM compared WHERE $4 AND passes AND vector IS NULL AND content_hash = shown_hash)"

@@ -22,15 +22,29 @@ pub(super) struct Plan<'a> {
     pub vector: String,
 }
 
-/// A function of a source.
+/// A function of a source. Each runs with the rights of its owner.
 pub(super) struct Function {
     pub signature: String,
     pub create: String,
-    /// It runs as whoever writes or reads the table, and belongs to the table's owner; the others write to our tables.
+    /// It reads or writes the table, and belongs to the table's owner; the others write to our tables.
     pub of_table: bool,
 }
 
+/// A policy that would hide a row is an error: what isn't seen would be taken for gone.
+const OF_WORKERS: &str = "SET row_security = off";
+
 impl Plan<'_> {
+    /// One that workers call: it belongs to the table's owner, and goes no further if that has taken its owner's rights
+    /// from it.
+    fn of_workers(&self, name: &str, arguments: &str, rest: &str, body: &str) -> Function {
+        let check = format!(
+            "BEGIN\n    PERFORM cronvec.assert_definer('source_{}_{name}');",
+            self.id
+        );
+        let body = body.replacen("BEGIN", &check, 1);
+        self.function(name, arguments, &format!("{rest} {OF_WORKERS}"), &body, true)
+    }
+
     fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
         let types: Vec<&str> = arguments
             .split(", ")
@@ -43,7 +57,7 @@ impl Plan<'_> {
         Function {
             signature: format!("cronvec.source_{}_{name}({})", self.id, types.join(", ")),
             create: format!(
-                "CREATE FUNCTION cronvec.source_{}_{name}({arguments}) {rest} AS {tag}\n{body}\n{tag}",
+                "CREATE FUNCTION cronvec.source_{}_{name}({arguments}) {rest} SECURITY DEFINER AS {tag}\n{body}\n{tag}",
                 self.id
             ),
             of_table,
@@ -129,7 +143,7 @@ impl Plan<'_> {
         self.function(
             "take",
             "ids text[], contents text[], metadatas jsonb[], gone text[]",
-            "RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp",
+            "RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp",
             &format!(
                 "BEGIN PERFORM cronvec.take_rows({}, ids, contents, metadatas, gone); END",
                 self.project_id
@@ -142,7 +156,7 @@ impl Plan<'_> {
         self.function(
             "truncated",
             "emptied oid",
-            "RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp",
+            "RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp",
             &format!(
                 "BEGIN
     UPDATE cronvec.sources SET phase = 'rows', place = NULL, rows_seen = 0, gone = 0,
@@ -214,12 +228,13 @@ END",
         self.function("event", "", &rest, &body, true)
     }
 
-    /// What is read of rows `t`, the same for a page and for some that are named.
-    fn read(&self, from: &str) -> String {
+    /// What is read of rows `t`, the same for a page and for some that are named. A row without a column for vectors has
+    /// the result's own empty `vector`: the owner may have no rights on the schema of that type.
+    fn read(&self, function: &str, from: &str) -> String {
         let key: Vec<String> = self.key.iter().map(|c| format!("t.{}::text", c.quoted)).collect();
         let vector = match &self.embedding_column {
             Some(column) => format!("t.{}", column.quoted),
-            None => format!("NULL::{}", self.vector),
+            None => format!("source_{}_{function}.vector", self.id),
         };
         format!(
             "RETURN QUERY SELECT ARRAY[{}], {}, p.passes, CASE WHEN p.passes THEN {} END,
@@ -249,11 +264,12 @@ END",
             .map(|(nth, column)| format!("after[{nth}]::{}", column.base))
             .collect();
         let page = |condition: &str| {
-            self.read(&format!(
+            let from = format!(
                 "(SELECT * FROM {} AS t {condition} ORDER BY {} LIMIT max_rows) AS t",
                 self.table.name,
                 self.keys("t")
-            ))
+            );
+            self.read("rows", &from)
         };
         let body = format!(
             "BEGIN
@@ -266,7 +282,7 @@ END",
             page(""),
             page(&format!("WHERE ({}) > ({})", self.keys("t"), place.join(", ")))
         );
-        self.function("rows", "after text[], max_rows int", &self.read_columns(), &body, true)
+        self.of_workers("rows", "after text[], max_rows int", &self.read_columns(), &body)
     }
 
     /// The rows of these ids.
@@ -277,12 +293,12 @@ END",
             self.table.name,
             self.is_named()
         );
-        let body = format!("BEGIN\n    {}\nEND", self.read(&from));
-        self.function("named", "ids text[]", &self.read_columns(), &body, true)
+        let body = format!("BEGIN\n    {}\nEND", self.read("named", &from));
+        self.of_workers("named", "ids text[]", &self.read_columns(), &body)
     }
 
     /// Which of these ids have a row that is a record.
-    fn there(&self) -> Function {
+    pub fn there(&self) -> Function {
         let body = format!(
             "BEGIN
     RETURN QUERY SELECT i.id FROM {} CROSS JOIN LATERAL (
@@ -294,7 +310,7 @@ END",
             self.passes("t")
         );
         let rest = format!("RETURNS SETOF text LANGUAGE plpgsql STABLE {SETTINGS}");
-        self.function("there", "ids text[]", &rest, &body, true)
+        self.of_workers("there", "ids text[]", &rest, &body)
     }
 
     fn count(&self) -> Function {
@@ -304,7 +320,7 @@ END",
             self.passes("t")
         );
         let rest = format!("RETURNS bigint LANGUAGE plpgsql STABLE {SETTINGS}");
-        self.function("count", "", &rest, &body, true)
+        self.of_workers("count", "", &rest, &body)
     }
 
     /// Locks the rows of these ids that nobody else holds; gives them, and those that have no row.
@@ -325,7 +341,7 @@ END",
             is = self.is_named()
         );
         let rest = format!("RETURNS SETOF text LANGUAGE plpgsql VOLATILE {SETTINGS}");
-        self.function("lock", "ids text[]", &rest, &body, true)
+        self.of_workers("lock", "ids text[]", &rest, &body)
     }
 
     /// Writes vectors into the table's own column, and nothing else of it. The rows are locked.
@@ -353,13 +369,7 @@ END",
             same = keys.join(" AND ")
         );
         let rest = format!("RETURNS bigint LANGUAGE plpgsql VOLATILE {SETTINGS}");
-        self.function(
-            "set",
-            &format!("ids text[], vectors {}[]", self.vector),
-            &rest,
-            &body,
-            true,
-        )
+        self.of_workers("set", &format!("ids text[], vectors {}[]", self.vector), &rest, &body)
     }
 
     /// Empties the column when the text is another.

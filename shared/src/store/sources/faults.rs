@@ -54,8 +54,21 @@ impl Store {
         let mut faults = self.faults_of_columns(source, &now).await?;
         faults.extend(self.faults_of_triggers(source, &now).await?);
         faults.extend(self.faults_of_functions(source, &now).await?);
-        faults.extend(self.faults_of_writers(source, &now).await?);
+        faults.extend(self.faults_of_owner(source, &now).await?);
         faults.extend(self.faults_of_worker(source, &now).await?);
+        if let Some(strangers @ 1..) = self.strangers(source).await? {
+            faults.push(Fault::warn(
+                format!(
+                    "{strangers} records of project {} don't come from {}: searches find them, and comparisons leave them",
+                    source.project, now.name
+                ),
+                format!(
+                    "to delete those that have no row: cronvec reconcile {} --take-over; to keep them, write them to \
+                     another project first",
+                    source.project
+                ),
+            ));
+        }
         if let Some(trouble) = &source.trouble {
             faults.push(Fault::warn(
                 format!("the last comparison didn't get through: {trouble}"),
@@ -179,8 +192,10 @@ impl Store {
             .collect())
     }
 
-    /// Those that run as whoever calls them belong to the table's owner, those that write our tables to the schema's.
+    /// Those that read or write the table belong to its owner, those that write our tables to the schema's; each runs with
+    /// its owner's rights, and is executable by nobody but those that it is for.
     async fn faults_of_functions(&self, source: &Source, now: &Now) -> Result<Vec<Fault>, StoreError> {
+        let expressions = ["text", "metadata", "where"];
         let mut expected = vec!["text", "take", "truncated", "event", "rows", "named", "there", "count"];
         expected.extend(source.metadata.is_some().then_some("metadata"));
         expected.extend(source.filter.is_some().then_some("where"));
@@ -191,22 +206,32 @@ impl Store {
         let rows = self
             .query(
                 "SELECT format('cronvec.source_%s_%s', $1, e.name), p.oid IS NOT NULL, quote_ident(pg_get_userbyid(p.proowner)),
-                     e.name IN ('take', 'truncated'), p.prosecdef
+                     e.name IN ('take', 'truncated'), e.name = ANY ($3) OR (
+                         p.prosecdef
+                         AND NOT EXISTS (
+                             SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a WHERE a.grantee = 0)
+                         AND (e.name IN ('take', 'truncated', 'event', 'forget')
+                             OR strpos(p.prosrc, 'cronvec.assert_definer(') > 0))
                  FROM unnest($2::text[]) AS e (name)
                  LEFT JOIN pg_proc p ON p.pronamespace = 'cronvec'::regnamespace
                      AND p.proname = format('source_%s_%s', $1, e.name)
                  ORDER BY e.name LIMIT 100",
-                &[(&source.id, Type::INT4), (&expected, Type::TEXT_ARRAY)],
+                &[
+                    (&source.id, Type::INT4),
+                    (&expected, Type::TEXT_ARRAY),
+                    (&expressions.as_slice(), Type::TEXT_ARRAY),
+                ],
             )
             .await?;
         let mut faults = Vec::new();
+        let mut insecure = Vec::new();
         for row in &rows {
             let (function, is_there): (&str, bool) = (row.get(0), row.get(1));
             if !is_there {
                 faults.push(Fault::fail(format!("function {function} is missing"), anew(source)));
                 continue;
             }
-            let (owner, is_ours, is_definer): (&str, bool, bool) = (row.get(2), row.get(3), row.get(4));
+            let (owner, is_ours, is_secure): (&str, bool, bool) = (row.get(2), row.get(3), row.get(4));
             let rightful = if is_ours { &now.owner_of_schema } else { &now.owner };
             if owner != rightful {
                 let found = format!("{function} belongs to {owner}, not to {rightful}");
@@ -216,96 +241,97 @@ impl Store {
                     false => Fault::warn(found, mend),
                 });
             }
-            if is_ours != is_definer {
-                let right = if is_ours { "DEFINER" } else { "INVOKER" };
-                faults.push(Fault::fail(
-                    format!("{function} doesn't run with the rights of its {}", right.to_lowercase()),
-                    format!("ALTER FUNCTION {function} SECURITY {right}"),
-                ));
+            if !is_secure {
+                insecure.push(function);
             }
+        }
+        if !insecure.is_empty() {
+            faults.push(Fault::fail(
+                format!(
+                    "{} don't run with their owner's rights alone, or anybody may call them",
+                    insecure.join(", ")
+                ),
+                self.secured(source, now).await?,
+            ));
         }
         Ok(faults)
     }
 
-    /// Roles that may write the table, and not the project's records through its triggers.
-    async fn faults_of_writers(&self, source: &Source, now: &Now) -> Result<Vec<Fault>, StoreError> {
-        let rows = self
-            .query(
-                &format!(
-                    "SELECT w.writer FROM ({}) AS w (writer, role)
-                     WHERE (NOT has_schema_privilege(w.role, 'cronvec', 'USAGE') OR EXISTS (
-                             SELECT FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace
-                                 AND p.proname IN (format('source_%s_take', $2), format('source_%s_truncated', $2))
-                                 AND NOT has_function_privilege(w.role, p.oid, 'EXECUTE')))
-                         -- Who writes vectors alone changes no text, and its triggers call nothing.
-                         AND EXISTS (
-                             SELECT FROM (SELECT $1 UNION ALL SELECT relid FROM pg_partition_tree($1)) AS t (oid)
-                             WHERE has_table_privilege(w.role, t.oid, 'DELETE, TRUNCATE') OR EXISTS (
-                                 SELECT FROM pg_attribute a
-                                 WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-                                     AND a.attname IS DISTINCT FROM $3
-                                     AND has_column_privilege(w.role, t.oid, a.attnum, 'INSERT, UPDATE')))
-                     ORDER BY w.writer LIMIT 10",
-                    super::attach::WRITERS
-                ),
-                &[
-                    (&now.oid, Type::OID),
-                    (&source.id, Type::INT4),
-                    (&source.embedding_column, Type::TEXT),
-                ],
+    /// The statement that gives a source's functions their rights, with the membership that it needs.
+    async fn secured(&self, source: &Source, now: &Now) -> Result<String, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = $1",
+                &[(&now.oid, Type::OID)],
             )
             .await?;
-        let id = source.id;
-        Ok(rows
-            .iter()
-            .map(|row| {
-                let writer: &str = row.get(0);
-                Fault::warn(
-                    format!(
-                        "{writer} may write {}, and its changes are found by comparisons alone",
-                        now.name
-                    ),
-                    format!(
-                        "GRANT USAGE ON SCHEMA cronvec TO {writer}; \
-                         GRANT EXECUTE ON FUNCTION cronvec.source_{id}_take, cronvec.source_{id}_truncated TO {writer}"
-                    ),
-                )
-            })
-            .collect())
+        let secure = format!("SELECT cronvec.secure_source({})", source.id);
+        Ok(match row.get(0) {
+            true => secure,
+            false => format!(
+                "as a superuser: GRANT {0} TO {1}; as {1}: {secure}",
+                now.owner, now.owner_of_schema
+            ),
+        })
+    }
+
+    /// The triggers run as the table's owner.
+    async fn faults_of_owner(&self, source: &Source, now: &Now) -> Result<Vec<Fault>, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT has_schema_privilege(c.relowner, 'cronvec', 'USAGE') AND NOT EXISTS (
+                     SELECT FROM pg_proc p WHERE p.pronamespace = 'cronvec'::regnamespace
+                         AND p.proname IN (format('source_%s_take', $2), format('source_%s_truncated', $2))
+                         AND NOT has_function_privilege(c.relowner, p.oid, 'EXECUTE')),
+                     c.relrowsecurity AND c.relforcerowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)
+                 FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = $1",
+                &[(&now.oid, Type::OID), (&source.id, Type::INT4)],
+            )
+            .await?;
+        let (id, Now { name, owner, .. }) = (source.id, now);
+        let mut faults = Vec::new();
+        if !row.get::<_, bool>(0) {
+            faults.push(Fault::fail(
+                format!(
+                    "{owner}, as whom the triggers of {name} run, may not note its changes: comparisons alone find them"
+                ),
+                format!(
+                    "GRANT USAGE ON SCHEMA cronvec TO {owner}; \
+                     GRANT EXECUTE ON FUNCTION cronvec.source_{id}_take, cronvec.source_{id}_truncated TO {owner}"
+                ),
+            ));
+        }
+        if row.get(1) {
+            faults.push(Fault::fail(
+                format!("row-level security is forced on {owner} and may hide rows of {name}: nothing is compared"),
+                format!("ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY, or ALTER ROLE {owner} BYPASSRLS"),
+            ));
+        }
+        Ok(faults)
     }
 
     /// What this role, as the worker's, may not do.
     async fn faults_of_worker(&self, source: &Source, now: &Now) -> Result<Vec<Fault>, StoreError> {
         let row = self
             .query_one(
-                "SELECT has_table_privilege($1::oid, 'SELECT'), row_security_active($1::oid),
-                     (SELECT has_column_privilege($1::oid, a.attnum, 'UPDATE') FROM pg_attribute a
-                      WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped), quote_ident($2)",
-                &[(&now.oid, Type::OID), (&source.embedding_column, Type::TEXT)],
+                "SELECT string_agg(format('cronvec.%s', p.proname), ', ' ORDER BY p.proname) FROM pg_proc p
+                 WHERE p.pronamespace = 'cronvec'::regnamespace AND NOT has_function_privilege(p.oid, 'EXECUTE')
+                     AND p.proname = ANY (SELECT format('source_%s_%s', $1, k.kind)
+                         FROM unnest(ARRAY['rows', 'named', 'there', 'count', 'lock', 'set']) AS k (kind))",
+                &[(&source.id, Type::INT4)],
             )
             .await?;
-        let Now { name, me, owner, .. } = now;
-        let mut faults = Vec::new();
-        if !row.get::<_, bool>(0) {
-            faults.push(Fault::fail(
-                format!("{me} may not read {name}"),
-                format!("GRANT SELECT ON {name} TO {me}"),
-            ));
-        }
-        if row.get(1) {
-            faults.push(Fault::fail(
-                format!("row-level security hides rows of {name} from {me}: nothing is compared"),
-                format!("ALTER ROLE {me} BYPASSRLS, or let the workers be members of {owner}"),
-            ));
-        }
-        if row.get::<_, Option<bool>>(2) == Some(false) {
-            let column: &str = row.get(3);
-            faults.push(Fault::fail(
-                format!("{me} may not write {column} of {name}"),
-                format!("GRANT UPDATE ({column}) ON {name} TO {me}"),
-            ));
-        }
-        Ok(faults)
+        let me = &now.me;
+        Ok(row
+            .get::<_, Option<&str>>(0)
+            .map(|functions| {
+                Fault::fail(
+                    format!("{me} may not execute {functions}: nothing is compared or written"),
+                    format!("GRANT EXECUTE ON FUNCTION {functions} TO {me}"),
+                )
+            })
+            .into_iter()
+            .collect())
     }
 }
 

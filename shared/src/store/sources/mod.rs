@@ -7,6 +7,7 @@ mod compile;
 mod expression;
 mod faults;
 mod indexes;
+mod origins;
 mod reconcile;
 mod table;
 
@@ -15,6 +16,7 @@ use tokio_postgres::types::Type;
 pub use attach::NewSource;
 pub use faults::Fault;
 pub use indexes::ColumnIndexes;
+pub use origins::TakeOver;
 pub use reconcile::Slice;
 
 use super::again::until_done;
@@ -129,7 +131,8 @@ impl Store {
         Ok(row.map(|row| row.get(0)))
     }
 
-    /// Takes triggers and functions away. The project keeps its records, the table its column.
+    /// Takes triggers and functions away. The project keeps its records, the table its column. Which table it was stays
+    /// known: attached again, it finds its records.
     pub async fn detach(&self, source: &Source) -> Result<(), StoreError> {
         until_done!(self.again(), self.try_to_detach(source))
     }
@@ -154,10 +157,30 @@ impl Store {
                 .map_err(busy)?;
         }
         transaction
-            .execute_typed("DELETE FROM cronvec.sources WHERE id = $1", &[(&source.id, Type::INT4)])
+            .execute_typed(
+                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *)
+                 UPDATE cronvec.projects p SET last_source = gone.id, last_table = coalesce(
+                     (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = gone.relation), gone.table_name)
+                 FROM gone WHERE p.id = gone.project_id",
+                &[(&source.id, Type::INT4)],
+            )
             .await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// Who owns an attached table, if it isn't the owner of the schema: its code runs in the workers' sessions.
+    pub async fn foreign_owner(&self, source: &Source) -> Result<Option<String>, StoreError> {
+        let row = self
+            .query_opt(
+                "SELECT quote_ident(pg_get_userbyid(c.relowner)) FROM cronvec.sources s
+                 JOIN pg_class c ON c.oid = s.relation JOIN pg_namespace n ON n.nspname = 'cronvec'
+                 WHERE s.id = $1 AND c.relowner <> n.nspowner",
+                &[(&source.id, Type::INT4)],
+            )
+            .await?;
+        Ok(row.map(|row| row.get(0)))
     }
 
     /// The rows of an attached table that are to be embedded.

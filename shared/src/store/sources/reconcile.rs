@@ -15,7 +15,7 @@ const REST: &str = "5 minutes";
 
 /// Of a slice's transaction. We wait less than PostgreSQL's `deadlock_timeout`: we give way before anyone looks for a
 /// victim. No row of a table is hidden from us in silence: what we don't see would be taken for gone.
-const SETTINGS: &str =
+pub(super) const SETTINGS: &str =
     "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '30s';
     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off;
     SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
@@ -49,6 +49,7 @@ struct State {
     adopt: bool,
     epoch: i64,
     allow_deletes: bool,
+    take_over: Option<i64>,
     fills: bool,
     passes: i64,
 }
@@ -78,6 +79,17 @@ impl Store {
             )
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Lets the pass that begins next, or is under way, delete records of another origin that were accepted before this
+    /// number, unless they have a row.
+    pub async fn take_over(&self, source_id: i32, before: i64) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE cronvec.sources SET take_over = $2 WHERE id = $1",
+            &[(&source_id, Type::INT4), (&before, Type::INT8)],
+        )
+        .await?;
+        Ok(())
     }
 
     /// Begins a pass anew; one that is under way goes on.
@@ -150,7 +162,7 @@ impl Store {
         let transaction = self.begin(&mut client, SETTINGS).await?;
         let notes = transaction
             .query_typed(
-                "SELECT n.id, n.ids, s.project_id, p.live_space FROM cronvec.source_notes n
+                "SELECT n.id, n.ids, s.project_id, p.live_space, s.take_over FROM cronvec.source_notes n
                  JOIN cronvec.sources s ON s.id = n.source_id JOIN cronvec.projects p ON p.id = s.project_id
                  WHERE n.source_id = $1 ORDER BY n.id LIMIT 1 FOR UPDATE OF n SKIP LOCKED",
                 &[(&source_id, Type::INT4)],
@@ -159,6 +171,7 @@ impl Store {
         let Some(note) = notes.first() else { return Ok(None) };
         let (id, ids, project_id, live): (i64, Vec<String>, i32, i32) =
             (note.get(0), note.get(1), note.get(2), note.get(3));
+        let take_over: Option<i64> = note.get(4);
         let rows = transaction
             .query_typed(
                 &compare::statement(&format!("cronvec.source_{source_id}_named($1)"), live),
@@ -167,6 +180,8 @@ impl Store {
                     (&project_id, Type::INT4),
                     (&false, Type::BOOL),
                     (&false, Type::BOOL),
+                    (&source_id, Type::INT4),
+                    (&take_over, Type::INT8),
                 ],
             )
             .await?;
@@ -184,7 +199,7 @@ impl Store {
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
-                     s.embedding_column IS NOT NULL, s.passes
+                     s.take_over, s.embedding_column IS NOT NULL, s.passes
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
                  WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
                 &[(&source_id, Type::INT4)],
@@ -202,8 +217,9 @@ impl Store {
             adopt: row.get(5),
             epoch: row.get(6),
             allow_deletes: row.get(7),
-            fills: row.get(8),
-            passes: row.get(9),
+            take_over: row.get(8),
+            fills: row.get(9),
+            passes: row.get(10),
         };
         let slice = match state.phase.as_str() {
             "idle" | "rows" => rows_slice(&transaction, &state).await?,
@@ -233,6 +249,8 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
                 (&state.project_id, Type::INT4),
                 (&state.adopt, Type::BOOL),
                 (&state.fills, Type::BOOL),
+                (&id, Type::INT4),
+                (&state.take_over, Type::INT8),
             ],
         )
         .await?;
@@ -299,16 +317,20 @@ async fn fill_column(transaction: &Transaction<'_>, state: &State, ids: &[String
     Ok(())
 }
 
-/// The part that both walks along the records have: those of a page whose row is gone.
-fn missing_records(id: i32) -> String {
+/// The part that both walks along the records have: those of a page whose row is gone. Records of another origin are none
+/// of ours, but for those that are taken over.
+fn missing_records(state: &State) -> String {
+    let (id, before) = (state.id, state.take_over.unwrap_or(0));
     format!(
         "page AS MATERIALIZED (
-             SELECT r.id, r.accepted, r.content IS NOT NULL AS lives FROM cronvec.records r
-             WHERE r.project_id = $1 AND r.id > $2 ORDER BY r.id LIMIT $3
+             SELECT r.id, r.accepted, r.source_id IS DISTINCT FROM {id} AS stranger,
+                 r.content IS NOT NULL AND (r.source_id IS NOT DISTINCT FROM {id} OR r.accepted < {before}) AS ours
+             FROM cronvec.records r WHERE r.project_id = $1 AND r.id > $2 ORDER BY r.id LIMIT $3
          ), there AS MATERIALIZED (
-             SELECT t.id FROM cronvec.source_{id}_there(ARRAY(SELECT id FROM page WHERE lives)) AS t (id)
+             SELECT t.id FROM cronvec.source_{id}_there(ARRAY(SELECT id FROM page WHERE ours)) AS t (id)
          ), missing AS MATERIALIZED (
-             SELECT p.id, p.accepted FROM page p WHERE p.lives AND NOT EXISTS (SELECT FROM there t WHERE t.id = p.id)
+             SELECT p.id, p.accepted, p.stranger FROM page p
+             WHERE p.ours AND NOT EXISTS (SELECT FROM there t WHERE t.id = p.id)
          )"
     )
 }
@@ -319,8 +341,8 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
         .query_typed(
             &format!(
                 "WITH {} SELECT (SELECT count(*) FROM page), (SELECT max(id) FROM page),
-                     (SELECT count(*) FROM missing WHERE accepted >= $4)",
-                missing_records(state.id)
+                     (SELECT count(*) FROM missing WHERE accepted >= $4 AND NOT stranger)",
+                missing_records(state)
             ),
             &[
                 (&state.project_id, Type::INT4),
@@ -356,7 +378,7 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
             &format!(
                 "WITH {}, going AS MATERIALIZED (
                      SELECT m.* FROM missing m
-                     WHERE m.accepted < $4 OR $5 OR (SELECT s.gone * 10 <= s.rows_seen + s.gone FROM cronvec.sources s WHERE s.id = $6)
+                     WHERE m.stranger OR m.accepted < $4 OR $5 OR (SELECT s.gone * 10 <= s.rows_seen + s.gone FROM cronvec.sources s WHERE s.id = $6)
                  ), mine AS MATERIALIZED (
                      SELECT m.id FROM cronvec.still_compared($1, ARRAY(SELECT id FROM going),
                          ARRAY(SELECT accepted FROM going)) AS m (id)
@@ -365,7 +387,7 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
                  )
                  SELECT (SELECT count(*) FROM page), (SELECT max(id) FROM page),
                      (SELECT count(*) FROM mine) + (SELECT count(*) - count(*) FROM deleted)",
-                missing_records(state.id)
+                missing_records(state)
             ),
             &[
                 (&state.project_id, Type::INT4),
@@ -385,7 +407,8 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
             "UPDATE cronvec.sources SET deleted = deleted + $4, checked_at = now(),
                  phase = CASE WHEN $2 THEN 'idle' ELSE 'gone' END, place = CASE WHEN NOT $2 THEN ARRAY[$3] END,
                  passes = passes + $2::int, adopt = adopt AND NOT $2, epoch = CASE WHEN $2 THEN 0 ELSE epoch END,
-                 allow_deletes = allow_deletes AND NOT $2,
+                 allow_deletes = allow_deletes AND NOT $2, origins_known = origins_known OR $2,
+                 take_over = CASE WHEN NOT $2 THEN take_over END,
                  trouble = CASE WHEN $2 AND NOT allow_deletes AND gone * 10 > rows_seen + gone THEN
                      format('%s records of %s are gone from the table, more than a tenth; if that is right, run: cronvec reconcile --allow-deletes',
                          gone, rows_seen + gone) END

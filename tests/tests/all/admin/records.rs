@@ -3,6 +3,7 @@
 use cronvec_tests::provider::{Answer as Said, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
+use shared::store::sources::NewSource;
 use shared::token::Role;
 
 use super::{Answer, Api};
@@ -201,4 +202,45 @@ async fn who_holds_a_record_for_long_makes_its_writers_come_back_later_and_nobod
     assert!(said["error"].as_str().unwrap().contains("too busy"), "{said}");
     transaction.rollback().await.unwrap();
     put(&api, "a", json!({"content": "two"})).await.is(200);
+}
+
+#[tokio::test]
+async fn records_of_a_project_that_a_table_feeds_are_written_by_nobody_else() {
+    let api = Api::new().await;
+    api.system
+        .run_sql("CREATE TABLE public.pages (id int PRIMARY KEY, body text); INSERT INTO pages VALUES (1, 'a page')")
+        .await;
+    let new = NewSource {
+        table: "pages",
+        key: &[],
+        text: "body",
+        metadata: None,
+        filter: None,
+        embedding_column: None,
+        forgets: false,
+        adopt: None,
+        take_over: None,
+    };
+    let project = api.system.store.project(PROJECT).await.unwrap();
+    let space = &api.system.settings.embedding.new_space;
+    let source = api.system.store.attach(&new, &project, space).await.unwrap();
+    api.system.store.reconcile_slice(source.id).await.unwrap();
+
+    let ingest = json!({"project": PROJECT, "records": [{"id": "note", "content": "a note"}]});
+    let refused = [
+        put(&api, "note", json!({"content": "a note"})).await,
+        put(&api, "1", json!({"content": "another"})).await,
+        api.call(api.secret(Role::Producer), "DELETE", &path("1"), None).await,
+        api.post(Role::Producer, "/api/ingest", ingest).await,
+        api.post(Role::Producer, "/api/ingest/jobs", json!({"project": PROJECT}))
+            .await,
+    ];
+    for answer in refused {
+        let error = answer.is(409)["error"].as_str().unwrap().to_owned();
+        assert!(
+            error.contains("public.pages") && error.contains("cronvec detach articles"),
+            "{error}"
+        );
+    }
+    assert_eq!(api.get(Role::Reader, &path("1")).await.is(200)["content"], "a page");
 }

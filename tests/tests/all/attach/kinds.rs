@@ -54,9 +54,12 @@ async fn ids_are_keys_as_text_and_those_of_composite_keys_the_json_array_of_thei
     );
 
     // Nothing is gone, and what no key of this table can be is.
-    for odd in ["7", "[]", "[\"x\", \"y\", \"z\"]", "no json", "{\"a\": 1}"] {
-        system.put(PROJECT, odd, "of no row").await;
-    }
+    system
+        .run_sql(
+            "SELECT cronvec.put_records(s.project_id, odd.ids, array_fill('of no row'::text, ARRAY[5]), array_fill('{}'::jsonb, ARRAY[5]))
+             FROM cronvec.sources s, (SELECT ARRAY['7', '[]', '[\"x\", \"y\", \"z\"]', 'no json', '{\"a\": 1}']) AS odd (ids)",
+        )
+        .await;
     let after = reconcile(&system, &source).await;
     assert_eq!((after.changed, after.deleted), (0, 0));
     assert!(after.trouble.unwrap().contains("5 records of 7 are gone"));

@@ -3,10 +3,14 @@
 mod changes;
 mod column;
 mod faults;
+mod functions;
 mod kinds;
+mod origins;
 mod refusals;
 mod rights;
+mod tenants;
 mod together;
+mod upgrade;
 
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;
@@ -24,6 +28,7 @@ fn articles() -> NewSource<'static> {
         embedding_column: None,
         forgets: false,
         adopt: None,
+        take_over: None,
     }
 }
 

@@ -31,7 +31,7 @@ impl Role {
         }
     }
 
-    async fn connect(&self) -> Client {
+    pub async fn connect(&self) -> Client {
         database::connect(&self.url).await
     }
 
@@ -57,10 +57,10 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         ))
         .await;
     attach(&system, &articles()).await.unwrap();
-    let functions = "SELECT jsonb_object_agg(substr(proname, length('source_1_') + 1), proowner::regrole::text = '";
+    let owned = "SELECT jsonb_object_agg(substr(proname, length('source_1_') + 1), proowner::regrole::text = '";
     let owned = system
         .value(&format!(
-            "{functions}{}') FROM pg_proc WHERE proname ~ '^source_'",
+            "{owned}{}') FROM pg_proc WHERE proname ~ '^source_'",
             owner.name
         ))
         .await;
@@ -68,20 +68,29 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         owned,
         json!({"text": true, "event": true, "rows": true, "named": true, "there": true, "count": true, "take": false, "truncated": false})
     );
-    let definers = "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_' AND prosecdef";
-    assert_eq!(
-        system.value(definers).await,
-        json!(["source_1_take", "source_1_truncated"])
-    );
-    assert_eq!(
+    let as_invoker =
+        "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_' AND NOT prosecdef";
+    assert_eq!(system.value(as_invoker).await, json!(["source_1_text"]));
+    // Those that write our tables are the owner's to call, whose triggers do; the others the workers'.
+    let callers = async |role: &str| {
         system
             .value(&format!(
-                "SELECT has_schema_privilege('{}', 'cronvec', 'CREATE')",
+                "SELECT coalesce(jsonb_agg(proname ORDER BY proname), '[]') FROM pg_proc
+                 WHERE proname ~ '^source_' AND prosecdef AND has_function_privilege('{role}', oid, 'EXECUTE')"
+            ))
+            .await
+    };
+    assert_eq!(callers(&app.name).await, json!([]));
+    assert_eq!(callers("public").await, json!([]));
+    for right in ["CREATE", "USAGE"] {
+        let has = system
+            .value(&format!(
+                "SELECT has_schema_privilege('{}', 'cronvec', '{right}')",
                 owner.name
             ))
-            .await,
-        false
-    );
+            .await;
+        assert_eq!(has, right == "USAGE");
+    }
     let user = app.connect().await;
     user.batch_execute("UPDATE articles SET title = 'of the app' WHERE id = 1; DELETE FROM articles WHERE id = 2; INSERT INTO articles VALUES (3, 'new')")
         .await
@@ -92,6 +101,12 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         "SELECT cronvec.take_rows(1, '{x}', '{x}', NULL, NULL)",
         "SELECT cronvec.delete_records(1, '{1}')",
         "SELECT cronvec.put_record('articles', 'x', 'x')",
+        "SELECT cronvec.source_1_take(NULL, NULL, NULL, ARRAY['1'])",
+        "SELECT cronvec.source_1_truncated('articles'::regclass)",
+        "SELECT cronvec.source_1_rows(NULL, 10)",
+        "CREATE TEMP TABLE mine (id int, title text, body text);
+         CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
+             EXECUTE FUNCTION cronvec.source_1_event()",
     ] {
         let error = user.batch_execute(forbidden).await.unwrap_err();
         assert!(
@@ -105,15 +120,52 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
     }
 }
 
+/// Roles that came after the table was attached, by grants or by default privileges.
+#[tokio::test]
+async fn a_role_that_may_write_the_table_needs_no_grant_of_ours() {
+    let system = System::embedding_in_process().await;
+    let owner = Role::create(&system, "owner").await;
+    create_articles(&system, 2).await;
+    system
+        .run_sql(&format!("ALTER TABLE articles OWNER TO {}", owner.name))
+        .await;
+    attach(&system, &articles()).await.unwrap();
+    let late = Role::create(&system, "late").await;
+    system.run_sql(&format!("GRANT ALL ON articles TO {}", late.name)).await;
+    let user = late.connect().await;
+    user.batch_execute(
+        "INSERT INTO articles VALUES (3, 'new'); UPDATE articles SET title = 'changed' WHERE id = 1;
+         DELETE FROM articles WHERE id = 2",
+    )
+    .await
+    .unwrap();
+    assert_eq!(texts(&system).await, json!({"1": "changed\n\nbody 1", "3": "new"}));
+    user.batch_execute("TRUNCATE articles").await.unwrap();
+    system.vectorize().await;
+    assert_eq!(texts(&system).await, json!({}));
+    drop(user);
+    for role in [late, owner] {
+        role.leave(&system).await;
+    }
+}
+
 #[tokio::test]
 async fn without_rights_on_our_tables_no_write_of_a_users_fails_and_the_next_pass_finds_it() {
     let system = System::embedding_in_process().await;
+    let late = Role::create(&system, "late").await;
     create_articles(&system, 20).await;
+    system
+        .run_sql(&format!("ALTER TABLE articles OWNER TO {}", late.name))
+        .await;
     let source = attach(&system, &articles()).await.unwrap();
     system.vectorize().await;
-    // It came after the table was attached.
-    let late = Role::create(&system, "late").await;
-    system.run_sql(&format!("GRANT ALL ON articles TO {}", late.name)).await;
+    // Somebody took it away.
+    system
+        .run_sql(&format!(
+            "REVOKE EXECUTE ON FUNCTION cronvec.source_1_take, cronvec.source_1_truncated FROM {}",
+            late.name
+        ))
+        .await;
     let user = late.connect().await;
     for write in [
         "INSERT INTO articles VALUES (21, 'missed')",
@@ -161,17 +213,19 @@ async fn without_rights_on_our_tables_no_write_of_a_users_fails_and_the_next_pas
 async fn row_level_security_hides_rows_from_no_trigger_and_a_pass_that_it_would_hide_rows_from_deletes_nothing() {
     let system = System::embedding_in_process().await;
     create_articles(&system, 10).await;
+    let owner = Role::create(&system, "owner").await;
     let (app, worker) = (
         Role::create(&system, "app").await,
         Role::create(&system, "worker").await,
     );
     system
         .run_sql(&format!(
-            "GRANT ALL ON articles TO {app}; GRANT SELECT ON articles TO {worker};
+            "ALTER TABLE articles OWNER TO {owner}; GRANT ALL ON articles TO {app};
              GRANT USAGE ON SCHEMA cronvec TO {worker}; GRANT ALL ON ALL TABLES IN SCHEMA cronvec TO {worker};
              GRANT ALL ON ALL SEQUENCES IN SCHEMA cronvec TO {worker}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cronvec TO {worker};
              ALTER TABLE articles ENABLE ROW LEVEL SECURITY;
-             CREATE POLICY own ON articles TO {app}, {worker} USING (id > 8) WITH CHECK (true)",
+             CREATE POLICY own ON articles USING (id > 8) WITH CHECK (true)",
+            owner = owner.name,
             app = app.name,
             worker = worker.name
         ))
@@ -187,13 +241,24 @@ async fn row_level_security_hides_rows_from_no_trigger_and_a_pass_that_it_would_
             .await,
         3
     );
+    // A worker's role of its own has no rights on the table, and needs none: the functions have the owner's.
     let of_worker = Arc::new(Store::new(store::Database::at(&worker.url, 2).unwrap()));
+    assert_eq!(of_worker.source_faults(&source).await.unwrap(), []);
+    of_worker.begin_pass(source.id, true).await.unwrap();
+    for _ in 0..3 {
+        of_worker.reconcile_slice(source.id).await.unwrap();
+    }
+    assert_eq!(of_worker.source(PROJECT).await.unwrap().passes, source.passes + 2);
+    assert_eq!(texts(&system).await.as_object().unwrap().len(), 11);
+
+    // The policy would hide rows from the owner, too.
+    system.run_sql("ALTER TABLE articles FORCE ROW LEVEL SECURITY").await;
     of_worker.begin_pass(source.id, true).await.unwrap();
     let error = of_worker.reconcile_slice(source.id).await.unwrap_err().to_string();
     assert!(error.contains("row-level security"), "{error}");
     assert_eq!(texts(&system).await.as_object().unwrap().len(), 11);
     drop((user, of_worker));
-    for role in [app, worker] {
+    for role in [app, worker, owner] {
         role.leave(&system).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use cronvec_tests::process::Process;
 use cronvec_tests::provider::Provider;
-use cronvec_tests::system::System;
+use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
 
 use super::{Cli, DONE, FAILED, USAGE, whole};
@@ -125,4 +125,67 @@ async fn a_table_is_attached_embedded_compared_and_let_go() {
         assert_eq!(act["metadata"]["ids"], json!(["public.\"Recipes\""]), "{act}");
         assert!(act["metadata"]["who"].as_str().unwrap().contains('@'), "{act}");
     }
+}
+
+#[tokio::test]
+async fn records_that_do_not_come_from_the_table_go_by_a_persons_word_alone() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    let cli = Cli::of(&system, &provider);
+    system
+        .run_sql("CREATE TABLE public.pages (id int PRIMARY KEY, body text); INSERT INTO pages SELECT n, 'page ' || n FROM generate_series(1, 30) AS n")
+        .await;
+    for id in ["1", "note-1", "note-2"] {
+        system.put(PROJECT, id, "a note").await;
+    }
+    cli.refuses(
+        "attach pages --text body --project articles",
+        USAGE,
+        &["3 records and 0 unfinished INGEST_DATA jobs", "--take-over"],
+    )
+    .await;
+    cli.refuses(
+        "attach pages --text body --project articles --take-over",
+        USAGE,
+        &["1 have a row and get its text, 2 have none and are deleted", "--yes"],
+    )
+    .await;
+    assert_eq!(cli.lines("sources").await.len(), 0, "it was only asked");
+    let attached = cli
+        .object("attach pages --text body --project articles --take-over --yes")
+        .await;
+    assert_eq!((&attached["rows"], &attached["deleted"]), (&json!(30), &json!(2)));
+
+    // Mixed, as an older version let it become.
+    system
+        .run_sql(
+            "INSERT INTO cronvec.records (project_id, id, content, content_hash, bucket, accepted)
+             SELECT id, 'note-3', 'a note', cronvec.content_hash('a note'), 1, nextval('cronvec.acceptance') FROM cronvec.projects",
+        )
+        .await;
+    cli.object("reconcile articles --yes").await;
+    let explained = cli.object("explain note-3 --project articles").await;
+    assert!(
+        explained["origin"]
+            .as_str()
+            .unwrap()
+            .contains("doesn't come from public.pages"),
+        "{explained}"
+    );
+    assert_eq!(cli.object("explain 1 --project articles").await.get("origin"), None);
+    let doctor = cli.run("doctor --offline").await;
+    assert!(
+        doctor
+            .stdout
+            .contains("1 records of project articles don't come from public.pages"),
+        "{doctor:?}"
+    );
+    cli.refuses(
+        "reconcile articles --take-over",
+        USAGE,
+        &["0 have a row and get its text, 1 have none and are deleted", "--yes"],
+    )
+    .await;
+    let compared = cli.object("reconcile articles --take-over --yes").await;
+    assert_eq!((&compared["deleted"], &compared["rows"]), (&json!(1), &json!(30)));
 }
