@@ -29,11 +29,10 @@ impl Service {
         }
     }
 
-    /// Calls without waiting for the pass.
-    async fn call_without_waiting(&self) -> Value {
-        let (status, body) = self
-            .ask("POST", &format!("{VECTORIZATION}?wait=false"), Some(SECRET))
-            .await;
+    /// Calls for a project, without waiting for the pass.
+    async fn call_without_waiting(&self, project: &str) -> Value {
+        let path = format!("{VECTORIZATION}?wait=false&project={project}");
+        let (status, body) = self.ask("POST", &path, Some(SECRET)).await;
         assert_eq!(status, 202, "{body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -98,36 +97,36 @@ async fn callers_who_wait_a_second_each_get_as_much_done_as_one_who_waits() {
 async fn a_caller_who_does_not_wait_is_answered_at_once_and_passes_do_not_pile_up() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 16).await;
-    // Each pass is busy with one project: it has four requests open, and claims nothing while it waits for their answers.
-    for project in [PROJECT, "two", "three", "four", "five"] {
+    let projects = [PROJECT, "two", "three", "four", "five"];
+    for project in projects {
         if project != PROJECT {
             system.create_project(project).await;
         }
         system
-            .put_many(project, 200, &format!("text of {project}, number"))
+            .put_many(project, 20, &format!("text of {project}, number"))
             .await;
     }
-    let cli = production(&system, &provider).with("VECTORIZE_JOBS_PER_INVOCATION", "1");
-    let service = Service::start(&cli, "--no-schedule").await;
+    let service = Service::start(&production(&system, &provider), "--no-schedule").await;
+    // Each pass works for one project, and has its one request open.
     let gate = provider.hold();
-    for passes in 1..=4 {
-        let answer = service.call_without_waiting().await;
+    for (nth, project) in projects[..4].iter().enumerate() {
+        let answer = service.call_without_waiting(project).await;
         assert_eq!(
             (&answer["success"], &answer["accepted"], &answer["alreadyRunning"]),
             (&json!(true), &json!(true), &json!(false)),
             "{answer}"
         );
-        provider.wait_open(4 * passes).await;
+        provider.wait_open(nth + 1).await;
     }
     for _ in 0..3 {
-        assert_eq!(service.call_without_waiting().await["alreadyRunning"], true);
+        assert_eq!(service.call_without_waiting("five").await["alreadyRunning"], true);
     }
     // Who waits for a place, and goes away before there is one, leaves nothing behind.
     let patience = async {
         service.ask("GET", "/api/health", None).await;
     };
     service.hang_up(VECTORIZATION, patience).await;
-    assert_eq!(*provider.open_requests().borrow(), 16);
+    assert_eq!(*provider.open_requests().borrow(), 4);
     gate.release();
     eventually("they have ended", || async {
         service.metric("cronvec_passes_total{worker=\"vectorization\"}").await == 4.0
@@ -156,7 +155,7 @@ async fn a_called_pass_that_nobody_waits_for_parts_from_its_job_when_the_process
     system.put_many(PROJECT, 60, "text number").await;
     let gate = provider.hold();
     let service = Service::start(&production(&system, &provider), "--no-schedule").await;
-    service.call_without_waiting().await;
+    service.call_without_waiting(PROJECT).await;
     provider.wait_open(3).await;
     let begun = Instant::now();
     service.process.terminate();
