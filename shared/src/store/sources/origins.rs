@@ -52,7 +52,7 @@ impl Store {
         let before = self.drain(project.id).await?;
         let mut client = self.client().await?;
         // It is dropped, and so rolled back.
-        let transaction = client.transaction().await?;
+        let transaction = self.begin(&mut client, "").await?;
         transaction.batch_execute(SETTINGS).await?;
         refuse_second(&transaction, project.id).await?;
         let former = former(&transaction, project.id, &table.name).await?;
@@ -66,7 +66,7 @@ impl Store {
         let project = self.project(&source.project).await?;
         let before = self.drain(project.id).await?;
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let transaction = self.begin(&mut client, "").await?;
         transaction.batch_execute(SETTINGS).await?;
         take_over(&transaction, project.id, source.id, Some(source.id), before).await
     }
@@ -89,7 +89,7 @@ impl Store {
     /// A number between the records of writers that are under way, whose end is waited for, and those that come later.
     async fn drain(&self, project_id: i32) -> Result<i64, StoreError> {
         let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let transaction = self.begin(&mut client, "").await?;
         hold_project(&transaction, project_id).await?;
         let rows = transaction
             .query_typed("SELECT nextval('cronvec.acceptance')", &[])
