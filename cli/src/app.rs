@@ -29,6 +29,8 @@ use crate::shapes::{Status, TickReport};
 
 /// A person waits for the answer.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// After its pass a process goes on for so long trying to return leases to a database that is away: it has no next pass.
+pub(crate) const LAST_REPORTS: Duration = Duration::from_secs(10);
 
 /// One of the three workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -180,22 +182,24 @@ impl App {
         let deadline = options.deadline(Instant::now() + self.settings.queue.worker_timeout);
         let store = Arc::clone(&self.store);
         let began = Instant::now();
+        // A signal after the pass leaves it the time of a signal within the pass.
+        let _in_the_middle = interrupt.watch();
         let report = match worker {
             Worker::Ingestion => {
                 let worker = ingestion::Worker::new(store, self.settings.clone());
-                serde_json::to_value(
-                    interrupt
-                        .or_end(worker.run(options, deadline), || worker.stop())
-                        .await??,
-                )?
+                let report = interrupt
+                    .or_end(worker.run(options, deadline), || worker.stop())
+                    .await?;
+                worker.report_last(Instant::now() + LAST_REPORTS).await;
+                serde_json::to_value(report?)?
             }
             Worker::Vectorization => {
                 let worker = vectorization::Worker::new(store, self.settings.clone(), self.secrets.clone());
-                serde_json::to_value(
-                    interrupt
-                        .or_end(worker.run(options, deadline), || worker.stop())
-                        .await??,
-                )?
+                let report = interrupt
+                    .or_end(worker.run(options, deadline), || worker.stop())
+                    .await?;
+                worker.report_last(Instant::now() + LAST_REPORTS).await;
+                serde_json::to_value(report?)?
             }
             Worker::Cleanup => {
                 let worker = cleanup::Worker::new(store, self.settings.clone());

@@ -11,6 +11,7 @@ pub mod http;
 pub mod iam;
 pub mod invoke_api;
 pub mod moto;
+pub mod own_server;
 pub mod pgbouncer;
 pub mod process;
 pub mod provider;

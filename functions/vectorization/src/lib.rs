@@ -70,6 +70,11 @@ impl Worker {
         self.stop.raise();
     }
 
+    /// For a process that ends after its passes: goes on trying to report the leases that they couldn't, until `until`.
+    pub async fn report_last(&self, until: Instant) {
+        self.unreported.report_last(&self.store, until).await;
+    }
+
     /// One pass, until the deadline at most. A failing job doesn't fail it.
     pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
         let pass = async {

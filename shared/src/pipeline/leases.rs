@@ -25,6 +25,34 @@ pub struct Unreported(Arc<Mutex<Known>>);
 /// Tokens, each with the job that it is known to hold, if it is known.
 type Known = HashMap<Uuid, HashSet<i64>>;
 
+impl Unreported {
+    /// For a process that ends after its pass: no later pass reports what this one couldn't. Tries until `until`.
+    pub async fn report_last(&self, store: &Store, until: Instant) {
+        let known = self.take();
+        if known.is_empty() {
+            return;
+        }
+        // The database was away a moment ago, or a claim that was cut off is still on its way.
+        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        if !try_to_report(store, &known, until).await {
+            tracing::error!(
+                leases = known.len(),
+                "leases could not be released: they run out, and will be taken for a dead worker's"
+            );
+        }
+    }
+
+    fn take(&self) -> Known {
+        std::mem::take(&mut *lock(&self.0))
+    }
+
+    fn remember<'a>(&self, known: impl Iterator<Item = (&'a Uuid, &'a HashSet<i64>)>) {
+        let mut unreported = lock(&self.0);
+        let room = REMEMBERED.saturating_sub(unreported.len());
+        unreported.extend(known.take(room).map(|(token, jobs)| (*token, jobs.clone())));
+    }
+}
+
 /// The leases of one pass.
 pub struct Leases {
     store: Arc<Store>,
@@ -85,13 +113,13 @@ impl Leases {
 
     /// Reports what earlier passes of this worker couldn't. One try: this pass has work of its own.
     pub async fn report_earlier(&self) {
-        let earlier = std::mem::take(&mut *lock(&self.unreported.0));
+        let earlier = self.unreported.take();
         if earlier.is_empty() {
             return;
         }
-        if let Err(error) = self.report(&earlier).await {
+        if let Err(error) = report(&self.store, &earlier).await {
             tracing::warn!(error = %error, "leases of an earlier pass could not be reported yet");
-            self.remember(earlier.iter());
+            self.unreported.remember(earlier.iter());
         }
     }
 
@@ -102,48 +130,47 @@ impl Leases {
         if held.is_empty() {
             return;
         }
-        let trying = async {
-            loop {
-                match self.report(&held).await {
-                    // A claim that was cut off may still come through after this: it is asked for once more, later.
-                    Ok(()) => return self.remember(held.iter().filter(|(_, jobs)| jobs.is_empty())),
-                    Err(error) => tracing::warn!(error = %error, "leases could not be released; trying again"),
-                }
-                tokio::time::sleep(TRY_AGAIN_AFTER).await;
-            }
-        };
-        if tokio::time::timeout_at(deadline.into(), trying).await.is_err() {
+        if try_to_report(&self.store, &held, deadline).await {
+            // A claim that was cut off may still come through after this: it is asked for once more, later.
+            self.unreported
+                .remember(held.iter().filter(|(_, jobs)| jobs.is_empty()));
+        } else {
             tracing::error!(
                 leases = held.len(),
-                "no time was left to release leases; the next pass reports them"
+                "no time was left to release leases; they are reported later"
             );
-            self.remember(held.iter());
+            self.unreported.remember(held.iter());
         }
-    }
-
-    async fn report(&self, known: &Known) -> Result<(), StoreError> {
-        let tokens: Vec<Uuid> = known.keys().copied().collect();
-        let jobs: Vec<i64> = known.values().flatten().copied().collect();
-        let reported = self.store.report_leases(&tokens, &jobs).await?;
-        if reported.released + reported.taken_back > 0 {
-            tracing::info!(
-                jobs.released = reported.released,
-                crashes.taken_back = reported.taken_back,
-                "leases were reported"
-            );
-        }
-        Ok(())
-    }
-
-    fn remember<'a>(&self, known: impl Iterator<Item = (&'a Uuid, &'a HashSet<i64>)>) {
-        let mut unreported = lock(&self.unreported.0);
-        let room = REMEMBERED.saturating_sub(unreported.len());
-        unreported.extend(known.take(room).map(|(token, jobs)| (*token, jobs.clone())));
     }
 
     fn held(&self) -> MutexGuard<'_, Known> {
         lock(&self.held)
     }
+}
+
+/// Tries until `until`; whether it is done.
+async fn try_to_report(store: &Store, known: &Known, until: Instant) -> bool {
+    let trying = async {
+        while let Err(error) = report(store, known).await {
+            tracing::warn!(error = %error, "leases could not be released; trying again");
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
+    };
+    tokio::time::timeout_at(until.into(), trying).await.is_ok()
+}
+
+async fn report(store: &Store, known: &Known) -> Result<(), StoreError> {
+    let tokens: Vec<Uuid> = known.keys().copied().collect();
+    let jobs: Vec<i64> = known.values().flatten().copied().collect();
+    let reported = store.report_leases(&tokens, &jobs).await?;
+    if reported.released + reported.taken_back > 0 {
+        tracing::info!(
+            jobs.released = reported.released,
+            crashes.taken_back = reported.taken_back,
+            "leases were reported"
+        );
+    }
+    Ok(())
 }
 
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {

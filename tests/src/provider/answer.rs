@@ -30,6 +30,8 @@ pub enum Answer {
     Zero,
     /// All vectors have this width.
     Width(usize),
+    /// What was asked for, after so long.
+    Late(Duration),
     /// The connection ends in the middle of the body.
     CutShort,
     /// None ever, until the client gives up.
@@ -90,7 +92,7 @@ impl Answer {
             Self::Fewer(missing) => vectors.truncate(vectors.len().saturating_sub(*missing)),
             Self::NotANumber => spoil(&mut vectors, |vector| vector[0] = f32::NAN),
             Self::Zero => spoil(&mut vectors, |vector| vector.fill(0.0)),
-            Self::Right | Self::Width(_) | Self::CutShort | Self::Never => {}
+            Self::Right | Self::Late(_) | Self::Width(_) | Self::CutShort | Self::Never => {}
         }
         let body = write(&vectors);
         let body = if matches!(self, Self::CutShort) {

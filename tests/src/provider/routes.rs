@@ -99,8 +99,10 @@ async fn embeddings(state: Arc<State>, headers: &HeaderMap, body: Bytes, dialect
         permit.forget();
     }
     tokio::time::sleep(latency).await;
-    if matches!(answer, Answer::Never) {
-        std::future::pending::<()>().await;
+    match answer {
+        Answer::Late(by) => tokio::time::sleep(by).await,
+        Answer::Never => std::future::pending().await,
+        _ => {}
     }
     let width = asked.dimensions.unwrap_or(state.dimensions);
     answer.respond(&inputs, width, |vectors| {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::database::Database;
+use cronvec_tests::process::Process;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute, record};
@@ -135,6 +136,47 @@ async fn a_lease_that_could_not_be_given_back_in_time_is_reported_by_the_workers
     system.vectorize().await;
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
     assert_nobody_is_taken_for_dead(&system).await;
+}
+
+/// A process has no next pass.
+#[tokio::test]
+async fn a_tick_whose_time_ends_while_the_database_is_away_returns_its_job_when_it_is_back() {
+    let provider = Provider::start().await;
+    let (mut proxy, system) = through_a_proxy(&provider).await;
+    system.put_many(PROJECT, 30, "text number").await;
+    let gate = provider.hold();
+    let port = cronvec_tests::database::server().await.port();
+    let through = system
+        .database
+        .url()
+        .replace(&format!(":{port}/"), &format!(":{}/", proxy.address().port()));
+    let address = provider.url();
+    let environment = [
+        ("DATABASE_URL", through.as_str()),
+        ("EMBEDDING_PROVIDER", "openai"),
+        ("OPENAI_BASE_URL", address.as_str()),
+        ("EMBEDDING_DIMENSIONS", "8"),
+    ];
+    let mut tick = Process::spawn(
+        "cronvec",
+        &["tick", "vectorization", "--max-seconds", "3"],
+        &environment,
+    )
+    .await;
+    provider.wait_open(1).await;
+    proxy.close().await;
+    gate.release();
+    eventually("its time is over", || async {
+        tick.stderr().contains("no time was left to release leases")
+    })
+    .await;
+    let held = "SELECT count(*) FROM cronvec.job_queue WHERE status = 'PROCESSING'";
+    assert_eq!(system.count(held).await, 1, "nobody could be told");
+    proxy.open();
+    tick.wait().await;
+    assert_nobody_is_taken_for_dead(&system).await;
+    system.vectorize().await;
+    system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
 
 #[tokio::test]

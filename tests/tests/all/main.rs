@@ -35,3 +35,4 @@ mod runtime_api;
 mod schema;
 mod search;
 mod sessions;
+mod storm;

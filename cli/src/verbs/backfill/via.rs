@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use shared::call::{self, CallOptions, Function, Remote};
 use tokio::sync::watch;
 
-use crate::app::App;
+use crate::app::{App, LAST_REPORTS};
 use crate::exit::usage;
 use crate::shapes::TickReport;
 
@@ -66,6 +66,8 @@ impl Via {
                         pass.await
                     }
                 };
+                // The next tick has another worker.
+                worker.report_last(Instant::now() + LAST_REPORTS).await;
                 serde_json::to_value(report?)?
             }
             Self::Remote(remote) => {
