@@ -97,7 +97,7 @@ async fn a_text_that_is_half_embedded_and_comes_back_is_completed_however_it_was
     {}
     end_pauses(&system).await;
     let report = system.vectorize().await;
-    assert_eq!(report.remaining, false, "{report:?}");
+    assert!(!report.remaining, "{report:?}");
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 }
 
