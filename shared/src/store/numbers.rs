@@ -16,6 +16,9 @@ const BLOCKS: i64 = 32;
 /// overtaken us, we mustn't set it back.
 const MARGIN: i64 = 1_000_000;
 
+/// Who looks waits no longer for somebody's lock.
+const PATIENCE: &str = "SET LOCAL lock_timeout = '1s'";
+
 /// Tables with an identity column `id`, whose sequence is `TABLE_id_seq`.
 pub const IDENTITIES: [&str; 7] = [
     "spaces",
@@ -186,6 +189,11 @@ impl Store {
                 tracing::debug!(error = %error, "this role can't look at the sequences");
                 Ok(())
             }
+            // Whoever locks one of these tables keeps no program from starting: it is looked at by a later tick.
+            Err(error) if error.is_lock_timeout() => {
+                tracing::info!(error = %error, "the sequences can't be looked at now");
+                Ok(())
+            }
             outcome => outcome,
         }
     }
@@ -193,14 +201,14 @@ impl Store {
     async fn try_to_keep_numbers(&self) -> Result<(), StoreError> {
         let is_first = !self.has_seen_numbers.load(Ordering::Relaxed);
         let (look, taken, identities) = {
-            let client = self.client().await?;
-            let client: &tokio_postgres::Client = &client;
-            let look = look(client).await?;
+            let mut client = self.client().await?;
+            let transaction = self.begin(&mut client, PATIENCE).await?;
+            let look = look(&*transaction).await?;
             let mut taken = look.taken;
             let mut identities = Ok(Vec::new());
             if is_first {
-                taken = taken.max(sampled(client, look.blocks).await?);
-                identities = identities_behind(client).await;
+                taken = taken.max(sampled(&*transaction, look.blocks).await?);
+                identities = identities_behind(&*transaction).await;
             }
             (look, taken, identities)
         };
