@@ -107,6 +107,7 @@ impl Store {
                              active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
                              attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
                              crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END,
+                             crashed_lease = CASE WHEN NOT $3 THEN job.crashed_lease END,
                              -- An INGEST_DATA job remembers the crashes that it has reckoned with: they begin anew, too.
                              cursor = CASE WHEN $3 AND job.cursor ? 'crashes'
                                  THEN jsonb_set(job.cursor, '{{crashes}}', '0') ELSE job.cursor END

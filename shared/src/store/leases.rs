@@ -18,7 +18,7 @@ pub struct Reported {
 impl Store {
     /// Puts back the jobs that these tokens still hold, and takes back the crashes that were counted when their leases ran
     /// out: their worker lives. The jobs' own rows are found by the tokens, so that a claim whose answer was lost is
-    /// released as well; the crashes by `jobs`.
+    /// released as well; the crashes in `jobs`, and in those that somebody works on.
     pub async fn report_leases(&self, tokens: &[Uuid], jobs: &[i64]) -> Result<Reported, StoreError> {
         let row = self
             .query_one(
@@ -35,9 +35,11 @@ impl Store {
                              lease_token = NULL, lease_expires_at = NULL
                          FROM held AS job WHERE j.id = job.id
                          RETURNING 1
+                     ), taken_over AS MATERIALIZED (
+                         SELECT id FROM cronvec.job_queue WHERE status = 'PROCESSING' AND crashed_lease = ANY ($1)
                      ), counted AS MATERIALIZED (
                          SELECT id FROM cronvec.job_queue
-                         WHERE id = ANY ($2) AND crashed_lease = ANY ($1) AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
+                         WHERE id = ANY (ARRAY(SELECT id FROM taken_over) || $2) AND crashed_lease = ANY ($1) AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
                          ORDER BY id FOR NO KEY UPDATE
                      ), taken_back AS (
                          UPDATE cronvec.job_queue j

@@ -39,6 +39,9 @@ impl Store {
                      ), shown AS (
                          DELETE FROM cronvec.embedded_{space}
                          WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
+                     ), forgotten AS (
+                         DELETE FROM cronvec.held_records
+                         WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
                      ), settled AS (
                          -- Of a record that isn't there at all only what is old: it may be coming in right now.
                          DELETE FROM cronvec.pending

@@ -11,6 +11,8 @@ use cronvec_tests::provider::Provider;
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use shared::call::CallOptions;
+use shared::job::{ClaimedJob, JobType};
+use shared::store::claim::ClaimWish;
 use shared::store::enqueue::EnqueueOptions;
 
 const WIDTH: u16 = 8;
@@ -286,4 +288,55 @@ async fn what_a_frozen_worker_was_taken_for_is_taken_back_when_it_wakes_up() {
     other.await.unwrap().unwrap();
     system.vectorize().await;
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
+}
+
+/// A claim of the one job, and its token.
+async fn claim(system: &System) -> ClaimedJob {
+    let wish = ClaimWish {
+        job_type: JobType::IngestData,
+        spaces: &[],
+        limit: 1,
+        lease: Duration::from_secs(60),
+        worker: "a test",
+        project_id: None,
+    };
+    let claimed = system.store.claim_jobs(&wish).await.expect("a claim");
+    claimed.into_iter().next().expect("a job")
+}
+
+/// What the worker of this claim reports that knows which job it claimed, or doesn't: crashes that are taken back.
+async fn report(system: &System, claimed: &ClaimedJob, knows: bool) -> u64 {
+    let jobs: &[i64] = if knows { &[claimed.lease.job_id] } else { &[] };
+    let reported = system.store.report_leases(&[claimed.lease.token], jobs).await;
+    reported.expect("a report").taken_back
+}
+
+#[tokio::test]
+async fn a_crash_is_taken_back_though_another_worker_has_returned_the_job_since() {
+    let system = System::embedding_in_process().await;
+    system
+        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
+        .await;
+    let frozen = claim(&system).await;
+    system.expire_leases().await;
+    let second = claim(&system).await;
+    assert_eq!((second.crashes, report(&system, &second, true).await), (1, 0));
+    let third = claim(&system).await;
+    assert_eq!((third.crashes, report(&system, &frozen, true).await), (1, 1));
+    report(&system, &third, true).await;
+    assert_nobody_is_taken_for_dead(&system).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_a_claim_whose_answer_was_lost_is_taken_back() {
+    let system = System::embedding_in_process().await;
+    system
+        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
+        .await;
+    let frozen = claim(&system).await;
+    system.expire_leases().await;
+    let other = claim(&system).await;
+    assert_eq!((other.crashes, report(&system, &frozen, false).await), (1, 1));
+    report(&system, &other, true).await;
+    assert_nobody_is_taken_for_dead(&system).await;
 }

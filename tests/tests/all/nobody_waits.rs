@@ -237,3 +237,18 @@ async fn records_are_released_without_getting_into_a_circle_with_a_users_transac
     released.unwrap();
     assert_eq!(system.vectorize().await.records, 2);
 }
+
+#[tokio::test]
+async fn what_was_noted_of_a_held_record_goes_when_its_holder_deletes_it() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 8).await;
+    system.put(PROJECT, "held", "a text").await;
+    let user = Transaction::begin(&system).await;
+    user.run("SELECT cronvec.delete_record('articles', 'held')").await;
+    assert_eq!(system.vectorize().await.passed_over, 1);
+    let noted = "SELECT count(*) FROM cronvec.held_records";
+    assert_eq!(system.count(noted).await, 1);
+    user.commit().await;
+    assert_eq!(system.vectorize().await.purged, 1);
+    assert_eq!(system.count(noted).await, 0);
+}

@@ -182,7 +182,7 @@ const LEFT: [(&str, &str); 15] = [
     ),
     (
         "a job that was charged",
-        "SELECT to_jsonb(j)::text FROM cronvec.job_queue j WHERE attempts > 0 OR crashes > 0 OR held",
+        "SELECT to_jsonb(j)::text FROM cronvec.job_queue j WHERE attempts > 0 OR crashes > 0",
     ),
     ("a paused project", "SELECT name FROM cronvec.projects WHERE paused"),
     ("a held lane", "SELECT to_jsonb(h)::text FROM cronvec.lane_holds h"),

@@ -42,8 +42,17 @@ pub fn bad(storm: &Storm) {
     ];
     for (number, (one_in, answer)) in (1_u64..).zip(moods) {
         let (nth, seed) = (Arc::clone(&requests), storm.seed);
+        // What is never answered is not answered late either.
+        let answers = matches!(answer, Answer::Late(_));
         provider.answer_when(
-            move |_| {
+            move |inputs| {
+                if answers
+                    && inputs
+                        .iter()
+                        .any(|input| input.contains(REJECTED) || input.contains(FAILING))
+                {
+                    return false;
+                }
                 let mixed = (nth.load(Ordering::Relaxed) + seed * 1_000_003 + number * 7_919)
                     .wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 (mixed >> 32) % one_in == 0

@@ -133,18 +133,19 @@ impl Writer {
         let open = Duration::from_millis(self.chance.random_range(100..300));
         let commits = self.chance.random_bool(0.85);
         let sql = format!("BEGIN; {}", self.statements(&changes));
-        let begun = self.run(&sql).await;
-        if !matches!(begun, Went::Done) {
-            self.client = None;
+        let client = self.client().await;
+        if !matches!(self.run_by(client, &sql).await, Went::Done) {
             // It was never committed.
             return;
         }
         tokio::time::sleep(open).await;
+        // By the connection that began it, or by none.
+        let Some(client) = self.client.take() else { return };
         if commits {
-            let went = self.run("COMMIT").await;
+            let went = self.run_by(client, "COMMIT").await;
             self.remember(changes, &went);
         } else {
-            self.run("ROLLBACK").await;
+            self.run_by(client, "ROLLBACK").await;
         }
     }
 
@@ -187,11 +188,20 @@ impl Writer {
         self.remember(changes, &went);
     }
 
-    async fn run(&mut self, sql: &str) -> Went {
-        let client = match self.client.take() {
+    async fn client(&mut self) -> Client {
+        match self.client.take() {
             Some(client) if !client.is_closed() => client,
             _ => self.storm.place.connect("user").await,
-        };
+        }
+    }
+
+    async fn run(&mut self, sql: &str) -> Went {
+        let client = self.client().await;
+        self.run_by(client, sql).await
+    }
+
+    /// The connection is kept if it is in order.
+    async fn run_by(&mut self, client: Client, sql: &str) -> Went {
         match client.batch_execute(sql).await {
             Ok(()) => {
                 self.client = Some(client);
