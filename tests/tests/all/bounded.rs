@@ -51,29 +51,38 @@ async fn assert_nobody_was_charged(system: &System) {
     }
 }
 
-/// One bounded invocation, then the rest without haste. How long the first took, and what it stored.
+/// One bounded invocation, then the rest without haste. How long the first took, and what it stored. On a machine that is busy
+/// with other things one may have no time for a request; then it begins none, and the next is the one.
 async fn bounded(records: u32, latency: Duration, time: Duration) -> (Duration, u64) {
     let provider = slow(latency).await;
     let system = with_records(&provider, records).await;
-    let began = Instant::now();
-    let report = system.vectorize_with(CallOptions::default(), began + time).await;
-    let took = began.elapsed();
-    // Not cut off, which would leave the job leased.
-    assert_in_time(began, time);
-    assert_eq!(report.stopped_because, StoppedBecause::Deadline);
-    assert!(report.remaining && report.records > 0, "{report:?}");
-    assert_eq!(
-        report.records,
-        provider.log().inputs() as u64,
-        "what was asked for is stored"
-    );
-    assert_nobody_was_charged(&system).await;
+    let mut tries = 0;
+    let (took, stored) = loop {
+        let began = Instant::now();
+        let report = system.vectorize_with(CallOptions::default(), began + time).await;
+        let took = began.elapsed();
+        assert_in_time(began, time);
+        assert_eq!(report.stopped_because, StoppedBecause::Deadline);
+        assert!(report.remaining, "{report:?}");
+        assert_eq!(
+            report.records,
+            provider.log().inputs() as u64,
+            "what was asked for is stored"
+        );
+        // It wasn't cut off, which would leave the job leased.
+        assert_nobody_was_charged(&system).await;
+        if report.records > 0 {
+            break (took, report.records);
+        }
+        tries += 1;
+        assert!(tries < if full_size() { 1 } else { 10 }, "{report:?}");
+    };
 
     provider.set_latency(Duration::ZERO);
     system.vectorize().await;
     assert_nothing_was_asked_twice(&provider, records as usize);
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
-    (took, report.records)
+    (took, stored)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
