@@ -127,25 +127,28 @@ async fn a_secret_is_reread_at_most_every_30_seconds() {
 async fn nobody_waits_for_a_secret_that_is_read_again() {
     let (vault, secrets) = vault("old").await;
     secrets.resolve(&arn()).await.unwrap();
-    let gate = vault.gate.lock().await;
-    let source = arn();
-    let mut reread = std::pin::pin!(secrets.reread(&source));
-    while vault.asked() < 2 {
-        assert!(futures::poll!(&mut reread).is_pending());
-        tokio::task::yield_now().await;
-    }
-    // Neither for the same one, nor for another.
-    assert_eq!(secrets.resolve(&arn()).await.unwrap().expose(), "old");
-    let other = SecretSource::Arn(ARN.replace("cron", "session"));
-    let mut first = std::pin::pin!(secrets.resolve(&other));
-    while vault.asked() < 3 {
-        assert!(futures::poll!(&mut first).is_pending());
-        tokio::task::yield_now().await;
-    }
-    vault.set("new");
-    drop(gate);
-    assert_eq!(reread.await.unwrap().expose(), "new");
-    assert_eq!(first.await.unwrap().expose(), "new");
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        let gate = vault.gate.lock().await;
+        let source = arn();
+        let mut reread = std::pin::pin!(secrets.reread(&source));
+        while vault.asked() < 2 {
+            assert!(futures::poll!(&mut reread).is_pending());
+            tokio::task::yield_now().await;
+        }
+        // Neither for the same one, nor for another.
+        assert_eq!(secrets.resolve(&arn()).await.unwrap().expose(), "old");
+        let other = SecretSource::Arn(ARN.replace("cron", "session"));
+        let mut first = std::pin::pin!(secrets.resolve(&other));
+        while vault.asked() < 3 {
+            assert!(futures::poll!(&mut first).is_pending());
+            tokio::task::yield_now().await;
+        }
+        vault.set("new");
+        drop(gate);
+        assert_eq!(reread.await.unwrap().expose(), "new");
+        assert_eq!(first.await.unwrap().expose(), "new");
+    });
+    waited.await.expect("nobody waits");
 }
 
 #[tokio::test]
