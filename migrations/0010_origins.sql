@@ -1,17 +1,16 @@
 -- Where a record comes from, and whose rights each function has.
 
--- Writers share these tables: rather fail, and be run again, than make them queue up.
-SET LOCAL lock_timeout = '3s';
-
 -------------------------------------------------------------------------------------------------------------------------
 -- Origins
 
 -- The source that the record's row is in. Null: it was written through the API, SQL or an INGEST_DATA job.
 ALTER TABLE cronvec.records ADD COLUMN source_id int;
 
+-- step: transaction
 -- The table that was detached last, and the number that it had: attached again, it gets that number, and its records.
 ALTER TABLE cronvec.projects ADD COLUMN last_source int, ADD COLUMN last_table text;
 
+-- step: transaction
 ALTER TABLE cronvec.sources
     -- Records of another origin that were accepted before this number go with the next pass, unless they have a row.
     ADD COLUMN take_over bigint,
@@ -21,6 +20,7 @@ ALTER TABLE cronvec.sources
 -- That pass begins now.
 UPDATE cronvec.sources SET phase = 'rows', place = NULL, trouble = NULL;
 
+-- step: transaction
 CREATE OR REPLACE FUNCTION cronvec.project_id(project text) RETURNS int
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, cronvec, pg_temp

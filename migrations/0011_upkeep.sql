@@ -1,8 +1,6 @@
 -- What ticks keep right (jobs are held as their projects are paused, sequences are ahead of the data), and uploads that
 -- are staged piece by piece.
 
-SET LOCAL lock_timeout = '3s';
-
 -- Where the sequence of acceptance stood when a tick last looked. It is copied with the data, where the sequence itself
 -- may be left behind.
 CREATE TABLE cronvec.acceptance_mark (
@@ -37,6 +35,7 @@ BEGIN
 END
 $$;
 
+-- step: transaction
 -- Bodies that are on their way. The pieces of upload n are staged from -65536 * n on, where nobody reads them; publishing
 -- the body gives them the numbers that it has.
 CREATE TABLE cronvec.uploads (
@@ -50,6 +49,7 @@ CREATE TABLE cronvec.uploads (
 );
 CREATE INDEX uploads_by_age ON cronvec.uploads (touched_at);
 
+-- step: transaction
 CREATE INDEX projects_paused ON cronvec.projects (id) WHERE paused;
 
 -- step: concurrently

@@ -20,6 +20,8 @@ use crate::report::{Report, StoppedBecause};
 const BATCHES_PER_SLICE: usize = 10;
 /// Nothing is begun with less time than this.
 const LEAST_TIME: Duration = Duration::from_millis(250);
+/// A job whose statement was ended by the server comes again after this.
+const BUSY_DELAY: Duration = Duration::from_secs(2);
 /// What the last report of a pass needs.
 const REPORT: Duration = Duration::from_millis(30);
 
@@ -137,6 +139,8 @@ impl Pass {
                     tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
                     let end = match error {
                         StoreError::Conflict(error) => End::Refused { error },
+                        // A statement that took too long, or waited for somebody: no fault of the job's.
+                        error if error.is_temporary() => End::Snoozed { delay: BUSY_DELAY },
                         error => End::Failed {
                             error: error.to_string(),
                         },

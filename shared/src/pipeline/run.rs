@@ -470,7 +470,8 @@ impl Run {
     /// Waits for all that is on its way, then parts from the job.
     pub async fn finish(mut self, error: Option<StoreError>) -> Result<RunEnd, StoreError> {
         if let Some(error) = error {
-            self.shared.end(if error.is_outage() {
+            // A statement that was ended by a timeout, or that waited too long for a lock, is no fault of the job either.
+            self.shared.end(if error.is_temporary() {
                 Trouble::Database(error.to_string())
             } else {
                 Trouble::Job(error.to_string())

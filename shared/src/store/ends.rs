@@ -50,6 +50,7 @@ impl Store {
              )
              UPDATE cronvec.job_queue job
              SET status = 'COMPLETED', payload = NULL, cursor = NULL, completed_at = clock_timestamp(), crashes = 0,
+                 crashed_leases = NULL,
                  active_ms = job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint,
                  result = jsonb_build_object('activeMs',
                      job.active_ms + (extract(epoch FROM clock_timestamp() - job.claimed_at) * 1000)::bigint),
@@ -89,7 +90,7 @@ impl Store {
                              active_ms = {ACTIVE_MS},
                              result = CASE WHEN NOT due.more
                                  THEN $3::jsonb || jsonb_build_object('activeMs', {ACTIVE_MS}) END,
-                             lease_token = NULL, lease_expires_at = NULL, crashes = 0, crashed_lease = NULL,
+                             lease_token = NULL, lease_expires_at = NULL, crashes = 0, crashed_leases = NULL,
                              attempts = CASE WHEN due.more THEN 0 ELSE job.attempts END
                          FROM job, due WHERE j.id = job.id"
                     )),
@@ -107,7 +108,7 @@ impl Store {
                              active_ms = {ACTIVE_MS}, lease_token = NULL, lease_expires_at = NULL,
                              attempts = CASE WHEN $3 THEN 0 ELSE job.attempts END,
                              crashes = CASE WHEN $3 THEN 0 ELSE job.crashes END,
-                             crashed_lease = CASE WHEN NOT $3 THEN job.crashed_lease END,
+                             crashed_leases = CASE WHEN NOT $3 THEN job.crashed_leases END,
                              -- An INGEST_DATA job remembers the crashes that it has reckoned with: they begin anew, too.
                              cursor = CASE WHEN $3 AND job.cursor ? 'crashes'
                                  THEN jsonb_set(job.cursor, '{{crashes}}', '0') ELSE job.cursor END

@@ -217,7 +217,7 @@ impl Store {
                      SELECT o.job_id FROM job JOIN cronvec.open_jobs o ON o.job_id = job.id
                  ), again AS (
                      UPDATE cronvec.job_queue j
-                     SET status = 'PENDING', attempts = 0, crashes = 0, completed_at = NULL, result = NULL,
+                     SET status = 'PENDING', attempts = 0, crashes = 0, crashed_leases = NULL, completed_at = NULL, result = NULL,
                          scheduled_for = CASE WHEN EXISTS (SELECT FROM open) THEN j.scheduled_for
                              ELSE clock_timestamp() END,
                          held = project.paused,

@@ -36,20 +36,25 @@ impl Store {
                          FROM held AS job WHERE j.id = job.id
                          RETURNING 1
                      ), taken_over AS MATERIALIZED (
-                         SELECT id FROM cronvec.job_queue WHERE status = 'PROCESSING' AND crashed_lease = ANY ($1)
+                         SELECT id FROM cronvec.job_queue WHERE status = 'PROCESSING' AND crashed_leases && $1
                      ), counted AS MATERIALIZED (
-                         SELECT id FROM cronvec.job_queue
-                         WHERE id = ANY (ARRAY(SELECT id FROM taken_over) || $2) AND crashed_lease = ANY ($1) AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
+                         SELECT id, crashed_leases FROM cronvec.job_queue
+                         WHERE id = ANY (ARRAY(SELECT id FROM taken_over) || $2) AND crashed_leases && $1
+                             AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
                          ORDER BY id FOR NO KEY UPDATE
+                     ), sorted AS MATERIALIZED (
+                         SELECT c.id, count(*) FILTER (WHERE l.token = ANY ($1)) AS living,
+                             array_agg(l.token ORDER BY l.nth) FILTER (WHERE l.token <> ALL ($1)) AS dead
+                         FROM counted c, unnest(c.crashed_leases) WITH ORDINALITY AS l (token, nth) GROUP BY c.id
                      ), taken_back AS (
                          UPDATE cronvec.job_queue j
-                         SET crashes = greatest(j.crashes - 1, 0), crashed_lease = NULL,
-                             -- Nobody is suspected any more.
-                             cursor = CASE WHEN j.job_type = 'INGEST_DATA' OR j.crashes > 1 THEN j.cursor END
-                         FROM counted WHERE j.id = counted.id
-                         RETURNING 1
+                         SET crashes = greatest(j.crashes - s.living, 0), crashed_leases = s.dead,
+                             -- Where no crash is left nobody is suspected any more.
+                             cursor = CASE WHEN j.job_type = 'INGEST_DATA' OR j.crashes > s.living THEN j.cursor END
+                         FROM sorted s WHERE j.id = s.id
+                         RETURNING s.living
                      )
-                     SELECT (SELECT count(*) FROM released), (SELECT count(*) FROM taken_back)"
+                     SELECT (SELECT count(*) FROM released), (SELECT coalesce(sum(living), 0)::bigint FROM taken_back)"
                 ),
                 &[(&tokens, Type::UUID_ARRAY), (&jobs, Type::INT8_ARRAY)],
             )

@@ -280,15 +280,41 @@ mod tests {
         assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
         for migration in MIGRATIONS {
             assert!(migration.serves <= migration.version);
-            let marks = migration.sql.matches("-- step:").count();
-            let steps = steps(migration.sql);
-            let marked = steps.iter().filter(|step| step.kind != Kind::Transaction).count();
-            assert_eq!(marks, marked, "a mark of {} isn't known", migration.name);
-            for step in steps {
+            for mark in migration.sql.split("-- step:").skip(1) {
+                let mark = mark.lines().next().unwrap_or_default().trim();
+                assert!(["transaction", "slices", "concurrently"].contains(&mark), "{mark}");
+            }
+            for step in steps(migration.sql) {
                 let concurrently = step.sql.contains("INDEX CONCURRENTLY ");
                 assert_eq!(step.kind == Kind::Concurrently, concurrently, "{}", migration.name);
                 assert!(step.kind != Kind::Concurrently || index_name(step.sql).is_some());
             }
         }
+    }
+
+    /// Two locks of one transaction, and two of a writer's in the other order, are a deadlock, which may end the writer.
+    #[test]
+    fn no_step_locks_two_tables_that_are_in_use() {
+        fn after<'a>(sql: &'a str, words: &str) -> Vec<&'a str> {
+            let named = sql.split(words).skip(1);
+            named
+                .filter_map(|rest| rest.split([' ', ';', '\n', '(', ')']).next())
+                .collect()
+        }
+        for migration in MIGRATIONS.iter().filter(|migration| migration.version > 9) {
+            let made = after(migration.sql, "CREATE TABLE ");
+            for step in steps(migration.sql) {
+                let ways = ["ALTER TABLE ", "REFERENCES ", "DROP TABLE ", "LOCK TABLE "];
+                let mut locked: Vec<&str> = ways.iter().flat_map(|words| after(step.sql, words)).collect();
+                for index in after(step.sql, "CREATE INDEX ") {
+                    locked.extend(after(step.sql, &format!("{index} ON ")));
+                }
+                locked.retain(|table| !made.contains(table));
+                locked.sort_unstable();
+                locked.dedup();
+                assert!(locked.len() < 2, "{} locks {locked:?} in one step", migration.name);
+            }
+        }
+    }
     }
 }

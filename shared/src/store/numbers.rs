@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, IsolationLevel};
 
+use super::begin::Begin;
 use super::migrate::SchemaError;
 use super::{Store, StoreError};
 
@@ -15,9 +16,6 @@ const BLOCKS: i64 = 32;
 /// By so much the sequence overtakes the data. Others may take numbers between our look and our write; should they have
 /// overtaken us, we mustn't set it back.
 const MARGIN: i64 = 1_000_000;
-
-/// Who looks waits no longer for somebody's lock.
-const PATIENCE: &str = "SET LOCAL lock_timeout = '1s'";
 
 /// Tables with an identity column `id`, whose sequence is `TABLE_id_seq`.
 pub const IDENTITIES: [&str; 7] = [
@@ -112,43 +110,6 @@ async fn whole(client: &impl GenericClient) -> Result<i64, StoreError> {
     Ok(rows.first().ok_or_else(super::no_row)?.get(0))
 }
 
-async fn identities_behind(client: &impl GenericClient) -> Result<Vec<Behind>, StoreError> {
-    // A table that is missing is told by `migrate verify`; it keeps no program from starting.
-    let there = client
-        .query_typed(
-            "SELECT t.name FROM unnest($1::text[]) AS t (name)
-             WHERE to_regclass('cronvec.' || t.name) IS NOT NULL AND to_regclass('cronvec.' || t.name || '_id_seq') IS NOT NULL",
-            &[(&IDENTITIES.to_vec(), Type::TEXT_ARRAY)],
-        )
-        .await?;
-    if there.is_empty() {
-        return Ok(Vec::new());
-    }
-    let each: Vec<String> = there
-        .iter()
-        .map(|row| row.get::<_, &str>(0))
-        .map(|table| {
-            format!(
-                "SELECT '{table}_id_seq', CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END,
-                 (SELECT max(id)::bigint FROM cronvec.{table}) FROM cronvec.{table}_id_seq s"
-            )
-        })
-        .collect();
-    let statement = format!(
-        "SELECT * FROM ({}) AS a (sequence, given, taken) WHERE taken > given",
-        each.join(" UNION ALL ")
-    );
-    let rows = client.query_typed(&statement, &[]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| Behind {
-            sequence: row.get(0),
-            given: row.get(1),
-            taken: row.get(2),
-        })
-        .collect())
-}
-
 /// What this role, or this server, doesn't let us do.
 fn is_forbidden(error: &StoreError) -> bool {
     has_code(error, &[SqlState::INSUFFICIENT_PRIVILEGE])
@@ -176,23 +137,70 @@ pub(super) fn are_behind<T>(outcome: &Result<T, StoreError>) -> bool {
 impl Store {
     /// Which sequences are behind the data. Reads all records only where that wasn't done since they came here.
     pub async fn numbers_behind(&self) -> Result<Vec<Behind>, StoreError> {
-        let client = self.client().await?;
-        let client: &tokio_postgres::Client = &client;
-        let look = look(client).await?;
-        let of_records = match look.is_at_home {
-            true => sampled(client, look.blocks).await?,
-            false => whole(client).await?,
+        let (given, taken) = {
+            let client = self.client().await?;
+            let client: &tokio_postgres::Client = &client;
+            let look = look(client).await?;
+            let of_records = match look.is_at_home {
+                true => sampled(client, look.blocks).await?,
+                false => whole(client).await?,
+            };
+            (look.given, look.taken.max(of_records))
         };
-        let (given, taken) = (look.given, look.taken.max(of_records));
-        let mut behind = match identities_behind(client).await {
-            Err(error) if !is_forbidden(&error) => return Err(error),
-            behind => behind.unwrap_or_default(),
-        };
+        let mut behind = self.identities_behind().await?;
         if taken > given {
             let sequence = "acceptance".to_owned();
             behind.insert(0, Behind { sequence, given, taken });
         }
         Ok(behind)
+    }
+
+    /// Of identity columns, whose numbers decide nothing. A table that somebody has locked, that isn't there or that this
+    /// role may not read keeps nobody from anything.
+    async fn identities_behind(&self) -> Result<Vec<Behind>, StoreError> {
+        let each = IDENTITIES.map(|table| {
+            format!(
+                "SELECT '{table}_id_seq', CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END,
+                     (SELECT max(id)::bigint FROM cronvec.{table}) FROM cronvec.{table}_id_seq s"
+            )
+        });
+        let statement = format!(
+            "SELECT * FROM ({}) AS a (sequence, given, taken) WHERE taken > given",
+            each.join(" UNION ALL ")
+        );
+        let begin = Begin::write("SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '2s'");
+        match self.query_in_transaction(begin, &statement, &[]).await {
+            Err(error) if !error.is_outage() => {
+                tracing::info!(error = %error, "the sequences of identity columns can't be looked at");
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+            Ok(rows) => Ok(rows
+                .iter()
+                .map(|row| Behind {
+                    sequence: row.get(0),
+                    given: row.get(1),
+                    taken: row.get(2),
+                })
+                .collect()),
+        }
+    }
+
+    async fn mend_identities(&self) -> Result<(), StoreError> {
+        for Behind { sequence, given, taken } in self.identities_behind().await? {
+            self.execute(
+                &format!("SELECT setval('cronvec.{sequence}', greatest(last_value, $1)) FROM cronvec.{sequence}"),
+                &[(&taken, Type::INT8)],
+            )
+            .await?;
+            tracing::warn!(
+                sequence,
+                was = given,
+                taken,
+                "a sequence was behind the data; it is ahead again"
+            );
+        }
+        Ok(())
     }
 
     /// Puts sequences right that are behind, and notes how far they have come. When a process begins it looks at some of
@@ -204,45 +212,39 @@ impl Store {
                 tracing::debug!(error = %error, "this role can't look at the sequences");
                 Ok(())
             }
-            // Whoever locks one of these tables keeps no program from starting: it is looked at by a later tick.
-            Err(error) if error.is_lock_timeout() => {
-                tracing::info!(error = %error, "the sequences can't be looked at now");
-                Ok(())
-            }
             outcome => outcome,
         }
     }
 
     async fn try_to_keep_numbers(&self) -> Result<(), StoreError> {
         let is_first = !self.has_seen_numbers.load(Ordering::Relaxed);
-        let (look, taken, identities) = {
-            let mut client = self.client().await?;
-            let transaction = self.begin(&mut client, PATIENCE).await?;
-            let look = look(&*transaction).await?;
-            let mut taken = look.taken;
-            let mut identities = Ok(Vec::new());
-            if is_first {
-                taken = taken.max(sampled(&*transaction, look.blocks).await?);
-                identities = identities_behind(&*transaction).await;
-            }
-            (look, taken, identities)
+        let (look, taken) = {
+            let client = self.client().await?;
+            let client: &tokio_postgres::Client = &client;
+            let look = look(client).await?;
+            let of_records = match is_first {
+                true => sampled(client, look.blocks).await?,
+                false => 0,
+            };
+            let taken = look.taken.max(of_records);
+            (look, taken)
         };
-        let identities = match identities {
-            Err(error) if error.is_outage() || error.is_lock_timeout() => return Err(error),
-            // A table that is missing, or closed to this role, is told by `migrate verify` and `doctor`.
-            Err(error) => {
-                tracing::debug!(error = %error, "the sequences of identity columns can't be looked at");
-                Vec::new()
-            }
-            Ok(identities) => identities,
-        };
-        let ends = if !look.is_at_home || taken > look.given || !identities.is_empty() {
+        let mut ends = if !look.is_at_home || taken > look.given {
             self.mend_numbers(taken).await
         } else if look.mark != Some(look.given) {
             self.move_mark(look.given).await
         } else {
             Ok(())
         };
+        if ends.is_ok() && (is_first || !look.is_at_home) {
+            ends = match self.mend_identities().await {
+                Err(error) if !error.is_outage() => {
+                    tracing::warn!(error = %error, "the sequence of an identity column can't be put right");
+                    Ok(())
+                }
+                mended => mended,
+            };
+        }
         match ends {
             // Nothing can be written here.
             Err(error) if has_code(&error, &[SqlState::READ_ONLY_SQL_TRANSACTION]) => return Ok(()),
@@ -266,7 +268,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts every sequence ahead of the data, never back. One at a time: the next one finds nothing left to do.
+    /// Puts the sequence of acceptance ahead of the data, never back. One at a time: the next one finds nothing left to do.
     /// `taken` is a number that is known to be taken.
     pub async fn mend_numbers(&self, taken: i64) -> Result<(), StoreError> {
         let mut client = self.client().await?;
@@ -300,20 +302,6 @@ impl Store {
                     "a sequence was behind the data; it is ahead again"
                 );
             }
-        }
-        for Behind { sequence, given, taken } in identities_behind(&*transaction).await? {
-            transaction
-                .execute_typed(
-                    &format!("SELECT setval('cronvec.{sequence}', greatest(last_value, $1)) FROM cronvec.{sequence}"),
-                    &[(&taken, Type::INT8)],
-                )
-                .await?;
-            tracing::warn!(
-                sequence,
-                was = given,
-                taken,
-                "a sequence was behind the data; it is ahead again"
-            );
         }
         transaction
             .execute_typed(

@@ -100,7 +100,10 @@ impl Store {
                      ORDER BY id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
                  UPDATE cronvec.job_queue j
                  SET status = 'PENDING', turn = NULL, scheduled_for = clock_timestamp(),
-                     crashes = j.crashes + (coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int, crashed_lease = j.lease_token,
+                     crashes = j.crashes + (coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int,
+                     crashed_leases = CASE WHEN coalesce(j.claimed_at, now()) > pg_postmaster_start_time()
+                         THEN trim_array(j.lease_token || j.crashed_leases, greatest(cardinality(j.crashed_leases) - 19, 0))
+                         ELSE j.crashed_leases END,
                      lease_token = NULL, lease_expires_at = NULL
                  FROM gone WHERE j.id = gone.id RETURNING j.id",
                 &[

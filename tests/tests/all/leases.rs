@@ -340,3 +340,20 @@ async fn a_crash_of_a_claim_whose_answer_was_lost_is_taken_back() {
     report(&system, &other, true).await;
     assert_nobody_is_taken_for_dead(&system).await;
 }
+
+#[tokio::test]
+async fn a_crash_is_taken_back_though_another_worker_has_died_since() {
+    let system = System::embedding_in_process().await;
+    system
+        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
+        .await;
+    let frozen = claim(&system).await;
+    system.expire_leases().await;
+    claim(&system).await;
+    system.expire_leases().await;
+    let third = claim(&system).await;
+    assert_eq!((third.crashes, report(&system, &frozen, true).await), (2, 1));
+    assert_eq!(report(&system, &frozen, true).await, 0, "once");
+    let crashes = "SELECT crashes::bigint FROM cronvec.job_queue";
+    assert_eq!(system.count(crashes).await, 1, "the second one stays dead");
+}

@@ -242,12 +242,14 @@ async fn no_migration_after_the_first_release_keeps_anybody_from_records_for_lon
         let (over, url) = (std::sync::Arc::clone(&over), database.url().to_owned());
         users.spawn(async move {
             let client = connect(&url).await;
+            // Should we and the migration wait for each other, the server ends us.
+            client.batch_execute("SET deadlock_timeout = '20ms'").await.unwrap();
             let mut longest = Duration::ZERO;
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
                 let began = Instant::now();
                 client.batch_execute(statement).await.unwrap();
                 longest = longest.max(began.elapsed());
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             (statement, longest)
         });

@@ -47,21 +47,22 @@ async fn work_beside_writers(isolation: &str) {
     let provider = Provider::start().await;
     let few = [("VECTORIZE_LANES_PER_PROJECT", "4"), ("EMBEDDING_BATCH_SIZE", "20")];
     let system = system_with(&provider, &[("default_transaction_isolation", isolation)], &few).await;
-    let records: Vec<_> = (0..1_500)
+    let records: Vec<_> = (0..900)
         .map(|n| record(&format!("r{n}"), &format!("text {n}")))
         .collect();
-    for part in records.chunks(500) {
+    for part in records.chunks(300) {
         system.enqueue(PROJECT, part, EnqueueOptions::default()).await;
     }
     let writer = system.database.client().await;
     let done = std::sync::atomic::AtomicBool::new(false);
     let users = async {
         let mut n = 0_u32;
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+        // So many that the workers come to an end.
+        while n < 600 && !done.load(std::sync::atomic::Ordering::Relaxed) {
             n += 1;
             let statement = format!(
                 "SELECT cronvec.put_record('{PROJECT}', 'r{}', 'again {n}')",
-                n * 7 % 1_500
+                n * 7 % 900
             );
             match writer.batch_execute(&statement).await {
                 Ok(()) => {}

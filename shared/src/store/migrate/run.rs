@@ -12,13 +12,13 @@ use super::{Migration, SchemaError, checksum, index, objects, server, version};
 use crate::store::StoreError;
 
 /// A step that can't get its locks is tried so often, so far apart.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// One migrator at a time, for which it waits; released with the transaction, so that a pooler loses nothing. All other
-/// locks are waited for 3 s at most: whoever wants them next queues up behind us.
+/// locks are waited for half a second at most: whoever wants them next queues up behind us.
 const BEGIN: &str = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7233170410842381);
-    SET LOCAL lock_timeout = '3s'";
+    SET LOCAL lock_timeout = '500ms'";
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! Owns how a migration's file is cut into steps, each of which is a transaction of its own or needs none. Refuses to run
 //! them.
 
-/// How a step is run. The first step of a file is a transaction; a line `-- step: slices` or `-- step: concurrently`
-/// begins another.
+/// How a step is run. The first step of a file is a transaction; a line `-- step: transaction`, `-- step: slices` or
+/// `-- step: concurrently` begins another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// All its statements in one transaction.
+    /// All its statements in one transaction. It locks no more than one table that others use: with two, it and a writer
+    /// could wait for each other.
     Transaction,
     /// One statement, again and again in transactions of their own, until it changes no row.
     Slices,

@@ -32,8 +32,11 @@ BEGIN
     END IF;
     IF NEW.crashes > OLD.crashes THEN
         INSERT INTO public.crash_log (job, token, what) VALUES (NEW.id, OLD.lease_token, 'counted');
-    ELSIF OLD.crashed_lease IS NOT NULL AND NEW.crashed_lease IS NULL AND NEW.lease_token IS NOT DISTINCT FROM OLD.lease_token THEN
-        INSERT INTO public.crash_log (job, token, what) VALUES (NEW.id, OLD.crashed_lease, 'taken back');
+    ELSIF NEW.lease_token IS NOT DISTINCT FROM OLD.lease_token
+        AND cardinality(OLD.crashed_leases) > coalesce(cardinality(NEW.crashed_leases), 0) THEN
+        INSERT INTO public.crash_log (job, token, what)
+            SELECT NEW.id, token, 'taken back' FROM unnest(OLD.crashed_leases) AS token
+            WHERE token <> ALL (coalesce(NEW.crashed_leases, '{}'));
     ELSIF OLD.crashes > 0 AND NEW.crashes = 0 THEN
         INSERT INTO public.crash_log (job, what) VALUES (NEW.id, 'settled');
     END IF;
