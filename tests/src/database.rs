@@ -103,7 +103,14 @@ async fn run() -> &'static Run {
 }
 
 async fn begin() -> Run {
-    let server = tokio::task::spawn_blocking(|| Server::start_reporting(&|step| eprintln!("{step}")))
+    let start = || {
+        let report = |step: &str| eprintln!("{step}");
+        match crate::full_size() {
+            true => Server::start_reporting(&report),
+            false => Server::start_in_memory(&report),
+        }
+    };
+    let server = tokio::task::spawn_blocking(start)
         .await
         .expect("a thread")
         .unwrap_or_else(|error| panic!("no embedded PostgreSQL: {error:#}"));

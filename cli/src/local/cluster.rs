@@ -22,7 +22,9 @@ const LOG_LIMIT_BYTES: u64 = 10 * 1024 * 1024;
 /// changes them for data folders that are there.
 const SETTINGS: &str = "-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off \
     -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=256MB \
-    -c max_wal_size=4GB -c log_min_error_statement=panic -c timezone=UTC -c log_timezone=UTC";
+    -c log_min_error_statement=panic -c timezone=UTC -c log_timezone=UTC";
+const LOG_ON_DISK: &str = "-c max_wal_size=4GB";
+const LOG_IN_MEMORY: &str = "-c max_wal_size=256MB -c wal_recycle=off";
 /// A server that is starting, recovering or stopping gets this long to make up its mind.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,6 +161,11 @@ impl Cluster {
         if fs::symlink_metadata(&log).is_ok_and(|found| found.len() > LOG_LIMIT_BYTES) {
             remove(&log)?;
         }
+        let of_log = if self.place.in_memory {
+            LOG_IN_MEMORY
+        } else {
+            LOG_ON_DISK
+        };
         let mut said = String::new();
         for _ in 0..4 {
             let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -166,7 +173,14 @@ impl Cluster {
                 .control()
                 .arg("-l")
                 .arg(&log)
-                .args(["-w", "-t", "60", "-o", &format!("-p {port} {SETTINGS}"), "start"])
+                .args([
+                    "-w",
+                    "-t",
+                    "60",
+                    "-o",
+                    &format!("-p {port} {SETTINGS} {of_log}"),
+                    "start",
+                ])
                 .output()?;
             if output.status.success() && self.answers(port) {
                 return Ok(port);

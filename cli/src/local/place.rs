@@ -18,6 +18,10 @@ const TEMPORARY: &str = "tmp-";
 /// server would let a throw-away one read its files.
 const ACCOUNTS: [&str; 3] = ["nobody", "postgres", "daemon"];
 
+/// Where Linux has a file system in memory, and what it must have left.
+const MEMORY: &str = "/dev/shm";
+const LEAST_MEMORY_BYTES: u64 = 4 << 30;
+
 /// The account that runs the server when we are root.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
@@ -29,6 +33,7 @@ pub(super) struct Account {
 pub(super) struct Place {
     pub root: PathBuf,
     pub account: Option<Account>,
+    pub in_memory: bool,
 }
 
 impl Place {
@@ -39,7 +44,13 @@ impl Place {
         let mut refused = Vec::new();
         for root in candidates(uid, &|name| std::env::var_os(name).map(PathBuf::from)) {
             match own(&root, uid, account).and_then(|()| probe(&root)) {
-                Ok(()) => return Ok(Self { root, account }),
+                Ok(()) => {
+                    return Ok(Self {
+                        root,
+                        account,
+                        in_memory: false,
+                    });
+                }
                 Err(error) => refused.push(format!("  {error:#}")),
             }
         }
@@ -59,6 +70,21 @@ impl Place {
         let root = self.root.join(format!("other{name}"));
         own(&root, id(&["-u"])?, self.account)?;
         Ok(Self { root, ..self })
+    }
+
+    /// A folder of its own in the machine's memory, if there is enough of it; otherwise this one.
+    pub fn in_memory(self) -> Self {
+        let name = self.root.to_string_lossy().replace('/', "-");
+        let root = Path::new(MEMORY).join(name.trim_start_matches(['-', '.']));
+        let is_ours = || own(&root, id(&["-u"])?, self.account).and_then(|()| probe(&root));
+        if free(Path::new(MEMORY)) < LEAST_MEMORY_BYTES || is_ours().is_err() {
+            return self;
+        }
+        Self {
+            root,
+            in_memory: true,
+            ..self
+        }
     }
 
     /// A lock file that the server's account can lock as well.
@@ -218,6 +244,15 @@ fn probe(root: &Path) -> Result<()> {
     ));
     fs::write(&path, b"probe").with_context(|| format!("cannot write in {}", root.display()))?;
     Ok(fs::remove_file(&path)?)
+}
+
+/// Bytes that a file system has left; none where that can't be told.
+fn free(folder: &Path) -> u64 {
+    let output = Command::new("df").arg("-Pk").arg(folder).output();
+    let told = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let told = told.unwrap_or_default();
+    let free = told.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
+    free.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 fn unprivileged() -> Result<Account> {

