@@ -5,7 +5,7 @@ use std::io::{Read, Write, stdin, stdout};
 use cronvec::local::Server;
 
 fn main() -> anyhow::Result<()> {
-    let server = Server::start_reporting(&|step| eprintln!("{step}"))?;
+    let server = Server::start_in_memory(&|step| eprintln!("{step}"))?;
     println!("{}", server.url("postgres"));
     stdout().flush()?;
     if std::env::args().any(|argument| argument == "--hold") {

@@ -40,8 +40,15 @@ fn assert_nothing_was_asked_twice(provider: &Provider, records: usize) {
 
 /// That nobody paid for the end of an invocation: not the job, not a record, not the provider.
 async fn assert_nobody_was_charged(system: &System) {
+    assert_nobody_was_charged_but_for_done(system).await;
+    let elsewhere = "SELECT count(*) FROM cronvec.job_queue WHERE status <> 'PENDING'";
+    assert_eq!(system.count(elsewhere).await, 0, "{elsewhere}");
+}
+
+/// The same where the job may be through.
+async fn assert_nobody_was_charged_but_for_done(system: &System) {
     for charged in [
-        "job_queue WHERE status <> 'PENDING' OR attempts > 0 OR crashes > 0",
+        "job_queue WHERE attempts > 0 OR crashes > 0",
         "pending WHERE attempts > 0",
         "quarantined_records",
         "provider_pauses",
@@ -148,14 +155,19 @@ async fn waiting(system: &System) -> i64 {
 async fn an_invocation_with_too_little_time_for_a_request_begins_nothing() {
     let provider = Provider::start().await;
     let system = with_records(&provider, 10).await;
+    let worker = system.vectorization();
     let deadline = Instant::now() + Duration::from_millis(50);
-    let report = system.vectorize_with(CallOptions::default(), deadline).await;
+    let report = worker.run(CallOptions::default(), deadline).await.unwrap();
     assert_eq!(
         (report.stopped_because, report.remaining),
         (StoppedBecause::Deadline, true)
     );
     assert_eq!(provider.log().inputs(), 0);
-    assert_nobody_was_charged(&system).await;
+    // On a busy machine the answer to its claim may come too late: then its next pass gives the job back.
+    worker.run(CallOptions::default(), minute()).await.unwrap();
+    assert_nobody_was_charged_but_for_done(&system).await;
+    assert_nothing_was_asked_twice(&provider, 10);
+    system.assert_all_embedded_by_fake(PROJECT, 8).await;
 }
 
 #[tokio::test]
