@@ -95,6 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             () = exit::interrupted() => {}
         }
         if context.interrupt.raise() {
+            eprintln!("stopping; interrupt again to leave at once");
             let patience = if is_service { LAST_ACTS_OF_SERVICE } else { LAST_ACTS };
             tokio::select! {
                 ended = tokio::time::timeout(patience, verb) => match ended {

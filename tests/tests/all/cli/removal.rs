@@ -141,6 +141,7 @@ async fn an_interrupted_removal_ends_with_its_slice_and_says_how_it_goes_on() {
     let removal = cli.start("projects remove articles --yes --json").await;
     system.wait_blocked(1).await;
     removal.interrupt();
+    eventually("it is told", async || removal.stderr().contains("stopping")).await;
     keeper.batch_execute("ROLLBACK").await.unwrap();
     let outcome = whole(removal).await;
     assert_eq!(
