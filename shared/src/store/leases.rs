@@ -23,38 +23,39 @@ impl Store {
         let row = self
             .query_one(
                 &format!(
-                    "WITH held AS MATERIALIZED (
+                    "WITH found AS MATERIALIZED (
+                         SELECT id FROM cronvec.job_queue
+                         WHERE status = 'PROCESSING' AND (lease_token = ANY ($1) OR crashed_leases && $1)
+                         ORDER BY id LIMIT 1000
+                     ), job AS MATERIALIZED (
                          SELECT * FROM cronvec.job_queue
-                         WHERE status = 'PROCESSING' AND lease_token = ANY ($1)
-                         ORDER BY id LIMIT 1000 FOR NO KEY UPDATE
-                     ), released AS (
-                         UPDATE cronvec.job_queue j
-                         SET status = 'PENDING', scheduled_for = clock_timestamp(), active_ms = {ACTIVE_MS},
-                             turn = CASE WHEN NOT job.held
-                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
-                             lease_token = NULL, lease_expires_at = NULL
-                         FROM held AS job WHERE j.id = job.id
-                         RETURNING 1
-                     ), taken_over AS MATERIALIZED (
-                         SELECT id FROM cronvec.job_queue WHERE status = 'PROCESSING' AND crashed_leases && $1
-                     ), counted AS MATERIALIZED (
-                         SELECT id, crashed_leases FROM cronvec.job_queue
-                         WHERE id = ANY (ARRAY(SELECT id FROM taken_over) || $2) AND crashed_leases && $1
-                             AND NOT (status = 'PROCESSING' AND lease_token = ANY ($1))
+                         WHERE id = ANY (ARRAY(SELECT id FROM found) || $2)
+                             AND (status = 'PROCESSING' AND lease_token = ANY ($1) OR crashed_leases && $1)
                          ORDER BY id FOR NO KEY UPDATE
                      ), sorted AS MATERIALIZED (
-                         SELECT c.id, count(*) FILTER (WHERE l.token = ANY ($1)) AS living,
-                             array_agg(l.token ORDER BY l.nth) FILTER (WHERE l.token <> ALL ($1)) AS dead
-                         FROM counted c, unnest(c.crashed_leases) WITH ORDINALITY AS l (token, nth) GROUP BY c.id
-                     ), taken_back AS (
+                         -- A worker may have taken its own job over: then it holds it, and is a crash of it.
+                         SELECT id, coalesce(status = 'PROCESSING' AND lease_token = ANY ($1), false) AS is_held,
+                             (SELECT count(*) FROM unnest(crashed_leases) AS l (token) WHERE token = ANY ($1)) AS living,
+                             (SELECT array_agg(token ORDER BY nth) FROM unnest(crashed_leases) WITH ORDINALITY AS l (token, nth)
+                                 WHERE token <> ALL ($1)) AS dead
+                         FROM job
+                     ), reported AS (
                          UPDATE cronvec.job_queue j
-                         SET crashes = greatest(j.crashes - s.living, 0), crashed_leases = s.dead,
+                         SET status = CASE WHEN s.is_held THEN 'PENDING' ELSE j.status END,
+                             scheduled_for = CASE WHEN s.is_held THEN clock_timestamp() ELSE j.scheduled_for END,
+                             active_ms = CASE WHEN s.is_held THEN {ACTIVE_MS} ELSE j.active_ms END,
+                             turn = CASE WHEN NOT s.is_held THEN j.turn WHEN NOT job.held
+                                 THEN cronvec.next_turn(job.job_type, job.space_id, job.project_id, job.priority) END,
+                             lease_token = CASE WHEN NOT s.is_held THEN j.lease_token END,
+                             lease_expires_at = CASE WHEN NOT s.is_held THEN j.lease_expires_at END,
+                             crashes = greatest(j.crashes - s.living, 0), crashed_leases = s.dead,
                              -- Where no crash is left nobody is suspected any more.
-                             cursor = CASE WHEN j.job_type = 'INGEST_DATA' OR j.crashes > s.living THEN j.cursor END
-                         FROM sorted s WHERE j.id = s.id
-                         RETURNING s.living
+                             cursor = CASE WHEN s.living = 0 OR j.job_type = 'INGEST_DATA' OR j.crashes > s.living
+                                 THEN j.cursor END
+                         FROM job JOIN sorted s ON s.id = job.id WHERE j.id = job.id
+                         RETURNING s.is_held, s.living
                      )
-                     SELECT (SELECT count(*) FROM released), (SELECT coalesce(sum(living), 0)::bigint FROM taken_back)"
+                     SELECT count(*) FILTER (WHERE is_held), coalesce(sum(living), 0)::bigint FROM reported"
                 ),
                 &[(&tokens, Type::UUID_ARRAY), (&jobs, Type::INT8_ARRAY)],
             )

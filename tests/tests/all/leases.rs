@@ -357,3 +357,20 @@ async fn a_crash_is_taken_back_though_another_worker_has_died_since() {
     let crashes = "SELECT crashes::bigint FROM cronvec.job_queue";
     assert_eq!(system.count(crashes).await, 1, "the second one stays dead");
 }
+
+#[tokio::test]
+async fn a_worker_that_has_taken_over_its_own_job_reports_both_leases_at_once() {
+    let system = System::embedding_in_process().await;
+    system
+        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
+        .await;
+    let first = claim(&system).await;
+    system.expire_leases().await;
+    let second = claim(&system).await;
+    assert_eq!(second.crashes, 1);
+    let tokens = [first.lease.token, second.lease.token];
+    let jobs = [first.lease.job_id];
+    let reported = system.store.report_leases(&tokens, &jobs).await.unwrap();
+    assert_eq!((reported.released, reported.taken_back), (1, 1));
+    assert_nobody_is_taken_for_dead(&system).await;
+}
