@@ -31,3 +31,7 @@ ALTER TABLE cronvec.job_queue ADD COLUMN crashed_leases uuid[];
 -- step: transaction
 -- Canaries that an open circuit has swallowed: the next one waits twice as long.
 ALTER TABLE cronvec.provider_pauses ADD COLUMN canaries int NOT NULL DEFAULT 0;
+
+-- step: concurrently
+-- Jobs that may have been taken from a worker that lives: few, and none for long.
+CREATE INDEX CONCURRENTLY job_queue_crashed ON cronvec.job_queue (id) WHERE crashed_leases IS NOT NULL;

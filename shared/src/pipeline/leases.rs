@@ -77,7 +77,7 @@ impl Leases {
         let claimed = match self.store.claim_jobs_as(wish, token, left).await {
             // A connection that broke, or one of the pool that had been dead for a while: the database may well be there.
             Err(error) if error.is_outage() => {
-                self.store.report_leases(&[token], &[]).await?;
+                self.store.report_leases(&[token]).await?;
                 self.store.claim_jobs_as(wish, token, left).await?
             }
             claimed => claimed?,
@@ -161,8 +161,7 @@ async fn try_to_report(store: &Store, known: &Known, until: Instant) -> bool {
 
 async fn report(store: &Store, known: &Known) -> Result<(), StoreError> {
     let tokens: Vec<Uuid> = known.keys().copied().collect();
-    let jobs: Vec<i64> = known.values().flatten().copied().collect();
-    let reported = store.report_leases(&tokens, &jobs).await?;
+    let reported = store.report_leases(&tokens).await?;
     if reported.released + reported.taken_back > 0 {
         tracing::info!(
             jobs.released = reported.released,

@@ -17,19 +17,18 @@ pub struct Reported {
 
 impl Store {
     /// Puts back the jobs that these tokens still hold, and takes back the crashes that were counted when their leases ran
-    /// out: their worker lives. The jobs' own rows are found by the tokens, so that a claim whose answer was lost is
-    /// released as well; the crashes in `jobs`, and in those that somebody works on.
-    pub async fn report_leases(&self, tokens: &[Uuid], jobs: &[i64]) -> Result<Reported, StoreError> {
+    /// out: their worker lives. All is found by the tokens, so that a claim whose answer was lost is settled as well.
+    pub async fn report_leases(&self, tokens: &[Uuid]) -> Result<Reported, StoreError> {
         let row = self
             .query_one(
                 &format!(
                     "WITH found AS MATERIALIZED (
-                         SELECT id FROM cronvec.job_queue
-                         WHERE status = 'PROCESSING' AND (lease_token = ANY ($1) OR crashed_leases && $1)
-                         ORDER BY id LIMIT 1000
+                         SELECT id FROM cronvec.job_queue WHERE status = 'PROCESSING' AND lease_token = ANY ($1)
+                         UNION ALL
+                         SELECT id FROM cronvec.job_queue WHERE crashed_leases IS NOT NULL AND crashed_leases && $1
                      ), job AS MATERIALIZED (
                          SELECT * FROM cronvec.job_queue
-                         WHERE id = ANY (ARRAY(SELECT id FROM found) || $2)
+                         WHERE id = ANY (ARRAY(SELECT id FROM found))
                              AND (status = 'PROCESSING' AND lease_token = ANY ($1) OR crashed_leases && $1)
                          ORDER BY id FOR NO KEY UPDATE
                      ), sorted AS MATERIALIZED (
@@ -57,7 +56,7 @@ impl Store {
                      )
                      SELECT count(*) FILTER (WHERE is_held), coalesce(sum(living), 0)::bigint FROM reported"
                 ),
-                &[(&tokens, Type::UUID_ARRAY), (&jobs, Type::INT8_ARRAY)],
+                &[(&tokens, Type::UUID_ARRAY)],
             )
             .await?;
         Ok(Reported {
