@@ -304,6 +304,17 @@ async fn claim(system: &System) -> ClaimedJob {
     claimed.into_iter().next().expect("a job")
 }
 
+/// One job, whose worker claimed it and was taken for dead.
+async fn with_an_expired_lease() -> (System, ClaimedJob) {
+    let system = System::embedding_in_process().await;
+    system
+        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
+        .await;
+    let claimed = claim(&system).await;
+    system.expire_leases().await;
+    (system, claimed)
+}
+
 /// What the worker of this claim reports: crashes that are taken back.
 async fn report(system: &System, claimed: &ClaimedJob) -> u64 {
     let reported = system.store.report_leases(&[claimed.lease.token]).await;
@@ -312,12 +323,7 @@ async fn report(system: &System, claimed: &ClaimedJob) -> u64 {
 
 #[tokio::test]
 async fn a_crash_is_taken_back_though_another_worker_has_returned_the_job_since() {
-    let system = System::embedding_in_process().await;
-    system
-        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
-        .await;
-    let frozen = claim(&system).await;
-    system.expire_leases().await;
+    let (system, frozen) = with_an_expired_lease().await;
     let second = claim(&system).await;
     assert_eq!((second.crashes, report(&system, &second).await), (1, 0));
     let third = claim(&system).await;
@@ -328,12 +334,7 @@ async fn a_crash_is_taken_back_though_another_worker_has_returned_the_job_since(
 
 #[tokio::test]
 async fn a_crash_of_a_claim_whose_answer_was_lost_is_taken_back() {
-    let system = System::embedding_in_process().await;
-    system
-        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
-        .await;
-    let frozen = claim(&system).await;
-    system.expire_leases().await;
+    let (system, frozen) = with_an_expired_lease().await;
     let other = claim(&system).await;
     report(&system, &other).await;
     // Nobody works on the job, and its worker may not even know which it was.
@@ -343,12 +344,7 @@ async fn a_crash_of_a_claim_whose_answer_was_lost_is_taken_back() {
 
 #[tokio::test]
 async fn a_crash_is_taken_back_though_another_worker_has_died_since() {
-    let system = System::embedding_in_process().await;
-    system
-        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
-        .await;
-    let frozen = claim(&system).await;
-    system.expire_leases().await;
+    let (system, frozen) = with_an_expired_lease().await;
     claim(&system).await;
     system.expire_leases().await;
     let third = claim(&system).await;
@@ -360,12 +356,7 @@ async fn a_crash_is_taken_back_though_another_worker_has_died_since() {
 
 #[tokio::test]
 async fn a_worker_that_has_taken_over_its_own_job_reports_both_leases_at_once() {
-    let system = System::embedding_in_process().await;
-    system
-        .enqueue(PROJECT, &[record("r1", "a text")], EnqueueOptions::default())
-        .await;
-    let first = claim(&system).await;
-    system.expire_leases().await;
+    let (system, first) = with_an_expired_lease().await;
     let second = claim(&system).await;
     assert_eq!(second.crashes, 1);
     let tokens = [first.lease.token, second.lease.token];

@@ -8,6 +8,7 @@ mod kinds;
 mod origins;
 mod refusals;
 mod rights;
+mod take_over;
 mod tenants;
 mod together;
 mod upgrade;

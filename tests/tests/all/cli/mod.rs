@@ -5,6 +5,7 @@ mod backfill;
 mod backfill_ends;
 mod called;
 mod demos;
+mod doctor;
 mod every_verb;
 mod ingest;
 mod ingest_rejects;
