@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::leases::COUNT_CRASH;
 use super::{Param, Store, StoreError};
 use crate::job::{ClaimedJob, JobType, Lease};
 
@@ -174,6 +175,7 @@ fn statement(job_type: JobType, of_one_project: bool, leaving_some: bool) -> Str
     CLAIM
         .replace("/*project*/", project)
         .replace("/*only*/", &only.join(" AND "))
+        .replace("/*crash*/", COUNT_CRASH)
 }
 
 fn claimed(row: &Row, job_type: JobType) -> Result<ClaimedJob, StoreError> {

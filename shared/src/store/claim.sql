@@ -94,12 +94,7 @@ WITH RECURSIVE wanted AS MATERIALIZED (
 UPDATE cronvec.job_queue j
 SET status = 'PROCESSING', turn = NULL, worker = $6,
     lease_token = $8, lease_expires_at = clock_timestamp() + make_interval(secs => $5),
-    -- Its worker died, as far as anybody knows; unless the server was restarted meanwhile, which no worker can help.
-    crashes = j.crashes + (j.status = 'PROCESSING' AND coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int,
-    -- Kept when the job comes from the line: a worker that was taken for dead may still report.
-    crashed_leases = CASE WHEN j.status = 'PROCESSING' AND coalesce(j.claimed_at, now()) > pg_postmaster_start_time()
-        THEN trim_array(j.lease_token || j.crashed_leases, greatest(cardinality(j.crashed_leases) - 19, 0))
-        ELSE j.crashed_leases END,
+    /*crash*/,
     started_at = coalesce(j.started_at, clock_timestamp()), claimed_at = clock_timestamp()
 FROM chosen
 WHERE j.id = chosen.id

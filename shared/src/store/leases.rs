@@ -6,6 +6,15 @@ use uuid::Uuid;
 use super::ends::ACTIVE_MS;
 use super::{Store, StoreError};
 
+/// What is set where a lease of the job `j` has run out: its worker died, as far as anybody knows; unless the server was
+/// restarted meanwhile, which no worker can help. Its token is kept, for it may live and report. In any other status nothing is
+/// counted.
+pub(super) const COUNT_CRASH: &str =
+    "crashes = j.crashes + (j.status = 'PROCESSING' AND coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int,
+    crashed_leases = CASE WHEN j.status = 'PROCESSING' AND coalesce(j.claimed_at, now()) > pg_postmaster_start_time()
+        THEN trim_array(j.lease_token || j.crashed_leases, greatest(cardinality(j.crashed_leases) - 19, 0))
+        ELSE j.crashed_leases END";
+
 /// What a report came to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Reported {

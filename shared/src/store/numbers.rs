@@ -3,9 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, IsolationLevel};
 
 use super::begin::Begin;
 use super::migrate::SchemaError;
@@ -168,7 +168,7 @@ impl Store {
             "SELECT * FROM ({}) AS a (sequence, given, taken) WHERE taken > given",
             each.join(" UNION ALL ")
         );
-        let begin = Begin::write("SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '2s'");
+        let begin = Begin::read("SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '2s'");
         match self.query_in_transaction(begin, &statement, &[]).await {
             Err(error) if !error.is_outage() => {
                 tracing::info!(error = %error, "the sequences of identity columns can't be looked at");
@@ -272,14 +272,8 @@ impl Store {
     /// `taken` is a number that is known to be taken.
     pub async fn mend_numbers(&self, taken: i64) -> Result<(), StoreError> {
         let mut client = self.client().await?;
-        let transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::ReadCommitted)
-            .read_only(false)
-            .start()
-            .await?;
-        transaction
-            .batch_execute("SELECT pg_advisory_xact_lock(7233170410842382)")
+        let transaction = self
+            .begin(&mut client, "SELECT pg_advisory_xact_lock(7233170410842382)")
             .await?;
         let found = look(&*transaction).await?;
         let mut given = found.given;

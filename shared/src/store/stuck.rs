@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tokio_postgres::types::Type;
 
+use super::leases::COUNT_CRASH;
 use super::selection::JobFilter;
 use super::{Store, StoreError};
 use crate::job::JobType;
@@ -93,19 +94,18 @@ impl Store {
     pub async fn reset_stuck(&self, filter: &JobFilter) -> Result<Vec<i64>, StoreError> {
         let rows = self
             .query(
-                "WITH gone AS MATERIALIZED (
+                &format!(
+                    "WITH gone AS MATERIALIZED (
                      SELECT id FROM cronvec.job_queue
                      WHERE status = 'PROCESSING' AND lease_expires_at < clock_timestamp()
                          AND ($1::text IS NULL OR job_type = $1) AND ($2::text IS NULL OR project = $2)
                      ORDER BY id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
                  UPDATE cronvec.job_queue j
                  SET status = 'PENDING', turn = NULL, scheduled_for = clock_timestamp(),
-                     crashes = j.crashes + (coalesce(j.claimed_at, now()) > pg_postmaster_start_time())::int,
-                     crashed_leases = CASE WHEN coalesce(j.claimed_at, now()) > pg_postmaster_start_time()
-                         THEN trim_array(j.lease_token || j.crashed_leases, greatest(cardinality(j.crashed_leases) - 19, 0))
-                         ELSE j.crashed_leases END,
+                     {COUNT_CRASH},
                      lease_token = NULL, lease_expires_at = NULL
-                 FROM gone WHERE j.id = gone.id RETURNING j.id",
+                 FROM gone WHERE j.id = gone.id RETURNING j.id"
+                ),
                 &[
                     (&filter.job_type.map(JobType::as_str), Type::TEXT),
                     (&filter.project, Type::TEXT),
