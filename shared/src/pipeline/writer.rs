@@ -283,8 +283,8 @@ fn trouble(run: &Shared, error: StoreError) {
             tracing::warn!(job.id = run.job.lease.job_id, "a write didn't end in time");
             run.end(Trouble::Deadline);
         }
-        error if error.is_outage() => {
-            tracing::error!(job.id = run.job.lease.job_id, error = %error, "the database went away");
+        error if error.is_temporary() => {
+            tracing::error!(job.id = run.job.lease.job_id, error = %error, "the database went away, or let others go first");
             run.end(Trouble::Database(error.to_string()));
         }
         error => {

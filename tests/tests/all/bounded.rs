@@ -4,17 +4,19 @@
 //! `CRONVEC_FULL=1 cargo test -p cronvec-tests --test all bounded -- --nocapture`
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::{assert_in_time, eventually};
 use cronvec_tests::full_size;
 use cronvec_tests::provider::{Answer, Options, Provider};
-use cronvec_tests::system::{PROJECT, System, minute};
+use cronvec_tests::system::{PROJECT, System, minute, record};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::call::{self, CallOptions, Guard};
 use shared::secrets::Secrets;
+use shared::store::enqueue::EnqueueOptions;
 use vectorization::StoppedBecause;
 
 /// So many records, `text number 1` and so on.
@@ -145,6 +147,47 @@ async fn a_write_that_waits_for_a_lock_ends_with_its_pass() {
     system.assert_all_embedded_by_fake(PROJECT, 8).await;
 }
 
+#[tokio::test]
+async fn a_statement_that_the_server_ends_is_no_fault_of_the_job() {
+    let provider = Provider::start().await;
+    let system = with_records(&provider, 10).await;
+    let new = [record("new", "another text")];
+    system.enqueue(PROJECT, &new, EnqueueOptions::default()).await;
+    let space = system.count("SELECT live_space::bigint FROM cronvec.projects").await;
+    let user = Transaction::begin(&system).await;
+    user.run(&format!("LOCK TABLE cronvec.chunks_{space}")).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (vectorization, ingestion) = (system.vectorization(), system.ingestion());
+    let embedded = impatiently(&system, vectorization.run(CallOptions::default(), deadline)).await;
+    user.run("LOCK TABLE cronvec.records IN SHARE MODE").await;
+    let stored = impatiently(&system, ingestion.run(CallOptions::default(), deadline)).await;
+    assert_eq!((embedded.unwrap().records, stored.unwrap().records), (0, 0));
+    assert_nobody_was_charged(&system).await;
+    user.commit().await;
+}
+
+/// A pass beside which each statement that waits for a lock is ended, as the server does after `statement_timeout`.
+async fn impatiently<T>(system: &System, pass: impl Future<Output = T>) -> T {
+    let cancelled = AtomicBool::new(false);
+    let waits = "WITH waits AS MATERIALIZED (
+            SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')
+        SELECT count(*) FROM waits WHERE pg_cancel_backend(pid)";
+    let ending = async {
+        loop {
+            if system.count(waits).await > 0 {
+                cancelled.store(true, Ordering::Relaxed);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let done = tokio::select! {
+        done = pass => done,
+        () = ending => unreachable!("it has no end"),
+    };
+    assert!(cancelled.load(Ordering::Relaxed), "none waited");
+    done
+}
+
 /// Statements before somebody's lock.
 async fn waiting(system: &System) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -163,6 +206,7 @@ async fn an_invocation_with_too_little_time_for_a_request_begins_nothing() {
         (StoppedBecause::Deadline, true)
     );
     assert_eq!(provider.log().inputs(), 0);
+    assert_nobody_was_charged_but_for_done(&system).await;
     // On a busy machine the answer to its claim may come too late: then its next pass gives the job back.
     worker.run(CallOptions::default(), minute()).await.unwrap();
     assert_nobody_was_charged_but_for_done(&system).await;

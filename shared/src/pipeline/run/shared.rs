@@ -25,7 +25,7 @@ pub enum Trouble {
     Deadline,
     /// Its turn alone is over: others go on, and so will it.
     Turn,
-    /// The database went away.
+    /// The database went away, or ended a statement: no fault of the job's.
     Database(String),
     /// The job's own fault.
     Job(String),

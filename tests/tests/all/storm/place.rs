@@ -32,7 +32,8 @@ BEGIN
     END IF;
     IF NEW.crashes > OLD.crashes THEN
         INSERT INTO public.crash_log (job, token, what) VALUES (NEW.id, OLD.lease_token, 'counted');
-    ELSIF NEW.lease_token IS NOT DISTINCT FROM OLD.lease_token
+    -- A job that gets on has no crash left; only a report leaves some, or leaves the lease.
+    ELSIF (NEW.crashes > 0 OR NEW.lease_token IS NOT DISTINCT FROM OLD.lease_token)
         AND cardinality(OLD.crashed_leases) > coalesce(cardinality(NEW.crashed_leases), 0) THEN
         INSERT INTO public.crash_log (job, token, what)
             SELECT NEW.id, token, 'taken back' FROM unnest(OLD.crashed_leases) AS token
