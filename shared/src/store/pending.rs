@@ -72,7 +72,9 @@ impl Store {
                              w.suspect_group, w.suspect_inputs, w.suspect_reason, w.suspect_message, w.suspect_hash,
                              -- Marked by the write that made it, not by a replay or a backfill.
                              r.updated_at = r.created_at AND coalesce(w.operation, r.accepted) = r.accepted AS is_new,
-                             EXISTS (SELECT FROM cronvec.held_records h
+                             -- Asked once, and for each record only where there are any at all.
+                             (SELECT EXISTS (SELECT FROM cronvec.held_records)) AND EXISTS (
+                                 SELECT FROM cronvec.held_records h
                                  WHERE h.record_id = w.record_id AND h.project_id = $2 AND h.space_id = $1 OFFSET 0) AS was_held,
                              -- Of a long text it is known without reading it.
                              coalesce(octet_length(r.content), 0) AS bytes
