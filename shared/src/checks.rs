@@ -106,7 +106,28 @@ pub async fn queue(store: &Store, reach: &Reach) -> Result<Vec<Check>, StoreErro
     checks.push(oldest(store, reach).await?);
     checks.push(circuits(store, reach).await?);
     checks.push(stuck(store, reach).await?);
+    checks.extend(tables(store, reach).await?);
     Ok(checks)
+}
+
+/// Attached tables that can't be read, or not all of them; others are told of by `doctor`.
+async fn tables(store: &Store, reach: &Reach) -> Result<Option<Check>, StoreError> {
+    let mut troubled = store.troubled_sources().await?;
+    troubled.retain(|source| reach.includes(&source.project));
+    // The one at which everything stands comes first.
+    troubled.sort_by_key(|source| !source.rests);
+    let Some(worst) = troubled.first() else {
+        return Ok(None);
+    };
+    let found = format!("{}: {}", worst.table, worst.trouble);
+    let mend = format!(
+        "mend what it says, then: cronvec reconcile {}; `cronvec doctor` says more",
+        worst.project
+    );
+    Ok(Some(match worst.rests {
+        true => Check::fail("attached tables", found, mend),
+        false => Check::warn("attached tables", found, mend),
+    }))
 }
 
 async fn workers(store: &Store) -> Result<Vec<Check>, StoreError> {

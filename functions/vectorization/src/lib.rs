@@ -114,6 +114,7 @@ impl Worker {
                 concurrent_requests: embedding.concurrent_requests,
                 request_timeout: embedding.request_timeout,
                 records_per_slice: self.settings.queue.records_per_slice,
+                max_content_bytes: self.settings.max_content_bytes,
             },
             self.stop.clone(),
             self.unreported.clone(),

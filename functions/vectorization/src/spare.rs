@@ -13,11 +13,16 @@ const FOR_NOTES: Duration = Duration::from_secs(10);
 /// Sources that one invocation looks at.
 const SOURCES: i64 = 100;
 
-/// Reads what large statements have changed, before anything is embedded.
+/// Reads what large statements have changed, before anything is embedded. A table that can't be read is its own trouble, and
+/// one that is slow takes others no more than this time: the next tick begins with another.
 pub(crate) async fn take_notes(invocation: &Invocation, project_id: Option<i32>) -> Result<(), StoreError> {
     let store = &invocation.store;
     let began = Instant::now();
-    for source in store.sources_with_notes(project_id, SOURCES).await? {
+    let noted = store.sources_with_notes(project_id, SOURCES).await?;
+    if !noted.is_empty() {
+        store.limit_contents(invocation.bounds.max_content_bytes).await?;
+    }
+    for source in noted {
         loop {
             let is_over = began.elapsed() > FOR_NOTES || invocation.clock.time_for_request().is_none();
             if is_over || invocation.is_stopped() {
@@ -43,7 +48,11 @@ pub(crate) async fn reconcile(invocation: &Invocation, project_id: Option<i32>) 
     let store = &invocation.store;
     let began = Instant::now();
     let mut written = 0;
-    for source in store.sources_to_reconcile(project_id, SOURCES).await? {
+    let due = store.sources_to_reconcile(project_id, SOURCES).await?;
+    if !due.is_empty() {
+        store.limit_contents(invocation.bounds.max_content_bytes).await?;
+    }
+    for source in due {
         loop {
             let is_over = began.elapsed() > AT_MOST || invocation.clock.time_for_request().is_none();
             if is_over || invocation.is_stopped() {

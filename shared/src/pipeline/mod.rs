@@ -49,6 +49,8 @@ pub struct Bounds {
     pub request_timeout: Option<Duration>,
     /// Records that a slice reads at most.
     pub records_per_slice: usize,
+    /// Bytes that a text of an attached table has at most.
+    pub max_content_bytes: usize,
 }
 
 /// What all jobs of one invocation share.

@@ -109,7 +109,10 @@ impl Store {
                             GROUP BY c.record_id, c.content_hash) AS c
                           ON c.record_id = e.record_id AND c.content_hash = e.content_hash AND c.chunks >= e.chunks
                       WHERE e.space_id = p.live_space AND e.project_id = p.id
-                          AND NOT EXISTS (SELECT FROM noted WHERE noted.id = e.record_id)),
+                          AND NOT EXISTS (SELECT FROM noted WHERE noted.id = e.record_id)
+                          -- Those of rows that a large statement deleted are as good as gone.
+                          AND ((SELECT NOT EXISTS (SELECT FROM cronvec.source_gone)) OR NOT EXISTS (
+                              SELECT FROM cronvec.source_gone g WHERE g.project_id = p.id AND g.record_id = e.record_id))),
                      (SELECT count(*) FROM noted) + (SELECT count(*) FROM cronvec.pending w
                       JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id AND r.content IS NOT NULL
                       WHERE w.line = (p.live_space::bigint << 32) + p.id

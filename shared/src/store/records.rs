@@ -172,6 +172,8 @@ impl Store {
                          AND e.record_id = r.id AND e.content_hash = r.content_hash)
                  FROM cronvec.projects p LEFT JOIN cronvec.records r
                      ON r.project_id = p.id AND r.id = $2 AND r.content IS NOT NULL
+                     -- Its row was deleted by a large statement.
+                     AND NOT EXISTS (SELECT FROM cronvec.source_gone g WHERE g.project_id = p.id AND g.record_id = $2)
                  WHERE p.name = $1",
                 &[(&project, Type::TEXT), (&id, Type::TEXT)],
             )

@@ -7,14 +7,26 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::compile::Plan;
+use super::compile::{COMPILED, Plan};
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
 use super::{Source, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
-const KEY_TYPES: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar", "bpchar", "numeric"];
+const KEY_TYPES: [&str; 11] = [
+    "int2",
+    "int4",
+    "int8",
+    "uuid",
+    "text",
+    "varchar",
+    "bpchar",
+    "numeric",
+    "date",
+    "timestamp",
+    "timestamptz",
+];
 /// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us. We hold the
 /// project by then, so it is less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a user's
 /// transaction, we leave it before anyone looks.
@@ -114,6 +126,13 @@ impl Store {
                 let vector = &self.vector_types().await?.vector;
                 format!("\"{}\".vector", vector.schema().replace('"', "\"\""))
             },
+            knows_places: self
+                .query_one(
+                    "SELECT to_regproc('pg_catalog.pg_column_toast_chunk_id') IS NOT NULL",
+                    &[],
+                )
+                .await?
+                .get(0),
         })
     }
 
@@ -143,7 +162,7 @@ impl Store {
             }
             if !KEY_TYPES.contains(&column.base.as_str()) {
                 return Err(invalid(format!(
-                    "{} of {} is {}; a key must be an integer, a numeric, a uuid or text",
+                    "{} of {} is {}; a key must be an integer, a numeric, a uuid, text, a date or a timestamp",
                     column.quoted, table.name, column.full_type
                 )));
             }
@@ -226,9 +245,9 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
     transaction
         .execute_typed(
             "INSERT INTO cronvec.sources (id, project_id, relation, table_name, key_columns, text_sql, metadata_sql,
-                 where_sql, embedding_column, on_change, adopt, take_over, origins_known)
+                 where_sql, embedding_column, on_change, adopt, take_over, origins_known, compiled)
              OVERRIDING SYSTEM VALUE
-             VALUES ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, true)",
+             VALUES ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, true, $13)",
             &[
                 (&plan.id, Type::INT4),
                 (&plan.project_id, Type::INT4),
@@ -245,6 +264,7 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
                 (&on_change, Type::TEXT),
                 (&new.adopt.is_some(), Type::BOOL),
                 (&new.take_over, Type::INT8),
+                (&COMPILED, Type::INT2),
             ],
         )
         .await

@@ -7,9 +7,11 @@ mod compile;
 mod expression;
 mod faults;
 mod indexes;
+mod notes;
 mod origins;
 mod reconcile;
 mod table;
+mod trouble;
 
 use tokio_postgres::types::Type;
 
@@ -18,6 +20,7 @@ pub use faults::Fault;
 pub use indexes::ColumnIndexes;
 pub use origins::TakeOver;
 pub use reconcile::Slice;
+pub use trouble::TroubledSource;
 
 use super::again::until_done;
 use super::begin::Begin;
@@ -156,6 +159,25 @@ impl Store {
                 .await
                 .map_err(busy)?;
         }
+        // What its triggers noted as gone is deleted now: nobody reads these notes any more.
+        transaction
+            .execute_typed(
+                "SELECT cronvec.delete_records(s.project_id, ARRAY(
+                     SELECT DISTINCT g.record_id FROM cronvec.source_gone g
+                     JOIN cronvec.records r ON r.project_id = g.project_id AND r.id = g.record_id AND r.content IS NOT NULL
+                     WHERE g.project_id = s.project_id))
+                 FROM cronvec.sources s
+                 WHERE s.id = $1 AND EXISTS (SELECT FROM cronvec.source_gone g WHERE g.project_id = s.project_id)",
+                &[(&source.id, Type::INT4)],
+            )
+            .await?;
+        transaction
+            .execute_typed(
+                "DELETE FROM cronvec.source_gone g USING cronvec.sources s
+                 WHERE s.id = $1 AND g.project_id = s.project_id",
+                &[(&source.id, Type::INT4)],
+            )
+            .await?;
         transaction
             .execute_typed(
                 "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *)

@@ -1,22 +1,27 @@
 //! Owns the pass that brings records in line with their table, slice by slice. Refuses to overwrite what was written after
 //! it looked.
 
+use std::time::Instant;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
-use super::compare;
+use super::compile::Mode;
+use super::{compare, notes, trouble};
 
-/// Rows, or records, that one slice looks at.
-const ROWS_PER_SLICE: i32 = 1000;
+/// Records that one slice looks at, and rows at most.
+pub(super) const ROWS_PER_SLICE: i32 = 1000;
+/// Bytes of their texts, but for the first row's.
+pub(super) const BYTES_PER_SLICE: i64 = 16_000_000;
 /// Time between two passes of a source.
 const REST: &str = "5 minutes";
 
 /// Of a slice's transaction. We wait less than PostgreSQL's `deadlock_timeout`: we give way before anyone looks for a
 /// victim. No row of a table is hidden from us in silence: what we don't see would be taken for gone.
 pub(super) const SETTINGS: &str =
-    "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '30s';
+    "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '10s';
     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL jit = off;
     SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
 
@@ -40,21 +45,78 @@ impl Slice {
     }
 }
 
-struct State {
-    id: i32,
-    project_id: i32,
-    live_space: i32,
+/// What is known of a source when a slice begins.
+pub(super) struct State {
+    pub id: i32,
+    pub project_id: i32,
+    pub live_space: i32,
     phase: String,
     place: Option<Vec<String>>,
     adopt: bool,
-    epoch: i64,
+    pub epoch: i64,
     allow_deletes: bool,
-    take_over: Option<i64>,
-    fills: bool,
+    pub take_over: Option<i64>,
+    pub fills: bool,
     passes: i64,
+    pub page_rows: i32,
+    pub max_content_bytes: i64,
+    /// Its functions are those of a program before schema 13: they read all rows at once, and no fewer for their bytes.
+    pub is_old: bool,
+    /// It, or a part of it, was truncated, which is yet to be read.
+    pub was_emptied: bool,
 }
 
 impl State {
+    /// The source, locked; none while another worker is at it.
+    pub async fn lock(transaction: &Transaction<'_>, source_id: i32) -> Result<Option<Self>, StoreError> {
+        let rows = transaction
+            .query_typed(
+                "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
+                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.max_content_bytes, s.compiled = 0,
+                     EXISTS (SELECT FROM cronvec.source_truncated t WHERE t.source_id = s.id)
+                 FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
+                 WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
+                &[(&source_id, Type::INT4)],
+            )
+            .await?;
+        Ok(rows.first().map(|row| Self {
+            id: row.get(0),
+            project_id: row.get(1),
+            live_space: row.get(2),
+            phase: row.get(3),
+            place: row.get(4),
+            adopt: row.get(5),
+            epoch: row.get(6),
+            allow_deletes: row.get(7),
+            take_over: row.get(8),
+            fills: row.get(9),
+            passes: row.get(10),
+            page_rows: row.get(11),
+            max_content_bytes: row.get(12),
+            is_old: row.get(13),
+            was_emptied: row.get(14),
+        }))
+    }
+
+    /// What gives rows to compare; `$1` is theirs.
+    pub fn reader(&self, function: &str, mode: Mode, rows: i32) -> String {
+        let id = self.id;
+        let (name, arguments) = match function {
+            "page" => ("rows", format!("$1, {rows}")),
+            _ => ("named", "$1".to_owned()),
+        };
+        if self.is_old {
+            return format!(
+                "(SELECT o.*, NULL::text AS reason, NULL::text AS message, count(*) OVER () AS found
+                  FROM cronvec.source_{id}_{name}({arguments}) AS o)"
+            );
+        }
+        format!(
+            "cronvec.source_{id}_{function}({arguments}, {BYTES_PER_SLICE}, {})",
+            mode as i32
+        )
+    }
+
     /// The record that the walk along the records has come to; before the first, nothing.
     fn after(&self) -> &str {
         self.place
@@ -71,7 +133,8 @@ impl Store {
             .query(
                 &format!(
                     "SELECT id FROM cronvec.sources
-                     WHERE ((phase <> 'idle' AND trouble IS NULL) OR checked_at < now() - interval '{REST}')
+                     WHERE (phase <> 'idle' OR checked_at < now() - interval '{REST}')
+                         AND (rests_until IS NULL OR rests_until < now())
                          AND ($1 IS NULL OR project_id = $1)
                      ORDER BY checked_at, id LIMIT $2"
                 ),
@@ -95,7 +158,7 @@ impl Store {
     /// Begins a pass anew; one that is under way goes on.
     pub async fn begin_pass(&self, source_id: i32, allow_deletes: bool) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE cronvec.sources SET allow_deletes = allow_deletes OR $2, trouble = NULL,
+            "UPDATE cronvec.sources SET allow_deletes = allow_deletes OR $2, trouble = NULL, rests_until = NULL,
                  phase = CASE phase WHEN 'idle' THEN 'rows' ELSE phase END,
                  place = CASE phase WHEN 'idle' THEN NULL ELSE place END,
                  rows_seen = CASE phase WHEN 'idle' THEN 0 ELSE rows_seen END,
@@ -110,119 +173,36 @@ impl Store {
         Ok(())
     }
 
-    /// One slice of a source's pass, in one transaction.
+    /// One slice of a source's pass, in one transaction. A row that can't be read costs itself alone; a page that takes too
+    /// long is tried again with fewer rows.
     pub async fn reconcile_slice(&self, source_id: i32) -> Result<Slice, StoreError> {
-        let done = until_done!(self.again(), self.slice_of(source_id));
-        match &done {
-            Err(error) if !error.is_outage() && !error.is_lock_timeout() => {
-                self.execute(
-                    "UPDATE cronvec.sources SET trouble = $2, checked_at = now() WHERE id = $1",
-                    &[(&source_id, Type::INT4), (&error.to_string(), Type::TEXT)],
-                )
-                .await?;
+        let done = until_done!(self.again(), self.slice_of(source_id, Mode::Fast));
+        let Err(error) = done else { return done };
+        match self.after_failure(source_id, &error).await? {
+            Some(mode) => {
+                let done = until_done!(self.again(), self.slice_of(source_id, mode));
+                self.keep_trouble(source_id, &done).await?;
+                done
             }
-            _ => {}
+            None if error.is_cancelled() => Ok(Slice::More { written: 0 }),
+            None => Err(error),
         }
-        done
     }
 
-    /// Reads the rows that the oldest note of a source names. Returns how many records were written; none when there is no
-    /// note that is free.
-    pub async fn take_note(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
-        let taken = until_done!(self.again(), self.note_of(source_id));
-        if let Err(error) = &taken
-            && !error.is_outage()
-            && !error.is_lock_timeout()
-        {
-            self.execute(
-                "UPDATE cronvec.sources SET trouble = $2 WHERE id = $1",
-                &[(&source_id, Type::INT4), (&error.to_string(), Type::TEXT)],
-            )
-            .await?;
-        }
-        taken
-    }
-
-    /// Sources of which large statements have changed rows.
-    pub async fn sources_with_notes(&self, project_id: Option<i32>, limit: i64) -> Result<Vec<i32>, StoreError> {
-        let rows = self
-            .query(
-                "SELECT s.id FROM cronvec.sources s
-                 WHERE ($1 IS NULL OR s.project_id = $1)
-                     AND EXISTS (SELECT FROM cronvec.source_notes n WHERE n.source_id = s.id)
-                 ORDER BY s.id LIMIT $2",
-                &[(&project_id, Type::INT4), (&limit, Type::INT8)],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    async fn note_of(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
+    async fn slice_of(&self, source_id: i32, mode: Mode) -> Result<Slice, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        let notes = transaction
-            .query_typed(
-                "SELECT n.id, n.ids, s.project_id, p.live_space, s.take_over FROM cronvec.source_notes n
-                 JOIN cronvec.sources s ON s.id = n.source_id JOIN cronvec.projects p ON p.id = s.project_id
-                 WHERE n.source_id = $1 ORDER BY n.id LIMIT 1 FOR UPDATE OF n SKIP LOCKED",
-                &[(&source_id, Type::INT4)],
-            )
-            .await?;
-        let Some(note) = notes.first() else { return Ok(None) };
-        let (id, ids, project_id, live): (i64, Vec<String>, i32, i32) =
-            (note.get(0), note.get(1), note.get(2), note.get(3));
-        let take_over: Option<i64> = note.get(4);
-        let rows = transaction
-            .query_typed(
-                &compare::statement(&format!("cronvec.source_{source_id}_named($1)"), live),
-                &[
-                    (&ids, Type::TEXT_ARRAY),
-                    (&project_id, Type::INT4),
-                    (&false, Type::BOOL),
-                    (&false, Type::BOOL),
-                    (&source_id, Type::INT4),
-                    (&take_over, Type::INT8),
-                ],
-            )
-            .await?;
-        let written = number(only(&rows)?.get(2));
-        transaction
-            .execute_typed("DELETE FROM cronvec.source_notes WHERE id = $1", &[(&id, Type::INT8)])
-            .await?;
-        transaction.commit().await?;
-        Ok(Some(written))
-    }
-
-    async fn slice_of(&self, source_id: i32) -> Result<Slice, StoreError> {
-        let mut client = self.client().await?;
-        let transaction = self.begin(&mut client, SETTINGS).await?;
-        let rows = transaction
-            .query_typed(
-                "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
-                     s.take_over, s.embedding_column IS NOT NULL, s.passes
-                 FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
-                 WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
-                &[(&source_id, Type::INT4)],
-            )
-            .await?;
-        let Some(row) = rows.first() else {
+        let Some(mut state) = State::lock(&transaction, source_id).await? else {
             return Ok(Slice::Busy);
         };
-        let state = State {
-            id: row.get(0),
-            project_id: row.get(1),
-            live_space: row.get(2),
-            phase: row.get(3),
-            place: row.get(4),
-            adopt: row.get(5),
-            epoch: row.get(6),
-            allow_deletes: row.get(7),
-            take_over: row.get(8),
-            fills: row.get(9),
-            passes: row.get(10),
-        };
+        if state.was_emptied {
+            notes::truncations(&transaction, source_id).await?;
+            state = State::lock(&transaction, source_id)
+                .await?
+                .ok_or_else(super::super::no_row)?;
+        }
         let slice = match state.phase.as_str() {
-            "idle" | "rows" => rows_slice(&transaction, &state).await?,
+            "idle" | "rows" => rows_slice(&transaction, &state, mode).await?,
             "count" => count_slice(&transaction, &state).await?,
             _ => gone_slice(&transaction, &state).await?,
         };
@@ -233,17 +213,16 @@ impl Store {
 
 /// The table's rows along their key, each beside its record. Rows whose text or metadata differ are written, unless the
 /// record was written meanwhile; rows without a record are filled in.
-async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slice, StoreError> {
+async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Result<Slice, StoreError> {
     let id = state.id;
     if state.place.is_none() {
         missing_triggers(transaction, id).await?;
     }
+    let wanted = if mode == Mode::Blind { 1 } else { state.page_rows };
+    let began = Instant::now();
     let rows = transaction
         .query_typed(
-            &compare::statement(
-                &format!("cronvec.source_{id}_rows($1, {ROWS_PER_SLICE})"),
-                state.live_space,
-            ),
+            &compare::statement(&state.reader("page", mode, wanted), state.live_space, false),
             &[
                 (&state.place, Type::TEXT_ARRAY),
                 (&state.project_id, Type::INT4),
@@ -251,23 +230,30 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
                 (&state.fills, Type::BOOL),
                 (&id, Type::INT4),
                 (&state.take_over, Type::INT8),
+                (&state.max_content_bytes, Type::INT8),
             ],
         )
         .await?;
     let row = only(&rows)?;
     let (read, place): (i64, Option<Vec<String>>) = (row.get(0), row.get(1));
     let (written, adopted, passing): (i64, i64, i64) = (row.get(2), row.get(3), row.get(4));
-    let empty: Vec<String> = row.get(5);
-    if !empty.is_empty() {
-        fill_column(transaction, state, &empty).await?;
+    let wrong: Vec<String> = row.get(5);
+    if !wrong.is_empty() {
+        fill_column(transaction, state, &wrong).await?;
     }
-    let at_end = read < i64::from(ROWS_PER_SLICE);
+    // Where it isn't known how many rows there were, the next page is empty.
+    let at_end = match row.get::<_, Option<i64>>(6) {
+        Some(found) => found == read && read < i64::from(wanted),
+        None => read == 0,
+    };
+    let page_rows = trouble::next_page(state.page_rows, mode, began.elapsed());
     transaction
         .execute_typed(
             "UPDATE cronvec.sources SET phase = CASE WHEN $2 THEN 'count' ELSE 'rows' END,
                  place = CASE WHEN NOT $2 THEN $3 END, rows_seen = CASE WHEN $4 THEN 0 ELSE rows_seen END + $5,
                  changed = CASE WHEN $4 THEN 0 ELSE changed END + $6, adopted = CASE WHEN $4 THEN 0 ELSE adopted END + $7,
-                 gone = 0, deleted = 0, trouble = NULL, checked_at = now()
+                 gone = 0, deleted = 0, checked_at = now(), rests_until = NULL, page_rows = $8,
+                 trouble = CASE WHEN $8 < $9 THEN trouble END
              WHERE id = $1",
             &[
                 (&id, Type::INT4),
@@ -277,6 +263,8 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
                 (&passing, Type::INT8),
                 (&written, Type::INT8),
                 (&adopted, Type::INT8),
+                (&page_rows, Type::INT4),
+                (&ROWS_PER_SLICE, Type::INT4),
             ],
         )
         .await?;
@@ -285,8 +273,12 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
     })
 }
 
-/// Rows whose column is empty though their text is embedded: locked first, and looked at again under the lock.
-async fn fill_column(transaction: &Transaction<'_>, state: &State, ids: &[String]) -> Result<(), StoreError> {
+/// Rows whose column is empty, or holds another vector, though their text is embedded: locked first, and looked at again under the lock.
+pub(super) async fn fill_column(
+    transaction: &Transaction<'_>,
+    state: &State,
+    ids: &[String],
+) -> Result<(), StoreError> {
     let (id, live) = (state.id, state.live_space);
     let rows = transaction
         .query_typed(
@@ -357,7 +349,7 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
     let at_end = read < i64::from(ROWS_PER_SLICE);
     transaction
         .execute_typed(
-            "UPDATE cronvec.sources SET gone = gone + $4, trouble = NULL, checked_at = now(),
+            "UPDATE cronvec.sources SET gone = gone + $4, checked_at = now(), rests_until = NULL,
                  phase = CASE WHEN $2 THEN 'gone' ELSE 'count' END, place = CASE WHEN NOT $2 THEN ARRAY[$3] END
              WHERE id = $1",
             &[
@@ -458,11 +450,11 @@ async fn missing_triggers(transaction: &Transaction<'_>, source_id: i32) -> Resu
     Ok(())
 }
 
-fn only(rows: &[Row]) -> Result<&Row, StoreError> {
+pub(super) fn only(rows: &[Row]) -> Result<&Row, StoreError> {
     rows.first()
         .ok_or_else(|| StoreError::Unreadable("a statement gave no row".into()))
 }
 
-fn number(count: i64) -> u64 {
+pub(super) fn number(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }

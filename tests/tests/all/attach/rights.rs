@@ -66,7 +66,7 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         .await;
     assert_eq!(
         owned,
-        json!({"text": true, "event": true, "rows": true, "named": true, "there": true, "count": true, "take": false, "truncated": false})
+        json!({"text": true, "event": true, "page": true, "named": true, "there": true, "count": true, "take": false, "truncated": false})
     );
     let as_invoker =
         "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_' AND NOT prosecdef";
@@ -101,9 +101,9 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         "SELECT cronvec.take_rows(1, '{x}', '{x}', NULL, NULL)",
         "SELECT cronvec.delete_records(1, '{1}')",
         "SELECT cronvec.put_record('articles', 'x', 'x')",
-        "SELECT cronvec.source_1_take(NULL, NULL, NULL, ARRAY['1'])",
+        "SELECT cronvec.source_1_take(NULL, NULL, NULL, ARRAY['1'], NULL)",
         "SELECT cronvec.source_1_truncated('articles'::regclass)",
-        "SELECT cronvec.source_1_rows(NULL, 10)",
+        "SELECT cronvec.source_1_page(NULL, 10, 1, 0)",
         "CREATE TEMP TABLE mine (id int, title text, body text);
          CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
              EXECUTE FUNCTION cronvec.source_1_event()",

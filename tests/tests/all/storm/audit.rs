@@ -174,7 +174,7 @@ async fn rows_are_right(storm: &Storm) {
 }
 
 /// Each gives what mustn't be there, a line a find.
-const LEFT: [(&str, &str); 15] = [
+const LEFT: [(&str, &str); 16] = [
     ("pending", "SELECT to_jsonb(w)::text FROM cronvec.pending w"),
     (
         "a job that isn't done",
@@ -225,6 +225,10 @@ const LEFT: [(&str, &str); 15] = [
     (
         "a row that was only named",
         "SELECT to_jsonb(n)::text FROM cronvec.source_notes n",
+    ),
+    (
+        "a deletion or a truncation that was only noted",
+        "SELECT to_jsonb(g)::text FROM cronvec.source_gone g UNION ALL SELECT to_jsonb(t)::text FROM cronvec.source_truncated t",
     ),
     (
         "trouble with the table",
