@@ -17,7 +17,7 @@ use shared::store::audit::{Act, IDS_NAMED};
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
 use shared::store::jobs::JobView;
-use shared::store::migrate::{self, MigrationStatus};
+use shared::store::migrate::{self, MigrationStatus, SchemaError};
 use shared::store::projects::{Coverage, Project};
 use shared::store::search::Hit;
 use shared::store::{Store, StoreError};
@@ -143,16 +143,21 @@ impl App {
             .collect())
     }
 
+    /// Makes again what went with pgvector, or looks for it where it isn't any more; gives the names.
+    pub async fn mend_schema(&self) -> Result<Vec<String>> {
+        Ok(migrate::mend(&mut *self.store.database().get().await?).await?)
+    }
+
     /// Every migration of this binary, applied or not.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>> {
         Ok(migrate::status(&*self.store.database().get().await?).await?)
     }
 
     /// Compares the schema with what the code expects. `Err` inside is a difference, outside that nobody could look.
-    pub async fn verify_schema(&self) -> Result<Result<(), String>> {
+    pub async fn verify_schema(&self) -> Result<Result<(), SchemaError>> {
         match migrate::verify(&*self.store.database().get().await?).await {
             Ok(()) => Ok(Ok(())),
-            Err(StoreError::Schema(difference)) => Ok(Err(difference.to_string())),
+            Err(StoreError::Schema(difference)) => Ok(Err(difference)),
             Err(error) => Err(error.into()),
         }
     }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use shared::pipeline::canary;
 use shared::provider::Failure;
 use shared::store::health::Server;
+use shared::store::migrate::SchemaError;
 use shared::store::selection::JobFilter;
 
 use crate::Context;
@@ -46,9 +47,12 @@ async fn of_the_database(app: &App) -> Result<Vec<Check>> {
     }
     all.push(match app.verify_schema().await? {
         Ok(()) => Check::ok("schema's objects", "as the migrations made them"),
+        Err(unbound @ SchemaError::Unbound(_)) => {
+            Check::fail("schema's objects", unbound.to_string(), "cronvec migrate up")
+        }
         Err(difference) => Check::fail(
             "schema's objects",
-            difference,
+            difference.to_string(),
             "undo the change by hand, or take all away and begin anew: cronvec uninstall, cronvec migrate up",
         ),
     });
@@ -158,7 +162,7 @@ async fn columns(app: &App) -> Result<Check> {
         Some(wrong) => Check::fail(
             "embedding columns",
             wrong.clone(),
-            "put the partition's column and its check back as the migrations make them; vectors of another width can't be searched",
+            "if pgvector was dropped: cronvec migrate up; else put the partition's column and its check back as they were made: vectors of another width can't be searched",
         ),
     })
 }

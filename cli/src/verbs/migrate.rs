@@ -23,6 +23,22 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     let app = App::open().await?;
     match action {
         Action::Up => {
+            let mended = app.mend_schema().await?;
+            if !mended.is_empty() {
+                app.audit(
+                    "schema",
+                    "made again after pgvector was moved or dropped",
+                    &mended,
+                    None,
+                )
+                .await;
+                context.output.note(format!(
+                    "pgvector was moved, or dropped and made anew; made again: {}. Vectors that were dropped with it are \
+                     embedded again by the next ticks. Restart what runs all the time (cronvec serve), and give roles of \
+                     your own their rights on these functions again, see docs/SQL.md",
+                    mended.join(", ")
+                ));
+            }
             let applied = app.migrate_up().await?;
             if !applied.is_empty() {
                 let versions: Vec<String> = applied.iter().map(|applied| applied.version.to_string()).collect();
@@ -47,7 +63,7 @@ pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
         Action::Verify => {
             let found = match app.verify_schema().await? {
                 Ok(()) => app.verify_numbers().await?,
-                differs => differs,
+                Err(difference) => Err(difference.to_string()),
             };
             let object = json!({"ok": found.is_ok(), "fault": found.as_ref().err()});
             context.output.show(&object, || match &found {

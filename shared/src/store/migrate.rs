@@ -1,9 +1,11 @@
 //! Owns the schema: its numbered migrations, its version, whom it serves. Refuses to go back.
 
+mod bound;
 mod index;
 mod objects;
 mod run;
 mod server;
+mod statements;
 mod step;
 
 use tokio_postgres::Client;
@@ -47,6 +49,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(11, "upkeep", "0011_upkeep", serves 11),
     migration!(12, "pipeline", "0012_pipeline", serves 12),
     migration!(13, "capture", "0013_capture", serves 12),
+    migration!(15, "frozen", "0015_frozen", serves 12),
 ];
 
 /// The newest schema that this program knows.
@@ -99,6 +102,10 @@ pub enum SchemaError {
     Changed { version: i32, name: String },
     #[error("{0}, and this role may not set it: run as the schema's owner: cronvec migrate up")]
     Behind(super::numbers::Behind),
+    #[error(
+        "pgvector was moved, or dropped and made anew; missing, or looking for it where it was: {0}; run: cronvec migrate up"
+    )]
+    Unbound(String),
     #[error("the schema was changed by hand; missing, or not as the migrations made it: {0}")]
     Altered(String),
 }
@@ -111,10 +118,19 @@ pub struct MigrationStatus {
     pub applied: bool,
 }
 
-/// Brings the schema to this program's version. Returns the versions that it completed. Two at once are safe, and one
+/// Makes again what went when pgvector was dropped, and what looks for it where it isn't any more. Returns its names.
+pub async fn mend(client: &mut Client) -> Result<Vec<String>, StoreError> {
+    bound::mend(client).await
+}
+
+/// Brings the schema to this program's version, and mends it. Returns the versions that it completed. Two at once are safe, and one
 /// that was cut off is resumed by the next.
 pub async fn up(client: &mut Client) -> Result<Vec<i32>, StoreError> {
-    up_to(client, VERSION).await
+    mend(client).await?;
+    let completed = up_to(client, VERSION).await?;
+    // A migration that had been cut off is complete now.
+    mend(client).await?;
+    Ok(completed)
 }
 
 /// The same, to a former version.
@@ -166,6 +182,10 @@ pub async fn verify(client: &Client) -> Result<(), StoreError> {
         if version <= VERSION && known.is_none_or(|migration| checksum(migration) != sum) {
             return Err(SchemaError::Changed { version, name }.into());
         }
+    }
+    let unbound = bound::amiss(client).await?.names();
+    if !unbound.is_empty() {
+        return Err(SchemaError::Unbound(unbound.join(", ")).into());
     }
     let missing = objects::missing(client).await?;
     if !missing.is_empty() {
@@ -236,7 +256,7 @@ async fn version(client: &impl tokio_postgres::GenericClient) -> Result<Version,
 }
 
 /// Version, name and checksum of each.
-async fn applied(client: &Client) -> Result<Vec<(i32, String, String)>, StoreError> {
+async fn applied(client: &impl tokio_postgres::GenericClient) -> Result<Vec<(i32, String, String)>, StoreError> {
     let rows = client
         .query_typed(
             "SELECT version, name, checksum FROM cronvec.migrations ORDER BY version",

@@ -313,6 +313,9 @@ fn count(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|error| StoreError::Unreadable(error.to_string()))
 }
 
+const VECTOR_SCHEMA: &str = "SELECT quote_ident(n.nspname), n.nspname = ANY (current_schemas(true))
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'";
+
 /// The database as the rest of the code sees it.
 pub struct Store {
     database: Database,
@@ -419,6 +422,21 @@ impl Store {
 
     fn statement_again(&self) -> Again<'_> {
         Again::of_statement(&self.database)
+    }
+
+    /// The schema that pgvector lives in, quoted: a session's search path may not have it. It may be moved at any time.
+    async fn vector_schema(&self) -> Result<String, StoreError> {
+        let row = self.query_opt(VECTOR_SCHEMA, &[]).await?;
+        let row = row.ok_or(StoreError::Schema(migrate::SchemaError::NoVector))?;
+        Ok(row.get(0))
+    }
+
+    /// What stands in front of the names of pgvector's types and operator classes in this session: nothing, or its schema.
+    async fn vector_prefix(&self) -> Result<String, StoreError> {
+        let row = self.query_opt(VECTOR_SCHEMA, &[]).await?;
+        Ok(row
+            .filter(|row| !row.get::<_, bool>(1))
+            .map_or(String::new(), |row| format!("{}.", row.get::<_, &str>(0))))
     }
 
     pub(crate) async fn vector_types(&self) -> Result<&VectorTypes, StoreError> {

@@ -20,6 +20,7 @@ impl Store {
     }
 
     async fn make_space(&self, spec: &SpaceSpec) -> Result<(), StoreError> {
+        let vector = self.vector_schema().await?;
         let mut client = self.client().await?;
         // Attaching a partition takes a lock that readers and writers don't feel; whatever else holds the table, we
         // give way rather than make others queue behind us.
@@ -48,7 +49,7 @@ impl Store {
                 .batch_execute(&format!(
                     "CREATE TABLE cronvec.chunks_{id} (LIKE cronvec.chunks INCLUDING DEFAULTS INCLUDING STORAGE,
                          CONSTRAINT chunks_{id}_space CHECK (space_id = {id}),
-                         CONSTRAINT chunks_{id}_width CHECK (vector_dims(embedding) = {width}));
+                         CONSTRAINT chunks_{id}_width CHECK ({vector}.vector_dims(embedding) = {width}));
                      ALTER TABLE cronvec.chunks ATTACH PARTITION cronvec.chunks_{id} FOR VALUES IN ({id});
                      CREATE TABLE cronvec.embedded_{id} (LIKE cronvec.embedded INCLUDING DEFAULTS,
                          CONSTRAINT embedded_{id}_space CHECK (space_id = {id}));

@@ -64,6 +64,27 @@ pub(super) async fn note(
     Ok(())
 }
 
+/// Notes functions and views that were made again as they are now.
+pub(super) async fn note_again(client: &impl GenericClient, names: &[String]) -> Result<(), StoreError> {
+    let is_of = "split_part(split_part(object, ' ', 2), '.', 1) = ANY ($1) AND object ~ '^(function|column) '";
+    let made: HashSet<String> = client
+        .query_typed(
+            &format!("SELECT object FROM ({OBJECTS}) AS there WHERE {is_of}"),
+            &[(&names, Type::TEXT_ARRAY)],
+        )
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    client
+        .execute_typed(
+            &format!("DELETE FROM cronvec.schema_objects WHERE {is_of}"),
+            &[(&names, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    note(client, &HashSet::new(), &made).await
+}
+
 /// Notes an index that was built outside a transaction.
 pub(super) async fn note_index(client: &impl GenericClient, index: &str) -> Result<(), StoreError> {
     let made = HashSet::from([format!("index {index}")]);

@@ -55,7 +55,7 @@ pub(super) async fn apply(client: &mut Client, migrations: &[Migration]) -> Resu
 }
 
 /// The schema, the extension and what the migrations are noted in. Gives the schema that `vector` lives in.
-async fn prepare(client: &mut Client) -> Result<String, StoreError> {
+pub(super) async fn prepare(client: &mut Client) -> Result<String, StoreError> {
     let transaction = begin(client).await?;
     server::create_schema(&transaction).await?;
     let vector_schema = server::ensure_vector(&transaction).await?;

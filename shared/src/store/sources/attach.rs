@@ -10,7 +10,7 @@ use super::super::{Store, StoreError};
 use super::compile::{COMPILED, Plan};
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
-use super::{Source, origins};
+use super::{Source, attempt, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
@@ -95,7 +95,10 @@ impl Store {
     ) -> Result<Plan<'a>, StoreError> {
         let read = |role, written| Expression::read(table, role, written);
         let embedding_column = match new.embedding_column {
-            Some(written) => Some(vector_column(table, written, project, space, new.forgets)?),
+            Some(written) => {
+                let vector = format!("{}vector", self.vector_prefix().await?);
+                Some(vector_column(table, written, project, space, new.forgets, &vector)?)
+            }
             None => None,
         };
         if let Some(model) = new.adopt {
@@ -192,25 +195,26 @@ fn vector_column(
     project: &Project,
     space: &SpaceSpec,
     forgets: bool,
+    vector: &str,
 ) -> Result<Column, StoreError> {
     let width = space.dimensions;
     let name = &table.name;
     let Some(column) = table.find(written) else {
         return Err(invalid(format!(
-            "{name} has no column {written}; run: ALTER TABLE {name} ADD COLUMN {written} vector({width})"
+            "{name} has no column {written}; run: ALTER TABLE {name} ADD COLUMN {written} {vector}({width})"
         )));
     };
     let quoted = &column.quoted;
     let type_of = column.full_type.rsplit('.').next().unwrap_or_default();
     if type_of != "vector" && type_of != format!("vector({width})") {
         let using = if type_of == format!("halfvec({width})") {
-            format!("{quoted}::vector({width})")
+            format!("{quoted}::{vector}({width})")
         } else {
             "NULL".to_owned()
         };
         return Err(invalid(format!(
             "{quoted} of {name} is {}, and project '{}' embeds with {width} dimensions; use a project of another model or run: \
-             ALTER TABLE {name} ALTER COLUMN {quoted} TYPE vector({width}) USING {using}",
+             ALTER TABLE {name} ALTER COLUMN {quoted} TYPE {vector}({width}) USING {using}",
             column.full_type, project.name
         )));
     }
@@ -326,6 +330,9 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
     for function in plan.functions() {
         run(function.create).await?;
     }
+    run(attempt::create(plan)).await?;
+    hand_over(transaction, plan, &run).await?;
+    attempt::attempt(transaction, plan).await?;
     for trigger in plan.forget_trigger().into_iter().chain(plan.triggers(&table.name)) {
         run(trigger).await?;
     }
@@ -334,6 +341,22 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
             run(trigger).await?;
         }
     }
+    run(format!("SELECT cronvec.secure_source({})", plan.id)).await?;
+    // What may become of them is told by comparing it with this.
+    run(format!(
+        "UPDATE cronvec.sources SET table_columns = cronvec.source_columns(id) WHERE id = {}",
+        plan.id
+    ))
+    .await
+}
+
+/// Those that read or write the table to its owner, the others to the schema's.
+async fn hand_over(
+    transaction: &Transaction<'_>,
+    plan: &Plan<'_>,
+    run: &impl AsyncFn(String) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let table = plan.table;
     let rows = transaction
         .query_typed(
             "SELECT quote_ident(o.rolname), quote_ident(current_user), has_schema_privilege($1, n.oid, 'CREATE')
@@ -362,7 +385,8 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
             run(format!("REVOKE CREATE ON SCHEMA cronvec FROM {}", table.owner)).await?;
         }
     }
-    run(format!("SELECT cronvec.secure_source({})", plan.id)).await
+    // The owner calls them in the try; `secure_source` grants the same in the end.
+    run(format!("GRANT USAGE ON SCHEMA cronvec TO {}", table.owner)).await
 }
 
 /// The functions of a source that are to belong to the table's owner.

@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Transaction};
 
 use super::super::StoreError;
+use super::identifiers::identifiers;
 use super::table::{Column, Table};
 
 /// PostgreSQL's functions have a hundred parameters at most.
@@ -67,6 +68,7 @@ impl Expression {
         let found: Option<Vec<Column>> = parts.iter().map(|part| table.find(part).cloned()).collect();
         if role != Role::Filter {
             if let Some(columns) = found {
+                refuse_virtual(table, role, &columns)?;
                 return Ok(Self {
                     role,
                     sql: joined(role, &columns),
@@ -91,6 +93,13 @@ impl Expression {
                 role.option()
             )));
         }
+        let names = identifiers(written);
+        let used: Vec<Column> = columns
+            .iter()
+            .filter(|column| names.iter().any(|(_, name)| *name == column.name))
+            .cloned()
+            .collect();
+        refuse_virtual(table, role, &used)?;
         Ok(Self {
             role,
             sql: written.to_owned(),
@@ -182,6 +191,23 @@ impl Expression {
             self.role.returns()
         ))
     }
+}
+
+/// Transition tables hold NULL for them.
+fn refuse_virtual(table: &Table, role: Role, columns: &[Column]) -> Result<(), StoreError> {
+    for column in columns {
+        if let Some(expression) = &column.virtual_sql {
+            return Err(StoreError::Invalid(format!(
+                "{0} of {1} is a virtual generated column, and triggers see it as NULL. Use its expression in {2} instead: \
+                 {expression}; or store its values: {3}",
+                column.quoted,
+                table.name,
+                role.option(),
+                column.stored(&table.name, expression)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What a list of columns stands for.

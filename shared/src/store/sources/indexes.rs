@@ -71,12 +71,13 @@ impl Store {
                 })
             })
             .collect();
+        let schema = self.vector_prefix().await?;
         let build = indexes.is_empty().then(|| {
             let how = if partitioned { "" } else { "CONCURRENTLY " };
             let over = if dimensions > WIDEST_VECTOR {
-                format!("({column}::halfvec({dimensions})) halfvec_cosine_ops")
+                format!("({column}::{schema}halfvec({dimensions})) {schema}halfvec_cosine_ops")
             } else {
-                format!("{column} vector_cosine_ops")
+                format!("{column} {schema}vector_cosine_ops")
             };
             format!("CREATE INDEX {how}ON {} USING hnsw ({over})", source.table)
         });

@@ -2,10 +2,13 @@
 //! triggers and the one column that was named.
 
 mod attach;
+mod attempt;
+mod command;
 mod compare;
 mod compile;
 mod expression;
 mod faults;
+mod identifiers;
 mod indexes;
 mod notes;
 mod origins;
@@ -33,7 +36,11 @@ pub struct Source {
     #[serde(skip)]
     pub id: i32,
     pub project: String,
+    /// As it is named now, quoted.
     pub table: String,
+    /// As it was named when it was attached, quoted.
+    #[serde(skip)]
+    pub attached_as: String,
     pub key: Vec<String>,
     pub text: String,
     pub metadata: Option<String>,
@@ -53,12 +60,29 @@ pub struct Source {
     pub trouble: Option<String>,
 }
 
+impl Source {
+    /// Whether one of its expressions names this column.
+    fn uses(&self, column: &str) -> bool {
+        [Some(&self.text), self.metadata.as_ref(), self.filter.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|sql| {
+                identifiers::identifiers(sql)
+                    .iter()
+                    .any(|(place, name)| name == column || &sql[place.clone()] == column)
+            })
+    }
+}
+
 impl Store {
     pub async fn sources(&self) -> Result<Vec<Source>, StoreError> {
         let rows = self
             .query(
-                "SELECT s.id, p.name, s.table_name, s.key_columns, s.text_sql, s.metadata_sql, s.where_sql,
-                     s.embedding_column, s.on_change, s.phase, s.passes, s.rows_seen, s.changed, s.adopted, s.deleted, s.trouble
+                "SELECT s.id, p.name, coalesce(
+                         (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.relation), s.table_name), s.key_columns, s.text_sql, s.metadata_sql, s.where_sql,
+                     s.embedding_column, s.on_change, s.phase, s.passes, s.rows_seen, s.changed, s.adopted, s.deleted, s.trouble,
+                     s.table_name
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id ORDER BY s.id LIMIT 10000",
                 &[],
             )
@@ -82,6 +106,7 @@ impl Store {
                 adopted: row.get(13),
                 deleted: row.get(14),
                 trouble: row.get(15),
+                attached_as: row.get(16),
             })
             .collect())
     }
@@ -90,9 +115,11 @@ impl Store {
     pub async fn source(&self, project_or_table: &str) -> Result<Source, StoreError> {
         let sources = self.sources().await?;
         let named = |source: &&Source| {
-            let table = source.table.replace('"', "");
             let wanted = project_or_table.replace('"', "");
-            table == wanted || table.split_once('.').is_some_and(|(_, name)| name == wanted)
+            [&source.table, &source.attached_as].into_iter().any(|table| {
+                let table = table.replace('"', "");
+                table == wanted || table.split_once('.').is_some_and(|(_, name)| name == wanted)
+            })
         };
         if let Some(source) = sources.iter().find(|source| source.project == project_or_table) {
             return Ok(source.clone());
@@ -180,10 +207,15 @@ impl Store {
             .await?;
         transaction
             .execute_typed(
-                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *)
-                 UPDATE cronvec.projects p SET last_source = gone.id, last_table = coalesce(
-                     (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
-                      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = gone.relation), gone.table_name)
+                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *), tables AS (
+                     SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
+                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 )
+                 -- Of a table that was swapped the name counts, which another has now: that one is attached next.
+                 UPDATE cronvec.projects p SET last_source = gone.id, last_table = CASE
+                     WHEN EXISTS (SELECT FROM tables t WHERE t.name = gone.table_name AND t.oid <> gone.relation)
+                         THEN gone.table_name
+                     ELSE coalesce((SELECT t.name FROM tables t WHERE t.oid = gone.relation), gone.table_name) END
                  FROM gone WHERE p.id = gone.project_id",
                 &[(&source.id, Type::INT4)],
             )

@@ -29,6 +29,20 @@ pub(super) struct Column {
     pub base: String,
     pub not_null: bool,
     pub is_generated: bool,
+    /// What it is computed from where it is read; triggers see no value of such a column.
+    pub virtual_sql: Option<String>,
+    /// Its place in the table, whatever it is named.
+    pub number: i16,
+}
+
+impl Column {
+    /// The statement that makes a virtual generated column one whose values are stored.
+    pub fn stored(&self, table: &str, expression: &str) -> String {
+        format!(
+            "ALTER TABLE {table} DROP COLUMN {0}, ADD COLUMN {0} {1} GENERATED ALWAYS AS ({expression}) STORED",
+            self.quoted, self.full_type
+        )
+    }
 }
 
 impl Table {
@@ -127,8 +141,10 @@ impl Store {
             .query(
                 "SELECT a.attname::text, quote_ident(a.attname), quote_literal(a.attname),
                      format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), coalesce(b.typname, t.typname)::text,
-                     a.attnotnull OR t.typnotnull, a.attgenerated <> ''
+                     a.attnotnull OR t.typnotnull, a.attgenerated <> '',
+                     CASE a.attgenerated WHEN 'v' THEN pg_get_expr(g.adbin, g.adrelid) END, a.attnum
                  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                 LEFT JOIN pg_attrdef g ON g.adrelid = a.attrelid AND g.adnum = a.attnum
                  LEFT JOIN pg_type b ON b.oid = nullif(t.typbasetype, 0)
                  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
                 &[(&oid, Type::OID)],
@@ -145,6 +161,8 @@ impl Store {
                 base: row.get(5),
                 not_null: row.get(6),
                 is_generated: row.get(7),
+                virtual_sql: row.get(8),
+                number: row.get(9),
             })
             .collect())
     }

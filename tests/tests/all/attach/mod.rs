@@ -3,11 +3,12 @@
 mod changes;
 mod column;
 mod faults;
+mod frozen;
 mod functions;
 mod kinds;
 mod origins;
 mod refusals;
-mod rights;
+pub(super) mod rights;
 mod take_over;
 mod tenants;
 mod together;
