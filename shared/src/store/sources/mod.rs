@@ -9,6 +9,7 @@ mod faults;
 mod indexes;
 mod origins;
 mod reconcile;
+mod refused;
 mod table;
 
 use tokio_postgres::types::Type;
@@ -21,6 +22,7 @@ pub use reconcile::Slice;
 
 use super::again::until_done;
 use super::begin::Begin;
+use super::column::COLUMN_REFUSED;
 use super::{Store, StoreError};
 
 /// An attached table, as operators see it.
@@ -158,12 +160,16 @@ impl Store {
         }
         transaction
             .execute_typed(
-                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *)
+                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *), freed AS (
+                     -- There is no column any more that a row could refuse.
+                     DELETE FROM cronvec.quarantined_records q USING gone
+                     WHERE q.project_id = gone.project_id AND q.reason = $2
+                 )
                  UPDATE cronvec.projects p SET last_source = gone.id, last_table = coalesce(
                      (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = gone.relation), gone.table_name)
                  FROM gone WHERE p.id = gone.project_id",
-                &[(&source.id, Type::INT4)],
+                &[(&source.id, Type::INT4), (&COLUMN_REFUSED, Type::TEXT)],
             )
             .await?;
         transaction.commit().await?;

@@ -7,6 +7,7 @@ mod functions;
 mod kinds;
 mod origins;
 mod refusals;
+mod refusing_rows;
 mod rights;
 mod take_over;
 mod tenants;
