@@ -5,7 +5,8 @@ use super::expression::Expression;
 use super::table::{Column, Table};
 
 /// What a text may depend on besides its row stands fast, whoever writes.
-const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
+pub(super) const SETTINGS: &str =
+    "SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
     SET intervalstyle = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex'";
 
 pub(super) struct Plan<'a> {
@@ -45,7 +46,7 @@ impl Plan<'_> {
         self.function(name, arguments, &format!("{rest} {OF_WORKERS}"), &body, true)
     }
 
-    fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
+    pub(super) fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
         let types: Vec<&str> = arguments
             .split(", ")
             .filter_map(|argument| argument.split_once(' ').map(|(_, kind)| kind))
@@ -75,7 +76,7 @@ impl Plan<'_> {
         }
     }
 
-    fn passes(&self, row: &str) -> String {
+    pub(super) fn passes(&self, row: &str) -> String {
         self.filter
             .as_ref()
             .map_or("true".into(), |filter| filter.of(self.id, row))

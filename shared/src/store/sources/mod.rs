@@ -1,6 +1,7 @@
 //! Owns attached tables: what is known of them, how they are attached and let go. Refuses to touch a user's table but for
 //! triggers and the one column that was named.
 
+mod adoption;
 mod attach;
 mod compare;
 mod compile;
@@ -11,9 +12,11 @@ mod origins;
 mod reconcile;
 mod refused;
 mod table;
+mod vector_column;
 
 use tokio_postgres::types::Type;
 
+pub use adoption::Sampled;
 pub use attach::NewSource;
 pub use faults::Fault;
 pub use indexes::ColumnIndexes;
