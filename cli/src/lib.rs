@@ -1,5 +1,6 @@
 //! The operator's command line, as a library, so that tests can use its parts.
 
+mod adoption;
 pub mod app;
 mod args;
 mod checks;

@@ -47,10 +47,10 @@ pub fn split<'a>(text: &'a str, rules: ChunkRules, count: &dyn Fn(&str) -> usize
         return Vec::new();
     }
     let counter = Counter { count, tokens };
-    let window_bytes = tokens.saturating_mul(WINDOW_BYTES_PER_TOKEN).max(WINDOW_BYTES_AT_LEAST);
-    if trimmed.len() <= window_bytes && counter.fits(trimmed) {
+    if fits(trimmed, rules, count) {
         return vec![trimmed];
     }
+    let window_bytes = window_bytes(tokens);
 
     let config = ChunkConfig::new(tokens)
         .with_sizer(&counter)
@@ -79,6 +79,16 @@ pub fn split<'a>(text: &'a str, rules: ChunkRules, count: &dyn Fn(&str) -> usize
         push_all(&mut chunks, &pieces, &counter);
         start = next;
     }
+}
+
+/// Whether a text is one chunk.
+pub fn fits(text: &str, rules: ChunkRules, count: &dyn Fn(&str) -> usize) -> bool {
+    let (trimmed, tokens) = (text.trim(), rules.tokens.max(1));
+    trimmed.len() <= window_bytes(tokens) && Counter { count, tokens }.fits(trimmed)
+}
+
+fn window_bytes(tokens: usize) -> usize {
+    tokens.saturating_mul(WINDOW_BYTES_PER_TOKEN).max(WINDOW_BYTES_AT_LEAST)
 }
 
 /// The SHA-256 of a text's UTF-8 bytes: what a text is known by.

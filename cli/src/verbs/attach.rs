@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use shared::pipeline::AdoptionCheck;
 use shared::store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 
 use super::reconcile::{Told, to_the_end};
@@ -9,8 +10,8 @@ use super::{as_usage, left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;
 use crate::exit::{Ended, usage};
-use crate::indexes;
 use crate::output::count;
+use crate::{adoption, indexes};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// The column's vectors are this model's: take them for those of the texts that stand beside them
     #[arg(long, value_name = "MODEL")]
     adopt_existing: Option<String>,
+    /// Take the column's vectors without comparing some of them with what the model gives their texts
+    #[arg(long, requires = "adopt_existing")]
+    force_adopt: bool,
     /// Let the table's rows replace the records that the project has already, and delete those without a row; asks first
     #[arg(long)]
     take_over: bool,
@@ -63,7 +67,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if is_new && !matches!(attached, Ok(Some(_))) {
         app.store().forget_empty_project(&name).await?;
     }
-    let Some(source) = attached? else {
+    let Some((source, adoption)) = attached? else {
         return left_as_it_is(context);
     };
     if is_new {
@@ -85,13 +89,22 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     }
     let told = to_the_end(&app, &source, context).await?;
     let column_indexes = indexes::of(&app, &source).await?;
-    let shown = Shown { told, column_indexes };
+    let shown = Shown {
+        told,
+        column_indexes,
+        adoption,
+    };
     context.output.show(&shown, || shown.in_words())?;
     Ok(Ended::Well)
 }
 
 /// None: the person said no.
-async fn attach(app: &App, args: &Args, name: &str, context: &Context) -> Result<Option<Source>> {
+async fn attach(
+    app: &App,
+    args: &Args,
+    name: &str,
+    context: &Context,
+) -> Result<Option<(Source, Option<AdoptionCheck>)>> {
     let project = app.store().project(name).await?;
     let space = app.live_space(&project).await?;
     let mut new = NewSource {
@@ -104,6 +117,10 @@ async fn attach(app: &App, args: &Args, name: &str, context: &Context) -> Result
         forgets: args.on_change == OnChange::Null,
         adopt: args.adopt_existing.as_deref(),
         take_over: None,
+    };
+    let adoption = match args.force_adopt {
+        true => None,
+        false => adoption::check(app, &new, &project, &space).await?,
     };
     if args.take_over {
         let found = app.store().preview_take_over(&new, &project, &space).await;
@@ -121,7 +138,7 @@ async fn attach(app: &App, args: &Args, name: &str, context: &Context) -> Result
         }
     }
     let attached = app.store().attach(&new, &project, &space).await;
-    Ok(Some(attached.map_err(as_usage)?))
+    Ok(Some((attached.map_err(as_usage)?, adoption)))
 }
 
 /// What becomes of records that don't come from the table.
@@ -147,6 +164,8 @@ struct Shown {
     #[serde(flatten)]
     told: Told,
     column_indexes: Option<ColumnIndexes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adoption: Option<AdoptionCheck>,
 }
 
 impl Shown {
@@ -163,6 +182,7 @@ impl Shown {
                 count(u64::try_from(source.adopted).unwrap_or_default())
             ));
         }
+        lines.extend(self.adoption.as_ref().map(adoption::in_words));
         lines.extend(self.column_indexes.as_ref().and_then(indexes::before_filling));
         lines.push(format!(
             "each tick embeds what waits: cronvec tick vectorization; cronvec coverage --project {}",

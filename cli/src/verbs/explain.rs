@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use shared::pipeline::Unserved;
 use shared::space::{Space, SpaceSpec};
+use shared::store::column::COLUMN_REFUSED;
 use shared::store::explain::RecordFacts;
 
 use super::{project_or_only, ready};
@@ -174,7 +175,11 @@ fn of_the_record(facts: &RecordFacts, space: Option<&Space>) -> Option<Reason> {
     }
     if facts.current && !facts.pending {
         let at = facts.embedded_at.as_deref().unwrap_or("?");
-        return Some(reason("embedded", format!("embedded {at} by {by}"), None));
+        let embedded = format!("embedded {at} by {by}");
+        return Some(match facts.quarantine_reason.as_deref() {
+            Some(COLUMN_REFUSED) => column_refused(facts, &embedded),
+            _ => reason("embedded", embedded, None),
+        });
     }
     if let Some(why) = &facts.quarantine_reason {
         let (message, at) = (&facts.quarantine_message, &facts.quarantined_at);
@@ -196,6 +201,18 @@ fn of_the_record(facts: &RecordFacts, space: Option<&Space>) -> Option<Reason> {
         });
     }
     None
+}
+
+/// Search finds it; the table's own column lacks its vector.
+fn column_refused(facts: &RecordFacts, embedded: &str) -> Reason {
+    let because = format!(
+        "{embedded}; since {} its row of {} refuses the vector, {COLUMN_REFUSED}: {}",
+        facts.quarantined_at.as_deref().unwrap_or("?"),
+        facts.table.as_deref().unwrap_or("the table"),
+        facts.quarantine_message.as_deref().unwrap_or("")
+    );
+    let mend = "mend the row, or what refuses it, then: cronvec replay RECORD";
+    reason(COLUMN_REFUSED, because, Some(mend))
 }
 
 async fn of_the_provider(app: &App, space: Option<&Space>) -> Result<Option<Reason>> {

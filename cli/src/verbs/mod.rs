@@ -103,7 +103,7 @@ async fn ready() -> Result<App> {
 }
 
 /// What a person can mend by typing it otherwise ends with 2.
-fn as_usage(error: StoreError) -> anyhow::Error {
+pub(crate) fn as_usage(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Invalid(message) => usage(message),
         error => error.into(),

@@ -105,6 +105,8 @@ async fn compare(app: &App, source: &Source, allow_deletes: bool, context: &Cont
         app.store().begin_pass(source.id, false).await?;
         written += to_the_end(app, source, context).await?.written;
     }
+    // Who compares by hand has seen to what rows refused their vectors for.
+    app.store().forget_refusals(&source.project).await?;
     app.store().begin_pass(source.id, allow_deletes).await?;
     let mut told = to_the_end(app, source, context).await?;
     told.written += written;

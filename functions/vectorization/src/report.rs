@@ -35,7 +35,7 @@ pub struct Report {
     pub records: u64,
     /// Records charged with an attempt.
     pub failed: u64,
-    /// Of these, those that stand aside now.
+    /// Records that stand aside now: of these, and complete ones whose row refuses its vector.
     pub quarantined: u64,
     /// Whether due work is left.
     pub remaining: bool,

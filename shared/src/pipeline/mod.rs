@@ -5,6 +5,7 @@
 //! Run::read ─ slice ─→ prepare (chunks, same texts once) ─→ batches ─→ send (several in flight) ─→ writer ─→ Postgres
 //! ```
 
+mod adoption;
 mod batch;
 pub mod canary;
 mod clock;
@@ -31,6 +32,7 @@ use tokio::sync::Semaphore;
 use crate::store::Store;
 use crate::store::figures::bucket_of;
 
+pub use adoption::{ALIKE, AdoptionCheck, check_adoption};
 pub use clock::Clock;
 pub use leases::{Leases, Unreported};
 pub use named::Named;

@@ -217,6 +217,8 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
         Tally::add(&tally.passed_over, written.passed_over);
+        // They are complete as well: found, but not in the table's column.
+        Tally::add(&tally.quarantined, written.refused);
         if written.met {
             run.trusts_new.store(false, Ordering::Relaxed);
         }

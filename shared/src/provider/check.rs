@@ -19,7 +19,9 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
     {
         return Err(Failure::Misconfigured {
             message: format!(
-                "the model answers {} wide, the space is {width} wide: set EMBEDDING_DIMENSIONS to the model's width",
+                "the model answers {0} wide, the space is {width} wide, and a space keeps its width: set \
+                 EMBEDDING_DIMENSIONS={0} and make a new project, or let the server answer with the model that the \
+                 space was made for",
                 other.len()
             ),
         });

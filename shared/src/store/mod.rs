@@ -11,6 +11,7 @@ pub mod bodies;
 pub mod charges;
 mod chunks;
 pub mod claim;
+pub mod column;
 pub mod connect;
 pub mod coverage_counts;
 pub mod cuts;
@@ -147,6 +148,17 @@ impl StoreError {
     /// whenever it is tried.
     pub fn is_value_refused(&self) -> bool {
         self.fault() == Some(Fault::ValueRefused)
+    }
+
+    /// The server won't do it, and says the same again whenever it is tried: a value, a constraint, a trigger that raises, a
+    /// right that is missing, something that isn't there.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.fault(), Some(Fault::ValueRefused | Fault::Duplicate | Fault::Bug))
+    }
+
+    /// Somebody else was in the way.
+    pub fn is_contention(&self) -> bool {
+        matches!(self.fault(), Some(Fault::LockTimeout | Fault::Conflict))
     }
 
     /// Someone else has written such a row.

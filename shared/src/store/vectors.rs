@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::ends::SHARED_FENCE;
 use super::vector_array::VectorArray;
-use super::write_statement::write_statement;
+use super::write_statement::{ColumnPart, write_statement};
 use super::{Connection, Param, Store, StoreError, count};
 use crate::job::{ClaimedJob, Lease, Progress};
 use crate::record::ContentHash;
@@ -40,6 +40,8 @@ pub struct Written {
     pub passed_over: u64,
     /// What was taken to be new wasn't.
     pub met: bool,
+    /// Complete records whose row in the attached table refuses the vector: they stand in quarantine, and are found.
+    pub refused: u64,
 }
 
 /// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
@@ -66,7 +68,7 @@ impl Store {
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
         let job = holding.job;
-        let place = Place {
+        let target = Target {
             fence: SHARED_FENCE,
             lease: Some(job.lease),
             project_id: job.project_id,
@@ -74,7 +76,7 @@ impl Store {
             column: holding.column,
             meets_none: holding.trusts_new && chunks.iter().all(|chunk| chunk.is_new),
         };
-        let (written, records) = write(connection, &place, chunks).await?;
+        let (written, records) = self.write(connection, &target, Some(holding), chunks).await?;
         if written.passed_over > 0 {
             let ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
             let hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
@@ -92,7 +94,7 @@ impl Store {
         column: Option<i32>,
         chunks: &[NewChunk],
     ) -> Result<Written, StoreError> {
-        let place = Place {
+        let target = Target {
             fence: NO_FENCE,
             lease: None,
             project_id,
@@ -100,7 +102,42 @@ impl Store {
             column,
             meets_none: false,
         };
-        Ok(write(connection, &place, chunks).await?.0)
+        Ok(self.write(connection, &target, None, chunks).await?.0)
+    }
+
+    /// Gives also a chunk of each record. Where a row of the attached table may have refused its vector, the records are
+    /// stored without the column, and the column is written afterwards.
+    async fn write<'c>(
+        &self,
+        connection: &Connection,
+        target: &Target,
+        holding: Option<&Holding<'_>>,
+        chunks: &'c [NewChunk],
+    ) -> Result<(Written, Vec<&'c NewChunk>), StoreError> {
+        let mut seen = HashSet::new();
+        let records: Vec<&NewChunk> = chunks
+            .iter()
+            // Once for each text: of one that changed meanwhile both may come.
+            .filter(|chunk| seen.insert((chunk.record_id.as_str(), chunk.record_hash)))
+            .collect();
+        let column = target.column.map_or(ColumnPart::Nothing, ColumnPart::Set);
+        let mut written = match write_once(connection, target, column, &records, chunks).await {
+            Err(error) if target.column.is_some() && error.may_be_the_rows() => {
+                let target = Target {
+                    meets_none: false,
+                    ..*target
+                };
+                write_once(connection, &target, ColumnPart::Later, &records, chunks).await?
+            }
+            written => return Ok((written?, records)),
+        };
+        if written.complete > 0 {
+            let filled = self.fill_column(connection, target, holding, &records).await?;
+            written.passed_over += written.complete.saturating_sub(filled.settled());
+            written.complete = filled.settled();
+            written.refused = filled.refused;
+        }
+        Ok((written, records))
     }
 }
 
@@ -108,33 +145,37 @@ impl Store {
 const NO_FENCE: &str = "job AS MATERIALIZED (SELECT 1 AS one)";
 
 /// Where a write goes, and what it is fenced by.
-struct Place {
-    fence: &'static str,
-    lease: Option<Lease>,
-    project_id: i32,
-    space_id: i32,
-    column: Option<i32>,
+pub(super) struct Target {
+    pub fence: &'static str,
+    pub lease: Option<Lease>,
+    pub project_id: i32,
+    pub space_id: i32,
+    /// The attached table, by its source, whose own column gets the vectors, too.
+    pub column: Option<i32>,
     /// Nothing of these records is there, as far as is known. Where that is wrong the server refuses the write, and it is
     /// done in the other way.
     meets_none: bool,
 }
 
-/// Gives also a chunk of each record.
-async fn write<'a>(
+impl Target {
+    /// Of the job that a fence looks for.
+    pub fn job_and_token(&self) -> (Option<i64>, Option<uuid::Uuid>) {
+        (
+            self.lease.map(|lease| lease.job_id),
+            self.lease.map(|lease| lease.token),
+        )
+    }
+}
+
+/// `records` are the chunks' own, each once.
+async fn write_once(
     connection: &Connection,
-    place: &Place,
-    chunks: &'a [NewChunk],
-) -> Result<(Written, Vec<&'a NewChunk>), StoreError> {
-    let (job_id, token) = (
-        place.lease.map(|lease| lease.job_id),
-        place.lease.map(|lease| lease.token),
-    );
-    let mut seen = HashSet::new();
-    let records: Vec<&NewChunk> = chunks
-        .iter()
-        // Once for each text: of one that changed meanwhile both may come.
-        .filter(|chunk| seen.insert((chunk.record_id.as_str(), chunk.record_hash)))
-        .collect();
+    target: &Target,
+    column: ColumnPart,
+    records: &[&NewChunk],
+    chunks: &[NewChunk],
+) -> Result<Written, StoreError> {
+    let (job_id, token) = target.job_and_token();
     let record_ids: Vec<&str> = records.iter().map(|chunk| chunk.record_id.as_str()).collect();
     let record_hashes: Vec<&[u8]> = records.iter().map(|chunk| chunk.record_hash.as_bytes()).collect();
     let totals: Vec<i32> = records.iter().map(|chunk| chunk.of).collect();
@@ -152,7 +193,7 @@ async fn write<'a>(
     let params: Vec<Param<'_>> = vec![
         (&job_id, Type::INT8),
         (&token, Type::UUID),
-        (&place.project_id, Type::INT4),
+        (&target.project_id, Type::INT4),
         (&record_ids, Type::TEXT_ARRAY),
         (&record_hashes, Type::BYTEA_ARRAY),
         (&totals, Type::INT4_ARRAY),
@@ -164,12 +205,12 @@ async fn write<'a>(
         (&owner_hashes, Type::BYTEA_ARRAY),
     ];
     let ask = async |meets_none| {
-        let statement = write_statement(place.fence, place.space_id, place.column, meets_none);
+        let statement = write_statement(target.fence, target.space_id, column, meets_none);
         connection.query(&statement, &params).await
     };
     let mut met = false;
-    let rows = match ask(place.meets_none).await {
-        Err(error) if place.meets_none && error.is_duplicate() => {
+    let rows = match ask(target.meets_none).await {
+        Err(error) if target.meets_none && error.is_duplicate() => {
             met = true;
             ask(false).await?
         }
@@ -181,11 +222,11 @@ async fn write<'a>(
     }
     let locked = count(row.get(3))?;
     let passed_over = (record_ids.len() as u64).saturating_sub(locked);
-    let written = Written {
+    Ok(Written {
         stored: count(row.get(1))?,
         complete: count(row.get(2))?,
         passed_over,
         met,
-    };
-    Ok((written, records))
+        refused: 0,
+    })
 }

@@ -1,5 +1,16 @@
 //! Owns the text of the fenced write of vectors. Refuses to run it: that is `vectors`'.
 
+/// What a write does about the vector column of an attached table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ColumnPart {
+    /// There is none.
+    Nothing,
+    /// It is written, too, of the source with this number.
+    Set(i32),
+    /// It is written afterwards, by `column`: until then the records stay pending, though they are embedded.
+    Later,
+}
+
 /// The write for one space: its partitions by name, so that the planner looks at no other.
 ///
 /// A table that was filled a moment ago has no statistics yet, and a join over it may be planned as if it had one row.
@@ -12,7 +23,7 @@
 ///
 /// `fence` makes `job`: a row while whoever writes may do so. Where it `meets_none`, it fails on what is there already: asking
 /// for that takes the server a tenth of the whole.
-pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meets_none: bool) -> String {
+pub(super) fn write_statement(fence: &str, space: i32, column: ColumnPart, meets_none: bool) -> String {
     let (if_there, if_shown) = if meets_none {
         ("", "")
     } else {
@@ -23,7 +34,7 @@ pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meet
         )
     };
     let (mut rows, mut stored, mut firsts, mut set) = (String::new(), "", String::new(), "NULL::bigint".to_owned());
-    if let Some(source) = column {
+    if let ColumnPart::Set(source) = column {
         rows = format!(
             "rows AS MATERIALIZED (
                  SELECT r.id FROM job CROSS JOIN LATERAL cronvec.source_{source}_lock($4) AS r (id)
@@ -44,10 +55,13 @@ pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meet
               WHERE EXISTS (SELECT FROM firsts))"
         );
     }
-    let held = if column.is_some() {
-        "WHERE i.id = ANY (ARRAY(SELECT id FROM rows))"
-    } else {
-        ""
+    let held = match column {
+        ColumnPart::Set(_) => "WHERE i.id = ANY (ARRAY(SELECT id FROM rows))",
+        ColumnPart::Nothing | ColumnPart::Later => "",
+    };
+    let settled = match column {
+        ColumnPart::Later => String::new(),
+        ColumnPart::Nothing | ColumnPart::Set(_) => settle(space, "complete"),
     };
     format!(
         "WITH {fence}, {rows}locked AS MATERIALIZED (
@@ -92,14 +106,22 @@ pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meet
              DELETE FROM cronvec.chunks_{space} c USING complete
              WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY (ARRAY(SELECT id FROM complete))
                  AND c.record_id = complete.id AND (c.content_hash <> complete.hash OR c.ordinal >= complete.chunks)
-         ), settled AS (
-             DELETE FROM cronvec.pending
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
-         ), freed AS (
-             DELETE FROM cronvec.quarantined_records
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
-         )
+         ){settled}
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
              (SELECT count(*) FROM locked), {set}"
+    )
+}
+
+/// The parts of a statement that settle the records whose `id` stands in another of its parts: nothing is left to do about
+/// them, and nothing is wrong with them. $3 is the project.
+pub(super) fn settle(space: i32, ids: &str) -> String {
+    format!(
+        ", settled AS (
+             DELETE FROM cronvec.pending
+             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM {ids}))
+         ), freed AS (
+             DELETE FROM cronvec.quarantined_records
+             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM {ids}))
+         )"
     )
 }

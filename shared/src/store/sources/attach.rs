@@ -94,15 +94,8 @@ impl Store {
         table: &'a Table,
     ) -> Result<Plan<'a>, StoreError> {
         let read = |role, written| Expression::read(table, role, written);
-        let embedding_column = match new.embedding_column {
-            Some(written) => {
-                let vector = format!("{}vector", self.vector_prefix().await?);
-                Some(vector_column(table, written, project, space, new.forgets, &vector)?)
-            }
-            None => None,
-        };
         if let Some(model) = new.adopt {
-            if embedding_column.is_none() {
+            if new.embedding_column.is_none() {
                 return Err(invalid(
                     "--adopt-existing needs --embedding-column, where the vectors stand",
                 ));
@@ -110,11 +103,15 @@ impl Store {
             if model != space.model {
                 return Err(invalid(format!(
                     "project '{}' embeds with {}, not with {model}: vectors of two models don't go together; \
-                     set EMBEDDING_MODEL={model} and attach to a new project",
+                     set EMBEDDING_PROVIDER and EMBEDDING_MODEL={model} and attach to a new project",
                     project.name, space.model
                 )));
             }
         }
+        let embedding_column = match new.embedding_column {
+            Some(written) => Some(self.vector_column(table, written, project, space, new.forgets).await?),
+            None => None,
+        };
         Ok(Plan {
             id: 0,
             project_id: project.id,
@@ -186,49 +183,6 @@ impl Store {
 
 pub(super) fn invalid(message: impl Into<String>) -> StoreError {
     StoreError::Invalid(message.into())
-}
-
-/// The column that gets the vectors, if it can hold them.
-fn vector_column(
-    table: &Table,
-    written: &str,
-    project: &Project,
-    space: &SpaceSpec,
-    forgets: bool,
-    vector: &str,
-) -> Result<Column, StoreError> {
-    let width = space.dimensions;
-    let name = &table.name;
-    let Some(column) = table.find(written) else {
-        return Err(invalid(format!(
-            "{name} has no column {written}; run: ALTER TABLE {name} ADD COLUMN {written} {vector}({width})"
-        )));
-    };
-    let quoted = &column.quoted;
-    let type_of = column.full_type.rsplit('.').next().unwrap_or_default();
-    if type_of != "vector" && type_of != format!("vector({width})") {
-        let using = if type_of == format!("halfvec({width})") {
-            format!("{quoted}::{vector}({width})")
-        } else {
-            "NULL".to_owned()
-        };
-        return Err(invalid(format!(
-            "{quoted} of {name} is {}, and project '{}' embeds with {width} dimensions; use a project of another model or run: \
-             ALTER TABLE {name} ALTER COLUMN {quoted} TYPE {vector}({width}) USING {using}",
-            column.full_type, project.name
-        )));
-    }
-    if column.is_generated {
-        return Err(invalid(format!(
-            "{quoted} of {name} is generated; name a column that can be written"
-        )));
-    }
-    if forgets && column.not_null {
-        return Err(invalid(format!(
-            "{quoted} of {name} can't be emptied; use --on-change keep or run: ALTER TABLE {name} ALTER COLUMN {quoted} DROP NOT NULL"
-        )));
-    }
-    Ok(column.clone())
 }
 
 pub(super) async fn reserve(transaction: &Transaction<'_>) -> Result<i32, StoreError> {
@@ -331,7 +285,13 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
         run(function.create).await?;
     }
     run(attempt::create(plan)).await?;
-    hand_over(transaction, plan, &run).await?;
+    let roles = roles(transaction, table).await?;
+    if roles.ours != roles.me {
+        for function in plan.functions().iter().filter(|function| !function.of_table) {
+            run(format!("ALTER FUNCTION {} OWNER TO {}", function.signature, roles.ours)).await?;
+        }
+    }
+    give_to_owner(transaction, plan.id, table).await?;
     attempt::attempt(transaction, plan).await?;
     for trigger in plan.forget_trigger().into_iter().chain(plan.triggers(&table.name)) {
         run(trigger).await?;
@@ -350,13 +310,16 @@ async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Stor
     .await
 }
 
-/// Those that read or write the table to its owner, the others to the schema's.
-async fn hand_over(
-    transaction: &Transaction<'_>,
-    plan: &Plan<'_>,
-    run: &impl AsyncFn(String) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let table = plan.table;
+/// Who makes the functions, and who are to have them; quoted.
+struct Roles {
+    /// The schema's owner.
+    ours: String,
+    me: String,
+    /// The table's owner may create in the schema.
+    owner_may_create: bool,
+}
+
+async fn roles(transaction: &Transaction<'_>, table: &Table) -> Result<Roles, StoreError> {
     let rows = transaction
         .query_typed(
             "SELECT quote_ident(o.rolname), quote_ident(current_user), has_schema_privilege($1, n.oid, 'CREATE')
@@ -367,23 +330,32 @@ async fn hand_over(
     let row = rows
         .first()
         .ok_or_else(|| StoreError::Unreadable("the schema's owner".into()))?;
-    let (ours, me, may_create): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
-    if ours != me {
-        for function in plan.functions().iter().filter(|function| !function.of_table) {
-            run(format!("ALTER FUNCTION {} OWNER TO {ours}", function.signature)).await?;
-        }
+    Ok(Roles {
+        ours: row.get(0),
+        me: row.get(1),
+        owner_may_create: row.get(2),
+    })
+}
+
+/// Functions that run what users wrote run with the rights of the table's owner.
+pub(super) async fn give_to_owner(transaction: &Transaction<'_>, id: i32, table: &Table) -> Result<(), StoreError> {
+    let roles = roles(transaction, table).await?;
+    if table.owner == roles.me {
+        return Ok(());
     }
-    if table.owner != me {
-        // Who owns a function must be allowed to create in its schema, for as long as it takes to become its owner.
-        if !may_create {
-            run(format!("GRANT CREATE ON SCHEMA cronvec TO {}", table.owner)).await?;
-        }
-        for function in of_table(transaction, plan.id).await? {
-            run(format!("ALTER FUNCTION {function} OWNER TO {}", table.owner)).await?;
-        }
-        if !may_create {
-            run(format!("REVOKE CREATE ON SCHEMA cronvec FROM {}", table.owner)).await?;
-        }
+    let run = async |statement: String| {
+        let done = transaction.execute_typed(&statement, &[]).await;
+        done.map(|_| ()).map_err(|error| explain_lock(error, &table.name))
+    };
+    // Who owns a function must be allowed to create in its schema, for as long as it takes to become its owner.
+    if !roles.owner_may_create {
+        run(format!("GRANT CREATE ON SCHEMA cronvec TO {}", table.owner)).await?;
+    }
+    for function in of_table(transaction, id).await? {
+        run(format!("ALTER FUNCTION {function} OWNER TO {}", table.owner)).await?;
+    }
+    if !roles.owner_may_create {
+        run(format!("REVOKE CREATE ON SCHEMA cronvec FROM {}", table.owner)).await?;
     }
     // The owner calls them in the try; `secure_source` grants the same in the end.
     run(format!("GRANT USAGE ON SCHEMA cronvec TO {}", table.owner)).await

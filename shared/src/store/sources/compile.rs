@@ -56,7 +56,7 @@ impl Plan<'_> {
         self.function(name, arguments, &format!("{rest} {OF_WORKERS}"), &body, true)
     }
 
-    fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
+    pub(super) fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
         let types: Vec<&str> = arguments
             .split(", ")
             .filter_map(|argument| argument.split_once(' ').map(|(_, kind)| kind))
@@ -75,7 +75,7 @@ impl Plan<'_> {
         }
     }
 
-    fn passes(&self, row: &str) -> String {
+    pub(super) fn passes(&self, row: &str) -> String {
         self.filter
             .as_ref()
             .map_or("true".into(), |filter| filter.of(self.id, row))

@@ -1,6 +1,7 @@
 //! Owns attached tables: what is known of them, how they are attached and let go. Refuses to touch a user's table but for
 //! triggers and the one column that was named.
 
+mod adoption;
 mod attach;
 mod attempt;
 mod command;
@@ -13,11 +14,14 @@ mod indexes;
 mod notes;
 mod origins;
 mod reconcile;
+mod refused;
 mod table;
 mod trouble;
+mod vector_column;
 
 use tokio_postgres::types::Type;
 
+pub use adoption::Sampled;
 pub use attach::NewSource;
 pub use faults::Fault;
 pub use indexes::ColumnIndexes;
@@ -27,6 +31,7 @@ pub use trouble::TroubledSource;
 
 use super::again::until_done;
 use super::begin::Begin;
+use super::column::COLUMN_REFUSED;
 use super::{Store, StoreError};
 
 /// An attached table, as operators see it.
@@ -207,7 +212,11 @@ impl Store {
             .await?;
         transaction
             .execute_typed(
-                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *), tables AS (
+                "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *), freed AS (
+                     -- There is no column any more that a row could refuse.
+                     DELETE FROM cronvec.quarantined_records q USING gone
+                     WHERE q.project_id = gone.project_id AND q.reason = $2
+                 ), tables AS (
                      SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
                      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  )
@@ -217,7 +226,7 @@ impl Store {
                          THEN gone.table_name
                      ELSE coalesce((SELECT t.name FROM tables t WHERE t.oid = gone.relation), gone.table_name) END
                  FROM gone WHERE p.id = gone.project_id",
-                &[(&source.id, Type::INT4)],
+                &[(&source.id, Type::INT4), (&COLUMN_REFUSED, Type::TEXT)],
             )
             .await?;
         transaction.commit().await?;

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
 use super::compile::Mode;
-use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, fill_column, number, only};
+use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, try_to_fill_column};
 use super::{compare, trouble};
 
 impl Store {
@@ -170,7 +170,7 @@ async fn named(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Resu
     let row = only(&rows)?;
     let wrong: Vec<String> = row.get(5);
     if !wrong.is_empty() {
-        fill_column(transaction, state, &wrong).await?;
+        try_to_fill_column(transaction, state, &wrong).await?;
     }
     let (read, found): (i64, Option<i64>) = (row.get(0), row.get(6));
     if found.is_none_or(|found| found > read)

@@ -9,7 +9,7 @@ use tokio_postgres::{Row, Transaction};
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
 use super::compile::Mode;
-use super::{compare, notes, trouble};
+use super::{compare, notes, refused, trouble};
 
 /// Records that one slice looks at, and rows at most.
 pub(super) const ROWS_PER_SLICE: i32 = 1000;
@@ -239,7 +239,7 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) ->
     let (written, adopted, passing): (i64, i64, i64) = (row.get(2), row.get(3), row.get(4));
     let wrong: Vec<String> = row.get(5);
     if !wrong.is_empty() {
-        fill_column(transaction, state, &wrong).await?;
+        try_to_fill_column(transaction, state, &wrong).await?;
     }
     // Where it isn't known how many rows there were, the next page is empty.
     let at_end = match row.get::<_, Option<i64>>(6) {
@@ -273,17 +273,33 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) ->
     })
 }
 
-/// Rows whose column is empty, or holds another vector, though their text is embedded: locked first, and looked at again under the lock.
-pub(super) async fn fill_column(
+/// A row that refuses its vector costs the comparison nothing: the rows are left to a worker, who finds out which one does.
+pub(super) async fn try_to_fill_column(
     transaction: &Transaction<'_>,
     state: &State,
     ids: &[String],
 ) -> Result<(), StoreError> {
+    transaction.batch_execute("SAVEPOINT filling").await?;
+    match fill_column(transaction, state, ids).await {
+        Err(error) if error.is_refusal() => {
+            transaction.batch_execute("ROLLBACK TO SAVEPOINT filling").await?;
+            refused::leave_to_a_worker(transaction, state.project_id, state.live_space, ids).await
+        }
+        done => done,
+    }
+}
+
+/// Rows whose column is empty, or holds another vector, though their text is embedded: locked first, and looked at again
+/// under the lock.
+async fn fill_column(transaction: &Transaction<'_>, state: &State, ids: &[String]) -> Result<(), StoreError> {
     let (id, live) = (state.id, state.live_space);
     let rows = transaction
         .query_typed(
-            &format!("SELECT cronvec.source_{id}_lock($1)"),
-            &[(&ids, Type::TEXT_ARRAY)],
+            &format!(
+                "SELECT cronvec.source_{id}_lock(ARRAY(SELECT i.id FROM unnest($1::text[]) AS i (id) WHERE NOT {}))",
+                refused::has_refused_lately(live)
+            ),
+            &[(&ids, Type::TEXT_ARRAY), (&state.project_id, Type::INT4)],
         )
         .await?;
     let locked: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
@@ -300,12 +316,15 @@ pub(super) async fn fill_column(
                              AND c.content_hash = r.content_hash AND c.ordinal = 0 LIMIT 1) AS c
                      WHERE EXISTS (SELECT FROM cronvec.embedded_{live} e WHERE e.space_id = {live} AND e.project_id = $2
                          AND e.record_id = i.id AND e.content_hash = r.content_hash)
-                 )
-                 SELECT cronvec.source_{id}_set(ARRAY(SELECT id FROM firsts), ARRAY(SELECT embedding FROM firsts))"
+                 ), freed AS ({})
+                 SELECT cronvec.source_{id}_set(ARRAY(SELECT id FROM firsts), ARRAY(SELECT embedding FROM firsts))",
+                refused::free(live)
             ),
             &[(&locked, Type::TEXT_ARRAY), (&state.project_id, Type::INT4)],
         )
         .await?;
+    // A constraint that waits for the commit would fail the whole slice.
+    transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
     Ok(())
 }
 

@@ -77,6 +77,17 @@ impl Table {
     }
 }
 
+/// How a role comes by a table's rights, and by no others.
+fn ownership(table: &str, owner: &str, me: &str, is_mighty: bool) -> String {
+    match is_mighty {
+        false => format!("run: GRANT {owner} TO {me}"),
+        true => format!(
+            "let an ordinary role own it, since {owner} may do far more than own tables: ALTER TABLE {table} OWNER TO ROLE, \
+             then GRANT ROLE TO {me}"
+        ),
+    }
+}
+
 impl Store {
     /// The table of this name, with or without its schema, quoted or not.
     pub(super) async fn find_table(&self, written: &str) -> Result<Table, StoreError> {
@@ -85,7 +96,9 @@ impl Store {
                 "SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relname::text, c.relkind::text, quote_ident(o.rolname),
                      pg_has_role(c.relowner, 'USAGE'), quote_ident(current_user),
                      EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid) AND c.relkind = 'r', c.relispartition,
-                     c.relpersistence::text, n.nspname IN ('cronvec', 'pg_catalog', 'information_schema')
+                     c.relpersistence::text, n.nspname IN ('cronvec', 'pg_catalog', 'information_schema'),
+                     -- Roles whose rights go far beyond their tables.
+                     o.rolsuper OR o.rolcreaterole OR o.rolbypassrls OR o.rolreplication
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
                  CROSS JOIN LATERAL (
                      SELECT CASE
@@ -122,9 +135,8 @@ impl Store {
         }
         let (owner, me): (String, String) = (row.get(4), row.get(6));
         if !row.get::<_, bool>(5) {
-            return invalid(format!(
-                "{name} belongs to {owner}, whose rights {me} doesn't have; attach as {owner}, or run: GRANT {owner} TO {me}"
-            ));
+            let belongs = format!("{name} belongs to {owner}, whose rights {me} doesn't have; attach as {owner}, or ");
+            return invalid(belongs + &ownership(&name, &owner, &me, row.get(11)));
         }
         let oid: u32 = row.get(0);
         Ok(Table {

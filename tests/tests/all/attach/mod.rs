@@ -8,6 +8,7 @@ mod functions;
 mod kinds;
 mod origins;
 mod refusals;
+mod refusing_rows;
 pub(super) mod rights;
 mod take_over;
 mod tenants;

@@ -3,7 +3,9 @@
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use shared::store::sources::NewSource;
+use shared::store::{self, Store};
 
+use super::rights::Role;
 use super::{articles, attach, create_articles};
 
 async fn refused(system: &System, new: &NewSource<'_>) -> String {
@@ -131,7 +133,7 @@ async fn what_cannot_be_attached_is_told_with_what_mends_it() {
                 embedding_column: Some("title"),
                 ..articles()
             },
-            &["title", "is text", "TYPE vector(256)"],
+            &["title", "is text", "it isn't empty", "ADD COLUMN title_256 vector(256)"],
         ),
         (
             NewSource {
@@ -241,4 +243,65 @@ async fn a_table_in_somebodys_hands_is_given_up_and_nobody_queues_behind_us() {
     user.commit().await;
     attach(&system, &articles()).await.unwrap();
     assert_eq!(system.store.coverage(PROJECT).await.unwrap().total, 2);
+}
+
+#[tokio::test]
+async fn what_stands_in_a_column_is_never_advised_away_and_numbers_of_the_width_are_kept() {
+    let system = System::embedding_in_process().await;
+    create_articles(&system, 2).await;
+    system
+        .run_sql(
+            "ALTER TABLE articles ADD doubles double precision[], ADD reals real[], ADD halves halfvec(256), ADD short real[],
+                 ADD narrow vector(3), ADD halves_of_3 halfvec(3), ADD words text;
+             UPDATE articles SET doubles = array_fill(id, ARRAY[256]), reals = array_fill(id, ARRAY[256]),
+                 halves = array_fill(id, ARRAY[256])::halfvec, short = '{1,2,3}', narrow = '[1,2,3]', halves_of_3 = '[1,2,3]',
+                 words = 'some' WHERE id = 2",
+        )
+        .await;
+    let with = |column| NewSource {
+        embedding_column: Some(column),
+        ..articles()
+    };
+    for (column, said) in [
+        ("narrow", "EMBEDDING_DIMENSIONS=3"),
+        ("halves_of_3", "ADD COLUMN halves_of_3_256 vector(256)"),
+        ("short", "vectors of 3 numbers"),
+        ("words", "ADD COLUMN words_256 vector(256)"),
+    ] {
+        let error = refused(&system, &with(column)).await;
+        assert!(error.contains(said) && !error.contains("NULL"), "{column}: {error}");
+        assert!(error.contains("EMBEDDING_PROVIDER isn't set"), "{column}: {error}");
+    }
+    for column in ["doubles", "reals", "halves"] {
+        let error = refused(&system, &with(column)).await;
+        let (_, advice) = error.split_once("run: ").unwrap_or_else(|| panic!("{error}"));
+        let (statement, kept) = advice.split_once(", which keeps").unwrap_or_else(|| panic!("{error}"));
+        assert!(kept.contains("its vectors"), "{error}");
+        system.run_sql(statement).await;
+        let there = format!("SELECT count(*) FROM articles WHERE {column} = array_fill(id, ARRAY[256])::vector");
+        assert_eq!(system.count(&there).await, 1, "{statement}");
+    }
+    attach(&system, &with("doubles")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_is_told_to_become_a_tables_owner_unless_that_would_make_it_mighty() {
+    let system = System::embedding_in_process().await;
+    let (me, owner) = (Role::create(&system, "me").await, Role::create(&system, "owner").await);
+    create_articles(&system, 1).await;
+    let store = Store::new(store::Database::at(&me.url, 2).unwrap());
+    let refused = async || store.table_name("public.articles").await.unwrap_err().to_string();
+    let error = refused().await;
+    assert!(!error.contains("GRANT postgres"), "{error}");
+    assert!(error.contains("ALTER TABLE public.articles OWNER TO ROLE"), "{error}");
+    system
+        .run_sql(&format!("ALTER TABLE articles OWNER TO {}", owner.name))
+        .await;
+    let error = refused().await;
+    assert!(
+        error.contains(&format!("GRANT {} TO {}", owner.name, me.name)),
+        "{error}"
+    );
+    owner.leave(&system).await;
+    me.leave(&system).await;
 }

@@ -286,7 +286,7 @@ async fn a_role_that_does_not_own_the_table_or_the_schema_is_told_which_it_needs
     };
     let error = refused().await;
     assert!(
-        error.contains("public.articles belongs to") && error.contains("run: GRANT"),
+        error.contains("public.articles belongs to") && error.contains("then GRANT ROLE TO reader_"),
         "{error}"
     );
     system

@@ -189,3 +189,52 @@ async fn records_that_do_not_come_from_the_table_go_by_a_persons_word_alone() {
     let compared = cli.object("reconcile articles --take-over --yes").await;
     assert_eq!((&compared["deleted"], &compared["rows"]), (&json!(1), &json!(30)));
 }
+
+#[tokio::test]
+async fn a_row_that_refuses_its_vector_is_explained_and_tried_again_by_a_comparison_by_hand() {
+    let provider = Provider::start().await;
+    let system = System::embedding_with(&provider, 16).await;
+    let cli = Cli::of(&system, &provider);
+    system
+        .run_sql(
+            "CREATE TABLE public.ads (id int PRIMARY KEY, title text, price int, embedding vector(16));
+             INSERT INTO ads SELECT n, 'ad ' || n, n - 3 FROM generate_series(1, 9) AS n;
+             ALTER TABLE ads ADD CONSTRAINT ads_price CHECK (price > -2) NOT VALID",
+        )
+        .await;
+    cli.object("attach ads --text title --embedding-column embedding").await;
+    let tick = cli.object("tick vectorization").await;
+    assert_eq!(
+        (&tick["records"], &tick["quarantined"]),
+        (&json!(9), &json!(1)),
+        "{tick}"
+    );
+    let explained = cli.object("explain 1 --project ads").await;
+    assert_eq!(explained["state"], "column_refused");
+    let (because, mend) = (
+        explained["because"].as_str().unwrap(),
+        explained["mend"].as_str().unwrap(),
+    );
+    for words in [
+        "embedded 20",
+        "public.ads refuses",
+        "violates check constraint \"ads_price\"",
+    ] {
+        assert!(because.contains(words), "{words}: {explained}");
+    }
+    assert!(mend.contains("cronvec replay"), "{explained}");
+    assert_eq!(cli.object("explain 2 --project ads").await["state"], "embedded");
+    let failed = cli.object("failed --details").await;
+    assert_eq!(
+        (&failed["reason"], &failed["example"]),
+        (&json!("column_refused"), &json!("1")),
+        "{failed}"
+    );
+    assert_eq!(cli.lines("search --project ads ad").await.len(), 9);
+
+    system.run_sql("ALTER TABLE ads DROP CONSTRAINT ads_price").await;
+    cli.object("reconcile ads").await;
+    assert_eq!(system.count("SELECT count(embedding) FROM ads").await, 9);
+    assert_eq!(cli.object("explain 1 --project ads").await["state"], "embedded");
+    assert_eq!(cli.object("coverage --project ads").await["quarantined"], 0);
+}

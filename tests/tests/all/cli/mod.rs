@@ -1,5 +1,6 @@
 //! The operator's command line: the real binary, its outputs and its exit codes.
 
+mod adoption;
 mod attach;
 mod backfill;
 mod backfill_ends;

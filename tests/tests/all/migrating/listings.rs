@@ -56,10 +56,31 @@ async fn assert_right(reader: &Reader, id: u32) {
     assert!(stored.len() == 1536 && distance < 1e-2, "{id}: {distance}");
 }
 
+/// The first rows' vectors are what the model gives their texts.
+async fn with_vectors_of_the_model(reader: &Reader, filled: u32) {
+    let texts = format!("SELECT id, concat_ws(E'\\n\\n', title, company, description) FROM ads WHERE id <= {filled};");
+    for row in says(&reader.sql, &texts).await {
+        let (id, text) = (row[0].as_deref().unwrap(), row[1].as_deref().unwrap());
+        let vector = provider::vector(text, 1536);
+        says(
+            &reader.sql,
+            &format!("UPDATE ads SET embedding = '{vector:?}' WHERE id = {id};"),
+        )
+        .await;
+    }
+}
+
+/// A provider that knows no text has no vectors to compare with.
+fn adopts_unchecked(reader: &mut Reader) {
+    let adopt = "--adopt-existing text-embedding-3-small";
+    reader.calls(adopt, &format!("{adopt} --force-adopt"));
+}
+
 #[tokio::test]
 async fn a_table_of_listings_is_tried_attached_filled_and_let_go_as_the_guide_says() {
     let provider = Provider::start().await;
     let reader = ads(&provider, (400, 80)).await;
+    with_vectors_of_the_model(&reader, 80).await;
     let said = reader.runs("listings: trial").await.stdout;
     assert!(said.contains("100.0"), "{said}");
     assert_eq!(
@@ -83,8 +104,8 @@ async fn a_table_of_listings_is_tried_attached_filled_and_let_go_as_the_guide_sa
     assert_right(&reader, 400).await;
     assert_eq!(
         provider.inputs(),
-        100 + 1 + 320,
-        "a trial with one question, and each text once"
+        100 + 1 + 20 + 320,
+        "a trial with one question, a sample of what is adopted, and each text once"
     );
 
     reader.says("listings: clear away").await;
@@ -174,7 +195,8 @@ async fn a_backfill_that_is_killed_in_the_middle_and_begun_again_redoes_next_to_
     let missing = size.0 - size.1;
     for kill in 1..=kills {
         let provider = instant(Duration::ZERO).await;
-        let reader = ads(&provider, size).await;
+        let mut reader = ads(&provider, size).await;
+        adopts_unchecked(&mut reader);
         let before = reader.says("listings: checksum").await;
         reader.runs("listings: attach").await;
         let part = usize::try_from(missing).unwrap() * kill / (kills + 1);
@@ -211,7 +233,8 @@ async fn at_full_size_it_is_filled_at_1600_rows_a_second_and_by_four_lanes_three
         return skipped("it takes minutes; CRONVEC_FULL=1 runs it");
     }
     let provider = instant(Duration::ZERO).await;
-    let reader = ads(&provider, FULL).await;
+    let mut reader = ads(&provider, FULL).await;
+    adopts_unchecked(&mut reader);
     let before = reader.says("listings: checksum").await;
     reader.runs("listings: attach").await;
     let ended = reader.lines("backfill --yes").await.pop().unwrap();

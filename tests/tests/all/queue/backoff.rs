@@ -157,7 +157,7 @@ async fn a_worker_whose_job_is_at_fault_charges_the_job_and_goes_on_with_the_oth
 }
 
 #[tokio::test]
-async fn a_write_that_the_database_refuses_is_the_vectorize_jobs_fault_and_no_records() {
+async fn a_write_that_our_own_tables_refuse_is_the_vectorize_jobs_fault_and_no_records() {
     let provider = Provider::start().await;
     let system = System::embedding_with(&provider, 8).await;
     system.put(PROJECT, "a", "a text").await;
