@@ -40,6 +40,8 @@ pub struct Written {
     pub passed_over: u64,
     /// What was taken to be new wasn't.
     pub met: bool,
+    /// Which ones are complete, unless all of the write's are.
+    pub complete_ids: Option<HashSet<String>>,
 }
 
 /// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
@@ -186,6 +188,7 @@ async fn write<'a>(
         complete: count(row.get(2))?,
         passed_over,
         met,
+        complete_ids: row.get::<_, Option<Vec<String>>>(5).map(HashSet::from_iter),
     };
     Ok((written, records))
 }

@@ -100,6 +100,8 @@ pub(super) fn write_statement(fence: &str, space: i32, column: Option<i32>, meet
              WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM complete))
          )
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             (SELECT count(*) FROM locked), {set}"
+             (SELECT count(*) FROM locked), {set},
+             -- Mostly all of them are: then nothing is told.
+             (SELECT array_agg(id) FROM complete HAVING count(*) < cardinality($4))"
     )
 }

@@ -4,6 +4,7 @@ mod called;
 mod http;
 mod prometheus;
 mod schedule;
+mod totals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
