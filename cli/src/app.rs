@@ -16,6 +16,7 @@ use shared::space::{Space, SpaceSpec};
 use shared::store::audit::{Act, IDS_NAMED};
 use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
 use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
+use shared::store::figures::CAP;
 use shared::store::jobs::JobView;
 use shared::store::migrate::{self, MigrationStatus, SchemaError};
 use shared::store::projects::{Coverage, Project};
@@ -312,10 +313,18 @@ impl App {
     }
 
     pub async fn status(&self) -> Result<Status> {
+        let mut queue = self.store.queue_stats().await?;
+        let pending_records = self.store.count_pending(None).await?;
+        if pending_records > CAP {
+            queue.capped.push("pendingRecords");
+        }
+        let projects = self.store.projects().await?;
         Ok(Status {
-            queue: self.store.queue_stats().await?,
+            queue,
             workers: self.store.worker_statuses().await?,
             pauses: self.store.pauses(None).await?,
+            pending_records: pending_records.min(CAP),
+            stopped: projects.into_iter().filter(|p| p.paused).map(|p| p.name).collect(),
         })
     }
 

@@ -10,12 +10,17 @@ use shared::store::workers::WorkerStatus;
 
 /// `status`
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
     #[serde(flatten)]
     pub queue: QueueStats,
     pub workers: Vec<WorkerStatus>,
     /// Endpoints that nobody asks now.
     pub pauses: Vec<Pause>,
+    /// Counted up to a bound, which is then named in `capped`.
+    pub pending_records: i64,
+    /// Projects that are stopped.
+    pub stopped: Vec<String>,
 }
 
 /// What an invocation of a worker answers.

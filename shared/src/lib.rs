@@ -5,6 +5,7 @@
 
 // Level 0: nouns.
 pub mod chunk;
+pub mod histogram;
 pub mod job;
 pub mod reading;
 pub mod record;

@@ -8,7 +8,6 @@ use cronvec_tests::http;
 use cronvec_tests::system::System;
 use shared::secrets::Secrets;
 use shared::store::listing::Listing;
-use shared::store::monitor::Window;
 use shared::store::tokens::NewToken;
 use shared::token::{self, Reach, Role};
 use tokio::net::TcpListener;
@@ -112,8 +111,8 @@ async fn calls(system: &System, limited: bool) {
     timed!("recent jobs", store.jobs_page(&listing, None, 50));
     timed!("oldest", store.oldest_pending_of(&reach));
     timed!("failures", store.failures_of(&reach));
-    timed!("hour", store.flow(&reach, Window::Hour));
-    timed!("day, once a minute", store.flow(&reach, Window::Day));
+    timed!("hour", store.flow_lately(&reach));
+    timed!("day, once a minute", store.flow_before(&reach));
     timed!("coverage", store.counted_coverage(&reach));
     timed!("endpoints", store.rests_of(&reach));
     timed!("workers", store.worker_statuses());

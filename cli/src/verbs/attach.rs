@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use shared::pipeline::AdoptionCheck;
+use shared::store::projects::Coverage;
 use shared::store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 
 use super::reconcile::{Told, to_the_end};
@@ -90,6 +91,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let told = to_the_end(&app, &source, context).await?;
     let column_indexes = indexes::of(&app, &source).await?;
     let shown = Shown {
+        coverage: app.store().coverage(&name).await?,
         told,
         column_indexes,
         adoption,
@@ -166,20 +168,28 @@ struct Shown {
     column_indexes: Option<ColumnIndexes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adoption: Option<AdoptionCheck>,
+    #[serde(skip)]
+    coverage: Coverage,
+}
+
+fn rows(number: i64) -> String {
+    match number {
+        1 => "1 row".to_owned(),
+        number => format!("{} rows", count(u64::try_from(number).unwrap_or_default())),
+    }
 }
 
 impl Shown {
     fn in_words(&self) -> String {
         let source = &self.told.source;
-        let mut lines = vec![format!(
-            "{} rows to embed, {} of them new or changed",
-            count(u64::try_from(source.rows).unwrap_or_default()),
-            count(self.told.written)
-        )];
+        let mut lines = vec![format!("{} to embed", rows(self.coverage.pending))];
         if source.adopted > 0 {
+            lines.push(format!("{} have their vectors already", rows(source.adopted)));
+        }
+        if self.coverage.quarantined > 0 {
             lines.push(format!(
-                "{} have their vectors already",
-                count(u64::try_from(source.adopted).unwrap_or_default())
+                "{} can't be embedded: cronvec failed --details",
+                rows(self.coverage.quarantined)
             ));
         }
         lines.extend(self.adoption.as_ref().map(adoption::in_words));

@@ -1,8 +1,9 @@
 //! `audit`
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
-use shared::store::audit::{AuditEntry, AuditFilter};
+use shared::store::audit::{AuditEntry, AuditFilter, CATEGORIES, LEVELS};
 
 use super::ready;
 use crate::Context;
@@ -15,11 +16,11 @@ pub(crate) struct Args {
     /// So many entries
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
-    /// Only of this kind: queue, project, quarantine, backfill, schema, provider, space
-    #[arg(long)]
+    /// Only of this kind
+    #[arg(long, value_parser = PossibleValuesParser::new(CATEGORIES))]
     category: Option<String>,
-    /// Only of this level: debug, info, warn, error
-    #[arg(long)]
+    /// Only of this level: acts are info, failed attempts at records error
+    #[arg(long, value_parser = PossibleValuesParser::new(LEVELS))]
     level: Option<String>,
     /// Only of this operation, such as a backfill's
     #[arg(long, value_name = "ID")]
@@ -82,7 +83,7 @@ fn table(entries: &[AuditEntry]) -> Table {
         ("what", Align::Left),
         ("ids", Align::Left),
     ];
-    let mut table = Table::new(&columns, "nobody has done anything yet");
+    let mut table = Table::new(&columns, "no such entry");
     for entry in entries {
         let ids = entry.metadata["ids"].as_array().cloned().unwrap_or_default();
         let ids: Vec<&str> = ids.iter().filter_map(|id| id.as_str()).collect();

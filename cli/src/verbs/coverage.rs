@@ -1,6 +1,7 @@
 //! `coverage`
 
 use anyhow::{Result, bail};
+use serde::Deserialize;
 use shared::store::projects::Coverage;
 
 use super::ready;
@@ -26,12 +27,64 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
+/// Projects on a page, unless a deployment is told another number.
+const PAGE: usize = 1000;
+
+/// A project as a deployment tells of it; without numbers while nobody has counted it there.
+#[derive(Deserialize)]
+struct Found {
+    project: String,
+    total: Option<i64>,
+    embedded: Option<i64>,
+    pending: Option<i64>,
+    quarantined: Option<i64>,
+    percent: Option<f64>,
+}
+
+impl Found {
+    fn counted(&self) -> Option<Coverage> {
+        Some(Coverage {
+            project: self.project.clone(),
+            total: self.total?,
+            embedded: self.embedded?,
+            pending: self.pending?,
+            quarantined: self.quarantined?,
+            percent: self.percent?,
+        })
+    }
+}
+
+/// Page by page, each asked for again until all of it is counted there.
 async fn of_deployment(remote: &Remote, project: Option<&str>) -> Result<Vec<Coverage>> {
-    let mut lines: Vec<Coverage> = remote.get("api/admin/coverage", &[]).await?;
+    let mut lines = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let query: Vec<(&str, &str)> = after.iter().map(|after| ("after", after.as_str())).collect();
+        let mut page: Vec<Found> = remote.get("api/admin/coverage", &query).await?;
+        let mut before = usize::MAX;
+        loop {
+            let uncounted = page.iter().filter(|found| found.counted().is_none()).count();
+            if uncounted == 0 {
+                break;
+            }
+            if uncounted >= before {
+                bail!("{uncounted} projects can't be counted there in time; ask again, or name one: --project NAME");
+            }
+            before = uncounted;
+            page = remote.get("api/admin/coverage", &query).await?;
+        }
+        after = (page.len() >= PAGE)
+            .then(|| page.last().map(|found| found.project.clone()))
+            .flatten();
+        lines.extend(page.iter().filter_map(Found::counted));
+        if after.is_none() {
+            break;
+        }
+    }
     if let Some(name) = project {
         lines.retain(|line| line.project == name);
         if lines.is_empty() {
-            bail!("no project '{name}' that the deployment has counted and this token reaches");
+            bail!("no project '{name}' that this token reaches");
         }
     }
     Ok(lines)

@@ -1,5 +1,7 @@
 //! `doctor`: what is wrong with an installation, and the mend.
 
+mod write;
+
 use anyhow::Result;
 use shared::pipeline::canary;
 use shared::provider::Failure;
@@ -17,6 +19,9 @@ pub(crate) struct Args {
     /// Send no canary to the providers
     #[arg(long)]
     offline: bool,
+    /// Also put, embed, find and delete one record, in a project that is made for it and taken away again
+    #[arg(long, conflicts_with = "offline")]
+    write: bool,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
@@ -29,6 +34,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     }
     if !args.offline {
         all.extend(providers(&app, reachable).await);
+    }
+    if args.write && reachable {
+        all.extend(write::checks(&app, context).await);
     }
     context.output.list(&all, checks::table)?;
     Ok(match checks::all_well(&all) {
@@ -53,7 +61,8 @@ async fn of_the_database(app: &App) -> Result<Vec<Check>> {
         Err(difference) => Check::fail(
             "schema's objects",
             difference.to_string(),
-            "undo the change by hand, or take all away and begin anew: cronvec uninstall, cronvec migrate up",
+            "put back what is named as the program's file of that migration makes it (migrations/ in the source): records and \
+             vectors stay. Where that can't be found out, restore a backup. Don't uninstall: that deletes all records and vectors",
         ),
     });
     all.push(match app.verify_numbers().await? {

@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use shared::pipeline::Unserved;
 use shared::space::{Space, SpaceSpec};
+use shared::store::audit::FailedAttempt;
 use shared::store::column::COLUMN_REFUSED;
-use shared::store::explain::RecordFacts;
+use shared::store::explain::{RecordFacts, RowFacts};
 
 use super::{project_or_only, ready};
 use crate::Context;
@@ -36,6 +37,9 @@ struct Explained {
     /// Why comparisons with the project's table leave it alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
+    /// Attempts at it that failed, as far as the audit log has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed_attempts: Vec<FailedAttempt>,
     /// It is found by the vectors of a former text.
     stale: bool,
     embedded_at: Option<String>,
@@ -62,7 +66,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let project = project_or_only(&app, args.project).await?;
     let facts = app.store().record_facts(&project, &args.record).await?;
     let space = app.spaces().await?.into_iter().find(|space| space.id == facts.space_id);
-    let Reason { state, because, mend } = judge(&app, &facts, space.as_ref(), &project).await?;
+    let failed_attempts = app.store().failed_attempts(&project, &args.record).await?;
+    let judged = judge(&app, &facts, space.as_ref(), &project).await?;
+    let Reason { state, because, mend } = match facts.table.as_deref().filter(|_| !facts.known) {
+        Some(table) => of_the_row(&app, &project, table, &args.record).await.unwrap_or(judged),
+        None => judged,
+    };
     let explained = Explained {
         project,
         record: args.record,
@@ -75,6 +84,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
                  delete it through the API or with cronvec.delete_record"
             )
         }),
+        failed_attempts,
         stale: facts.known && !facts.deleted && facts.embedded_at.is_some() && !facts.current,
         embedded_at: facts.embedded_at,
         chunks: facts.chunks,
@@ -82,6 +92,30 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     };
     context.output.show(&explained, || in_words(&explained))?;
     Ok(Ended::Well)
+}
+
+/// Why a row of the project's table is no record. None: nobody here may look at it.
+async fn of_the_row(app: &App, project: &str, table: &str, record: &str) -> Option<Reason> {
+    let state = "no_such_record";
+    Some(match app.store().row_facts(project, record).await.ok()? {
+        RowFacts::Excluded { filter } => reason(
+            state,
+            format!("row {record} of {table} isn't to be a record: it doesn't satisfy --where {filter}"),
+            Some("nothing; once the row satisfies it, the row becomes a record by itself"),
+        ),
+        RowFacts::Wanted => reason(
+            state,
+            format!("row {record} of {table} is to be a record, and no comparison has found it yet"),
+            Some(&format!("the next comparison finds it; now: cronvec reconcile {table}")),
+        ),
+        RowFacts::Missing => reason(
+            state,
+            format!("{table}, which the project's records are rows of, has no row of this key"),
+            Some(
+                "a record's id is the row's key as text, of several columns the JSON array of their texts: [\"7\", \"2\"]",
+            ),
+        ),
+    })
 }
 
 /// The first that applies: each one hides those behind it.
@@ -299,6 +333,15 @@ fn in_words(explained: &Explained) -> String {
     )];
     lines.push(format!("  {}", explained.because));
     lines.extend(explained.origin.iter().map(|origin| format!("  {origin}")));
+    for failed in &explained.failed_attempts {
+        lines.push(format!(
+            "  attempt {} failed {}: {}: {}",
+            failed.attempt,
+            failed.at.truncate_to_second(),
+            failed.reason,
+            failed.message
+        ));
+    }
     if explained.stale {
         let at = explained.embedded_at.as_deref().unwrap_or("?");
         lines.push(format!("  stale: found by its former text, embedded {at}"));

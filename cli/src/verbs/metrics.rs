@@ -3,7 +3,10 @@
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::store::figures::{JobFigures, Minute, Percentiles, percentiles};
+use shared::job::JobType;
+use shared::store::figures::{
+    DELAY_BUCKET, JobFigures, Minute, Percentiles, REQUEST_BUCKET, RecordFigures, percentiles,
+};
 use shared::store::quarantine::QuarantineFilter;
 
 use super::ready;
@@ -27,11 +30,16 @@ struct Metrics {
     minutes: i32,
     throughput: Vec<Minute>,
     records_per_second: Option<f64>,
-    jobs: JobFigures,
-    /// Completed of those that completed or failed; null when none did.
+    /// What became of attempts at records.
+    records: RecordFigures,
+    /// Parts of these: embedded, tried again later, set aside. Null when there was none. With `--type INGEST_DATA`, whose
+    /// jobs embed nothing, those of the jobs.
     success_rate: Option<f64>,
-    /// Of the ended ones, those that failed or lost a worker before.
     retry_rate: Option<f64>,
+    failure_rate: Option<f64>,
+    /// From a record's acceptance until it was embedded.
+    record_delay_ms: Option<Percentiles>,
+    jobs: JobFigures,
     provider_request_ms: Option<Percentiles>,
     dead_letters: Value,
 }
@@ -41,26 +49,47 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let filter = args.scope.checked(&app).await?;
     let store = app.store();
     let jobs = store.job_figures(&filter, args.minutes).await?;
-    let records = store
+    let records = store.record_figures(filter.project.as_deref(), args.minutes).await?;
+    let aside = store
         .count_quarantined(&QuarantineFilter {
             project: filter.project.clone(),
             ..QuarantineFilter::default()
         })
         .await?;
     let failed: i64 = store.jobs_by_type(&filter).await?.iter().map(|of| of.failed).sum();
-    let ended = jobs.completed + jobs.failed;
+    let (success_rate, retry_rate, failure_rate) = match filter.job_type {
+        Some(JobType::IngestData) => of_jobs(&jobs),
+        Some(JobType::Vectorize) | None => (
+            records.share(records.embedded),
+            records.share(records.retried),
+            records.share(records.quarantined),
+        ),
+    };
     let metrics = Metrics {
         minutes: args.minutes,
         throughput: store.throughput(args.minutes).await?,
         records_per_second: store.measured_rate().await?.map(|rate| (rate * 10.0).round() / 10.0),
-        success_rate: share(jobs.completed, ended),
-        retry_rate: share(jobs.retried, ended + jobs.cancelled),
-        provider_request_ms: percentiles(&store.request_durations(args.minutes).await?),
-        dead_letters: json!({"records": records, "jobs": failed}),
+        records,
+        success_rate,
+        retry_rate,
+        failure_rate,
+        record_delay_ms: percentiles(&store.durations(DELAY_BUCKET, args.minutes).await?),
+        provider_request_ms: percentiles(&store.durations(REQUEST_BUCKET, args.minutes).await?),
+        dead_letters: json!({"records": aside, "jobs": failed}),
         jobs,
     };
     context.output.show(&metrics, || in_words(&metrics))?;
     Ok(Ended::Well)
+}
+
+/// Completed and failed of those that completed or failed; of all that ended, those that failed or lost a worker before.
+fn of_jobs(jobs: &JobFigures) -> (Option<f64>, Option<f64>, Option<f64>) {
+    let ended = jobs.completed + jobs.failed;
+    (
+        share(jobs.completed, ended),
+        share(jobs.retried, ended + jobs.cancelled),
+        share(jobs.failed, ended),
+    )
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a share of counts")]
@@ -93,14 +122,22 @@ fn in_words(metrics: &Metrics) -> String {
         )
     };
     format!(
-        "{}\njobs       {} completed, {} failed, {} cancelled; success {}, retried {}\n\
-         active     {} (p50 / p95 / p99)\nrequests   {}\nrate       {}\ndead       {} records, {} jobs",
+        "{}\nrecords    {:.0} embedded, {:.0} tried again, {:.0} quarantined\n\
+         rates      success {}, retry {}, failure {}\n\
+         delay      {} (p50 / p95 / p99) from accepted to embedded\n\
+         jobs       {} completed, {} failed, {} cancelled\n\
+         active     {}\nrequests   {}\npace       {}\ndead       {} records, {} jobs",
         minutes.render(),
+        metrics.records.embedded,
+        metrics.records.retried,
+        metrics.records.quarantined,
+        percent(metrics.success_rate),
+        percent(metrics.retry_rate),
+        percent(metrics.failure_rate),
+        times(metrics.record_delay_ms),
         count(metrics.jobs.completed),
         count(metrics.jobs.failed),
         count(metrics.jobs.cancelled),
-        percent(metrics.success_rate),
-        percent(metrics.retry_rate),
         times(metrics.jobs.active_ms),
         times(metrics.provider_request_ms),
         metrics

@@ -48,6 +48,18 @@ struct Monitor {
     oldest_pending_job: Option<OldestPending>,
     workers: Vec<WorkerStatus>,
     endpoints: Vec<Rest>,
+    coverage: Vec<Covered>,
+    paused: Paused,
+}
+
+#[derive(Deserialize)]
+struct Covered {
+    pending: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Paused {
+    projects: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,18 +97,30 @@ async fn of_deployment(remote: &Remote, limit: usize) -> Result<Status> {
                 message: rest.why,
             })
             .collect(),
+        pending_records: monitor.coverage.iter().filter_map(|covered| covered.pending).sum(),
+        stopped: monitor.paused.projects,
     })
 }
 
 fn in_words(status: &Status) -> String {
     let stats = &status.queue.queue_stats;
     let mut text = format!(
-        "{} pending, {} processing, {} completed, {} failed\n",
+        "jobs: {} pending, {} processing, {} completed, {} failed\n",
         count(stats.pending),
         count(stats.processing),
         count(stats.completed),
         count(stats.failed)
     );
+    let at_least = if status.queue.capped.contains(&"pendingRecords") {
+        "+"
+    } else {
+        ""
+    };
+    text.push_str(&format!(
+        "records: {}{at_least} pending\n",
+        count(status.pending_records)
+    ));
+    text.extend(stopped(&status.stopped));
     if let Some(oldest) = &status.queue.oldest_pending_job {
         text.push_str(&format!(
             "oldest pending: job {}, {:.0} minutes\n",
@@ -122,6 +146,15 @@ fn in_words(status: &Status) -> String {
         text.push_str(&format!("\n{}\n", rests(pause)));
     }
     text
+}
+
+/// The projects that are stopped, in a line; none: nothing.
+fn stopped(projects: &[String]) -> Option<String> {
+    let first = projects.first()?;
+    let named = brief(&projects.join(", "), 200);
+    Some(format!(
+        "stopped: {named}\n  to let workers at them again: cronvec start {first}\n"
+    ))
 }
 
 fn rests(pause: &Pause) -> String {

@@ -2,17 +2,18 @@
 
 import { ask } from "./ask.js";
 import { post } from "./api.js";
-import { at, foreign, h, keep, rows, svg } from "./element.js";
+import { at, foreign, h, keep, rows, setText, svg } from "./element.js";
 import * as quarantine from "./quarantine.js";
 import { count, number, span } from "./time.js";
 
-export function show({ coverage, paused, projects }, isAdmin) {
+export function show({ coverage, coverageLeftOut, backfills, paused, projects }, isAdmin) {
   const known = new Set(coverage.map(({ project }) => project));
   // A new project may not have been counted yet.
   const uncounted = paused.projects.filter((project) => !known.has(project)).map((project) => ({ project }));
   const items = [...coverage, ...uncounted].map((item) => ({
     ...item,
     countedAt: undefined,
+    backfill: backfills.find(({ project }) => project === item.project),
     isPaused: paused.projects.includes(item.project),
     isAdmin,
   }));
@@ -21,8 +22,10 @@ export function show({ coverage, paused, projects }, isAdmin) {
     items,
     ({ project }) => project,
     row,
-    "No project yet. The first records make one: cronvec ingest FILE --project NAME.",
+    "No project yet. Make one: cronvec projects create NAME. Then: cronvec ingest FILE --project NAME.",
   );
+  const left = coverageLeftOut - uncounted.length;
+  setText(at("coverage-left-out"), left > 0 ? `${count(left, "more project")} that ${left === 1 ? "isn’t" : "aren’t"} shown: cronvec coverage lists all.` : "");
   const acts = isAdmin && items.length > 0 ? [{ paused: paused.all, isSome: paused.projects.length > 0, projects }] : [];
   keep(at("pause-all"), acts, () => "all", everything);
 }
@@ -38,15 +41,21 @@ function row(item) {
       item.isPaused && h("span", { class: "badge pending" }, "paused"),
       item.isAdmin && pauseButton(item),
     ),
-    item.total !== undefined && [bar(item), h("div", { class: "row-text" }, told(item), aside(item))],
+    item.total !== undefined && [bar(item), h("div", { class: "row-text" }, told(item), aside(item)), item.backfill && h("div", { class: "row-text quiet" }, driven(item.backfill))],
   );
 }
 
-function told({ embedded, total, percent, pending, etaSeconds, isPaused }) {
+function told({ embedded, total, percent, pending, etaSeconds, perSecond, blocked, isPaused }) {
   if (total === 0) return "No records yet";
   const left = pending === 0 ? "" : `, ${number(pending)} pending`;
-  const when = pending === 0 || isPaused ? "" : etaSeconds === null ? ", no pace to tell an end from" : `, about ${span(etaSeconds)} left`;
-  return `${percent.toFixed(percent < 100 ? 1 : 0)} % – ${number(embedded)} of ${number(total)}${left}${when}`;
+  const pace = perSecond === null ? "" : `, ${perSecond < 10 ? perSecond : number(perSecond)} a second`;
+  const when = blocked ? `, nothing moves: ${blocked}` : etaSeconds === null ? ", no pace to tell an end from" : `${pace}, about ${span(etaSeconds)} left`;
+  return `${percent.toFixed(percent < 100 ? 1 : 0)} % – ${number(embedded)} of ${number(total)}${left}${pending === 0 || isPaused ? "" : when}`;
+}
+
+function driven({ operation, iteration, iterations }) {
+  if (iteration === null) return `Backfill ${operation}: the schedule embeds what it marked.`;
+  return `Backfill ${operation}: iteration ${number(iteration)}${iterations === null ? "" : ` of ${number(iterations)}`}.`;
 }
 
 function bar({ project, total, embedded, pending, quarantined, percent }) {

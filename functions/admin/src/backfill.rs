@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use shared::store::backfill::Backfill;
+use shared::store::backfill::{Backfill, Left};
+use shared::store::backfill_progress::HowFar;
 use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
@@ -44,7 +45,8 @@ pub(crate) struct Progress {
     /// Of what it marked, still pending.
     left: i64,
     done: i64,
-    percent: f64,
+    #[serde(flatten)]
+    how_far: HowFar,
     /// Since somebody last drove it.
     silent_seconds: f64,
 }
@@ -82,28 +84,22 @@ async fn backfills(store: &Store, projects: Option<&[String]>, limit: i64) -> Re
 }
 
 async fn progress(store: &Store, mut backfill: Backfill) -> Result<Progress, StoreError> {
-    let left = store.backfill_left(&backfill).await?.own;
-    let marked_all = backfill.rounds > 0 && backfill.cursor.is_none();
-    // Nobody drives what was begun over HTTP: whoever looks sees that it is over. One that is driven isn't silent.
-    let is_over = backfill.state == "running" && marked_all && left == 0 && backfill.silent_seconds > SILENT_SECONDS;
+    let Left { own: left, records, .. } = store.backfill_left(&backfill).await?;
+    let marked_all = backfill.has_marked_all();
+    // Nobody drives what was begun over HTTP: whoever looks sees that it is over. One that is driven isn't silent. If it found
+    // nothing to mark, it is about what was pending already.
+    let is_through = left == 0 && (backfill.marked > 0 || records == 0);
+    let is_over = backfill.state == "running" && marked_all && is_through && backfill.silent_seconds > SILENT_SECONDS;
     if is_over && store.set_backfill(backfill.id, "finished", 0).await? {
         backfill = store.backfill(backfill.id).await?;
     }
-    let of = backfill.marked - backfill.withdrawn;
-    let done = (of - left).max(0);
-    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
-    let percent = if of > 0 {
-        (done as f64 / of as f64 * 1e4).round() / 1e2
-    } else {
-        100.0
-    };
     Ok(Progress {
         silent_seconds: backfill.silent_seconds,
+        done: (backfill.marked - backfill.withdrawn - left).max(0),
+        how_far: store.how_far(&backfill, left).await?,
         backfill,
         marked_all,
         left,
-        done,
-        percent,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `GET /api/health`: whether requests that need the database can be served.
+//! `GET /api/health`: whether requests that need the database can be served. `GET /healthz`: whether anything is.
 
 use axum::Json;
 use axum::extract::State;
@@ -33,4 +33,11 @@ pub(crate) async fn answer(State(admin): State<Admin>) -> Result<Json<Health>, R
             Err(Refusal::unavailable("the database is not reachable"))
         }
     }
+}
+
+/// Whether the process answers, for load balancers and probes: 200 and `ok`. The database isn't asked.
+#[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "alive", security(()),
+    responses((status = 200, description = "It answers.", body = String, content_type = "text/plain", example = "ok")))]
+pub(crate) async fn alive() -> &'static str {
+    "ok"
 }

@@ -146,6 +146,7 @@ pub fn router(admin: Admin) -> Router {
 fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(health::answer))
+        .routes(routes!(health::alive))
         .routes(routes!(login::login))
         .routes(routes!(login::logout))
         .routes(routes!(login::me))

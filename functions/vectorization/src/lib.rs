@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use shared::call::CallOptions;
 use shared::config::Settings;
+use shared::histogram::Histogram;
 use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop, Unreported};
 use shared::secrets::Secrets;
-use shared::store::figures::REQUEST_BUCKET;
+use shared::store::figures::{DELAY_BUCKET, REQUEST_BUCKET};
 use shared::store::workers::{Metric, tell_until};
 use shared::store::{Store, StoreError};
 
@@ -81,7 +82,8 @@ impl Worker {
             let began = Instant::now();
             let report = self.pass(&options, deadline).await?;
             if report.processed > 0 {
-                let buckets = buckets(&report);
+                let mut buckets = buckets(REQUEST_BUCKET, &report.durations);
+                buckets.extend(self::buckets(DELAY_BUCKET, &report.delays));
                 let mut numbers = metrics(&report, began.elapsed()).to_vec();
                 numbers.extend(of_projects(&report));
                 numbers.extend(buckets.iter().map(|(name, value)| Metric {
@@ -138,15 +140,16 @@ impl Worker {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
-fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 4] {
+fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 5] {
     let metric = |metric, value: u64| Metric {
         metric,
         value: value as f64,
         project: None,
     };
     [
-        metric("records_quarantined", report.quarantined),
         metric("provider_requests", report.requests),
+        metric("provider_rate_limited", report.rate_limited),
+        metric("provider_tokens", report.tokens),
         metric("lost_leases", report.lost_leases),
         Metric {
             metric: "vectorization_ms",
@@ -159,23 +162,28 @@ fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 4] {
 /// What became of the records of each project; one in which nothing moved has no number.
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
 fn of_projects(report: &Report) -> impl Iterator<Item = Metric<'_>> {
-    report.projects.iter().flat_map(|(project, (embedded, failed))| {
-        [("records_embedded", *embedded), ("records_failed", *failed)]
-            .into_iter()
-            .filter(|(_, records)| *records > 0)
-            .map(|(metric, records)| Metric {
-                metric,
-                value: records as f64,
-                project: Some(project),
-            })
+    report.projects.iter().flat_map(|(project, of)| {
+        [
+            ("records_embedded", of.embedded as f64),
+            ("records_failed", of.failed() as f64),
+            ("records_quarantined", of.quarantined as f64),
+            ("embedding_ms", of.worked.as_secs_f64() * 1000.0),
+        ]
+        .into_iter()
+        .filter(|(metric, value)| *value > 0.0 && (of.embedded + of.failed() > 0 || *metric != "embedding_ms"))
+        .map(|(metric, value)| Metric {
+            metric,
+            value,
+            project: Some(project),
+        })
     })
 }
 
-/// The histogram of requests, a metric a bucket.
+/// A histogram, a metric a bucket.
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
-fn buckets(report: &Report) -> Vec<(String, f64)> {
-    let durations = report.durations.iter();
-    durations
-        .map(|(bound, requests)| (format!("{REQUEST_BUCKET}{bound}"), *requests as f64))
+fn buckets(name: &str, histogram: &Histogram) -> Vec<(String, f64)> {
+    let buckets = histogram.buckets.iter();
+    buckets
+        .map(|(bound, count)| (format!("{name}{bound}"), *count as f64))
         .collect()
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
-use shared::pipeline::Tally;
+use shared::histogram::Histogram;
+use shared::pipeline::{OfProject, Tally};
 
 /// Why a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,11 +59,21 @@ pub struct Report {
     /// Requests that were answered with 429.
     pub rate_limited: u64,
     /// Requests by how long they took: the upper bounds in ms, and how many.
-    #[serde(rename = "requestMs")]
-    pub durations: BTreeMap<u64, u64>,
-    /// Records embedded and charged, by project; for the metrics alone.
+    #[serde(rename = "requestMs", serialize_with = "buckets")]
+    pub durations: Histogram,
+    /// The rest is for the metrics alone. How long records waited from their acceptance until they were embedded.
     #[serde(skip)]
-    pub projects: BTreeMap<String, (u64, u64)>,
+    pub delays: Histogram,
+    /// What became of the records, by project.
+    #[serde(skip)]
+    pub projects: BTreeMap<String, OfProject>,
+    /// Records set aside, by reason.
+    #[serde(skip)]
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+fn buckets<S: serde::Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
+    histogram.buckets.serialize(serializer)
 }
 
 impl Report {
@@ -90,7 +101,9 @@ impl Report {
             rescued: read(&tally.rescued),
             rate_limited: read(&tally.rate_limited),
             durations: tally.durations(),
+            delays: tally.delays(),
             projects: tally.by_project(),
+            reasons: tally.by_reason(),
         }
     }
 }

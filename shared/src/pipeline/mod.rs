@@ -18,19 +18,18 @@ mod run;
 mod send;
 mod served;
 mod stop;
+mod tally;
 mod texts;
 mod verdict;
 mod writer;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::store::Store;
-use crate::store::figures::bucket_of;
 
 pub use adoption::{ALIKE, AdoptionCheck, check_adoption};
 pub use clock::Clock;
@@ -39,6 +38,7 @@ pub use named::Named;
 pub use run::{Remembered, Run, RunEnd, Trouble};
 pub use served::{Served, ServedSpaces, Unserved, provider};
 pub use stop::Stop;
+pub use tally::{OfProject, Tally};
 
 /// The bounds of an invocation.
 #[derive(Clone, Copy, Debug)]
@@ -104,72 +104,5 @@ impl Invocation {
 
     pub fn is_stopped(&self) -> bool {
         self.stop.is_raised()
-    }
-}
-
-/// What an invocation did, counted as it does it.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Records whose vectors are complete.
-    pub records: AtomicU64,
-    pub chunks: AtomicU64,
-    /// Chunks whose text the space held already.
-    pub reused: AtomicU64,
-    pub requests: AtomicU64,
-    pub tokens: AtomicU64,
-    /// Records charged with an attempt, those in quarantine among them.
-    pub failed: AtomicU64,
-    pub quarantined: AtomicU64,
-    pub purged: AtomicU64,
-    pub passed_over: AtomicU64,
-    pub lost_leases: AtomicU64,
-    /// Records whose vectors are complete and records charged, by project.
-    projects: Mutex<BTreeMap<String, (u64, u64)>>,
-    /// Slices that were read.
-    pub slices: AtomicU64,
-    /// Jobs that had lost a worker before.
-    pub rescued: AtomicU64,
-    /// Requests that were answered with 429.
-    pub rate_limited: AtomicU64,
-    /// Requests by how long they took, in the buckets of `store::figures`.
-    durations: Mutex<BTreeMap<u64, u64>>,
-}
-
-impl Tally {
-    /// The histogram of requests so far: the upper bounds in ms, and how many fell below each and above the one before.
-    pub fn durations(&self) -> BTreeMap<u64, u64> {
-        self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// By project, those that were embedded and those that were charged.
-    pub fn by_project(&self) -> BTreeMap<String, (u64, u64)> {
-        self.projects.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note_records(&self, project: &str, embedded: u64, failed: u64) {
-        if embedded + failed == 0 {
-            return;
-        }
-        Self::add(&self.records, embedded);
-        Self::add(&self.failed, failed);
-        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = projects.entry(project.to_owned()).or_default();
-        *of = (of.0 + embedded, of.1 + failed);
-    }
-
-    fn note_duration(&self, took: Duration) {
-        let bound = bucket_of(took.as_secs_f64() * 1000.0);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a whole number of at least 1"
-        )]
-        let bound = bound as u64;
-        let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        *durations.entry(bound).or_default() += 1;
-    }
-
-    pub fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
     }
 }

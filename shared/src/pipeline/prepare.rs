@@ -119,6 +119,7 @@ async fn leave_held(run: &Shared, records: &mut Vec<PendingRecord>) -> Result<()
 
 fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
     let mut prepared = Prepared::default();
+    let mut accepted = Vec::with_capacity(records.len());
     for PendingRecord { id, text, attempts: _ } in records {
         let Some(PendingText {
             content,
@@ -127,6 +128,7 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             is_new,
             suspicion,
             was_held: _,
+            since,
         }) = text
         else {
             prepared.gone.push(id);
@@ -143,6 +145,9 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             });
             continue;
         }
+        if let Some(since) = since {
+            accepted.push((id.clone(), since));
+        }
         if let Some(suspicion) = suspicion {
             prepared.suspicions.insert(id, suspicion);
         }
@@ -150,6 +155,7 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             .chunks
             .extend(chunks.into_iter().map(|chunk| NewChunk { is_new, ..chunk }));
     }
+    run.note_accepted(accepted);
     prepared
 }
 

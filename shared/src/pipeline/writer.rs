@@ -16,7 +16,7 @@ use super::Tally;
 use super::run::{Shared, Trouble};
 use crate::job::Progress;
 use crate::record::ContentHash;
-use crate::store::charges::Charge;
+use crate::store::charges::{Charge, Outcome};
 use crate::store::cuts::Recut;
 use crate::store::suspicions::Suspected;
 use crate::store::vectors::{Holding, NewChunk};
@@ -206,13 +206,18 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         ..
     } = parts;
     let (store, tally, clock) = (&run.invocation.store, &run.invocation.tally, &run.invocation.clock);
+    let mut outcomes = Vec::new();
     if !chunks.is_empty() {
         let began = Instant::now();
         let written = store.write_chunks(connection, &holding(run), &*chunks).await?;
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
-        tally.note_records(&run.job.project, written.complete, 0);
+        let delays = match &written.complete_ids {
+            None => run.delays(chunks.iter().map(|chunk| chunk.record_id.as_str())),
+            Some(ids) => run.delays(ids.iter().map(String::as_str)),
+        };
+        tally.note_embedded(&run.job.project, written.complete, &delays);
         Tally::add(&tally.chunks, written.stored);
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);
@@ -235,13 +240,10 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
             let mut seen = run.charged.lock().unwrap_or_else(PoisonError::into_inner);
             charges.retain(|charge| seen.insert(charge.record_id.clone()));
         }
-        let charged = store.charge_records(connection, &run.job, charges).await?;
-        run.settled
-            .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
-        run.failed
-            .fetch_add(charged.quarantined + charged.to_retry, Ordering::Relaxed);
-        tally.note_records(&run.job.project, 0, charged.quarantined + charged.to_retry);
-        Tally::add(&tally.quarantined, charged.quarantined);
+        outcomes = store.charge_records(connection, &run.job, charges).await?;
+        run.settled.fetch_add(outcomes.len() as u64, Ordering::Relaxed);
+        run.failed.fetch_add(outcomes.len() as u64, Ordering::Relaxed);
+        tally.note_outcomes(&run.job.project, &outcomes);
     }
     if !recuts.is_empty() {
         let told = store.cut_smaller(connection, &run.job, recuts).await?;
@@ -253,7 +255,28 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         run.settled.fetch_add(purged, Ordering::Relaxed);
         Tally::add(&tally.purged, purged);
     }
+    // The last: a log that somebody has locked is given up, and the connection with it.
+    if !outcomes.is_empty() {
+        tell_failures(run, &outcomes);
+        store.audit_failures(connection, &run.job, &outcomes).await;
+    }
     Ok(())
+}
+
+/// A line for each attempt at a record that failed.
+fn tell_failures(run: &Shared, outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        tracing::warn!(
+            job.id = run.job.lease.job_id,
+            job.project = run.job.project,
+            record.id = outcome.record_id,
+            record.attempt = outcome.attempt,
+            record.attempts = outcome.of,
+            record.reason = outcome.reason,
+            record.quarantined = outcome.is_final,
+            "an attempt at a record failed"
+        );
+    }
 }
 
 fn holding(run: &Shared) -> Holding<'_> {

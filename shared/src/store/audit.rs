@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::{Store, StoreError};
+use super::charges::Outcome;
+use super::{Connection, Store, StoreError};
+use crate::job::ClaimedJob;
 use crate::token::Reach;
 
 /// Whoever locks the log must not keep an operator from acting.
@@ -20,10 +22,38 @@ const ENTRIES_LOOKED_AT: i64 = 10_000;
 /// Ids that an entry names; their number is told beside them.
 pub const IDS_NAMED: usize = 100;
 
+/// What entries are about. `record`: an attempt at one that failed, told by a worker.
+pub const CATEGORIES: [&str; 10] = [
+    "queue",
+    "project",
+    "source",
+    "quarantine",
+    "backfill",
+    "schema",
+    "provider",
+    "space",
+    "token",
+    "record",
+];
+pub const LEVELS: [&str; 4] = ["debug", "info", "warn", "error"];
+
+/// Failed attempts that are told of one record, the latest.
+const ATTEMPTS_TOLD: i64 = 20;
+
+/// An attempt at a record that failed, as the log has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailedAttempt {
+    pub attempt: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub reason: String,
+    pub message: String,
+}
+
 /// An act to be written down.
 #[derive(Debug, Clone)]
 pub struct Act<'a> {
-    /// What kind: `queue`, `project`, `source`, `quarantine`, `backfill`, `schema`, `provider`, `space`, `token`.
+    /// What kind: one of [`CATEGORIES`].
     pub category: &'a str,
     pub message: &'a str,
     pub metadata: Value,
@@ -91,6 +121,67 @@ impl Store {
                 "an audit entry could not be written in time"
             ),
         }
+    }
+
+    /// Writes down the attempts at records that failed, an entry each. What can't be written is logged, and no more.
+    pub async fn audit_failures(&self, connection: &Connection, job: &ClaimedJob, outcomes: &[Outcome]) {
+        let ids: Vec<&str> = outcomes.iter().map(|outcome| outcome.record_id.as_str()).collect();
+        let attempts: Vec<i32> = outcomes.iter().map(|outcome| outcome.attempt).collect();
+        let most: Vec<i32> = outcomes.iter().map(|outcome| outcome.of).collect();
+        let reasons: Vec<&str> = outcomes.iter().map(|outcome| outcome.reason).collect();
+        let messages: Vec<&str> = outcomes.iter().map(|outcome| outcome.message.as_str()).collect();
+        let finals: Vec<bool> = outcomes.iter().map(|outcome| outcome.is_final).collect();
+        let params: [super::Param<'_>; 8] = [
+            (&job.project, Type::TEXT),
+            (&job.lease.job_id, Type::INT8),
+            (&ids, Type::TEXT_ARRAY),
+            (&attempts, Type::INT4_ARRAY),
+            (&most, Type::INT4_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+            (&messages, Type::TEXT_ARRAY),
+            (&finals, Type::BOOL_ARRAY),
+        ];
+        let written = connection.query(
+            "INSERT INTO cronvec.audit_log (level, category, message, metadata)
+             SELECT 'error', 'record', format('attempt %s of %s failed: %s%s', attempt, most, reason,
+                     CASE WHEN final THEN ', quarantined' END),
+                 jsonb_build_object('who', 'vectorization', 'role', current_user, 'project', $1::text, 'job', $2::bigint::text,
+                     'ids', jsonb_build_array(id), 'count', 1, 'record', id, 'attempt', attempt, 'attempts', most,
+                     'reason', reason, 'message', said, 'quarantined', final)
+             FROM unnest($3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::bool[])
+                 AS o (id, attempt, most, reason, said, final)",
+            &params,
+        );
+        match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(error = %error, "failed attempts could not be written to the audit log"),
+            Err(_) => tracing::error!("failed attempts could not be written to the audit log in time"),
+        }
+    }
+
+    /// The failed attempts at a record that the log has, the first one first.
+    pub async fn failed_attempts(&self, project: &str, record: &str) -> Result<Vec<FailedAttempt>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT (metadata->>'attempt')::int, timestamp, metadata->>'reason', coalesce(metadata->>'message', '')
+                 FROM cronvec.audit_log
+                 WHERE category = 'record' AND hashtextextended(metadata->>'record', 0) = hashtextextended($2, 0)
+                     AND metadata->>'record' = $2 AND metadata->>'project' = $1 AND metadata ? 'attempt'
+                 ORDER BY id DESC LIMIT $3",
+                &[
+                    (&project, Type::TEXT),
+                    (&record, Type::TEXT),
+                    (&ATTEMPTS_TOLD, Type::INT8),
+                ],
+            )
+            .await?;
+        let attempts = rows.iter().rev().map(|row| FailedAttempt {
+            attempt: row.get(0),
+            at: row.get(1),
+            reason: row.get(2),
+            message: row.get(3),
+        });
+        Ok(attempts.collect())
     }
 
     /// A page of the latest entries, older than this one, each with its number; of some projects those that name one.

@@ -27,6 +27,15 @@ pub struct Backfill {
     pub marked: i64,
     pub withdrawn: i64,
     pub rounds: i32,
+    /// The tick that the furthest of its lanes is at; null: nobody drives it.
+    #[serde(default)]
+    pub iteration: Option<i64>,
+    /// Ticks of each lane at most; null: as many as it takes.
+    #[serde(default)]
+    pub iterations: Option<i64>,
+    /// Records of its project that were pending when it began.
+    #[serde(skip)]
+    pub found: i64,
     #[serde(skip)]
     pub cursor: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
@@ -102,7 +111,8 @@ const IS_MISSING: &str = "r.content IS NOT NULL
         AND q.record_id = r.id AND q.content_hash = r.content_hash OFFSET 0)";
 
 const VIEW: &str = "b.id, p.name, b.project_id, b.state, b.priority, b.marked, b.withdrawn, b.rounds, b.cursor,
-    b.started_at, b.updated_at, b.ended_at, (extract(epoch FROM clock_timestamp() - b.updated_at))::float8";
+    b.started_at, b.updated_at, b.ended_at, (extract(epoch FROM clock_timestamp() - b.updated_at))::float8,
+    b.iteration, b.iterations, b.found";
 
 fn backfill(row: &Row) -> Backfill {
     Backfill {
@@ -119,6 +129,9 @@ fn backfill(row: &Row) -> Backfill {
         updated_at: row.get(10),
         ended_at: row.get(11),
         silent_seconds: row.get(12),
+        iteration: row.get(13),
+        iterations: row.get(14),
+        found: row.get(15),
     }
 }
 
@@ -162,7 +175,8 @@ impl Store {
             let resumed = self
                 .query_opt(
                     &format!(
-                        "UPDATE cronvec.backfills b SET state = 'running', updated_at = now() FROM cronvec.projects p
+                        "UPDATE cronvec.backfills b SET state = 'running', updated_at = now(), iteration = NULL, iterations = NULL
+                         FROM cronvec.projects p
                          WHERE b.project_id = $1 AND b.ended_at IS NULL AND p.id = b.project_id RETURNING {VIEW}"
                     ),
                     &[(&project_id, Type::INT4)],
@@ -175,7 +189,10 @@ impl Store {
                 .query_opt(
                     &format!(
                         "WITH b AS (
-                             INSERT INTO cronvec.backfills (project_id, priority) VALUES ($1, $2) RETURNING *)
+                             INSERT INTO cronvec.backfills (project_id, priority, found)
+                             SELECT $1, $2, count(*) FROM cronvec.projects p JOIN cronvec.pending w
+                                 ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
+                             WHERE p.id = $1 RETURNING *)
                          SELECT {VIEW} FROM b JOIN cronvec.projects p ON p.id = b.project_id"
                     ),
                     &[(&project_id, Type::INT4), (&priority, Type::INT4)],
@@ -194,13 +211,24 @@ impl Store {
     }
 
     pub async fn backfills(&self, project: Option<&str>, limit: i64) -> Result<Vec<Backfill>, StoreError> {
+        self.some_backfills(
+            "$1::text IS NULL OR p.name = $1 ORDER BY b.id DESC LIMIT $2",
+            &[(&project, Type::TEXT), (&limit, Type::INT8)],
+        )
+        .await
+    }
+
+    pub(super) async fn some_backfills(
+        &self,
+        which: &str,
+        params: &[super::Param<'_>],
+    ) -> Result<Vec<Backfill>, StoreError> {
         let rows = self
             .query(
                 &format!(
-                    "SELECT {VIEW} FROM cronvec.backfills b JOIN cronvec.projects p ON p.id = b.project_id
-                     WHERE $1::text IS NULL OR p.name = $1 ORDER BY b.id DESC LIMIT $2"
+                    "SELECT {VIEW} FROM cronvec.backfills b JOIN cronvec.projects p ON p.id = b.project_id WHERE {which}"
                 ),
-                &[(&project, Type::TEXT), (&limit, Type::INT8)],
+                params,
             )
             .await?;
         Ok(rows.iter().map(backfill).collect())
@@ -330,16 +358,27 @@ impl Store {
         Ok(row.get(0))
     }
 
-    /// Whether it may go on; says, now and then, that somebody drives it.
-    pub async fn is_running(&self, id: i64) -> Result<bool, StoreError> {
+    /// Somebody drives it from now on, with so many ticks of each lane at most.
+    pub async fn drive_backfill(&self, id: i64, iterations: Option<i64>) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE cronvec.backfills SET iteration = 0, iterations = $2 WHERE id = $1",
+            &[(&id, Type::INT8), (&iterations, Type::INT8)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Whether it may go on; says, now and then, that somebody drives it, and at which of its ticks it is.
+    pub async fn is_running(&self, id: i64, iteration: i64) -> Result<bool, StoreError> {
         let row = self
             .query_one(
                 "WITH seen AS (
-                     UPDATE cronvec.backfills SET updated_at = clock_timestamp()
-                     WHERE id = $1 AND state = 'running' AND updated_at < clock_timestamp() - interval '10 seconds'
+                     UPDATE cronvec.backfills SET updated_at = clock_timestamp(), iteration = greatest(iteration, $2)
+                     WHERE id = $1 AND state = 'running'
+                         AND (updated_at < clock_timestamp() - interval '10 seconds' OR iteration < $2)
                  )
                  SELECT EXISTS (SELECT FROM cronvec.backfills WHERE id = $1 AND state = 'running')",
-                &[(&id, Type::INT8)],
+                &[(&id, Type::INT8), (&iteration, Type::INT8)],
             )
             .await?;
         Ok(row.get(0))

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::ends::{FENCE, backoff};
-use super::{Connection, Store, StoreError, count};
+use super::{Connection, Store, StoreError};
 use crate::job::ClaimedJob;
 use crate::record::ContentHash;
 
@@ -18,22 +18,28 @@ pub struct Charge {
     pub permanent: bool,
 }
 
-/// What the charges came to.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Charged {
-    pub quarantined: u64,
-    pub to_retry: u64,
+/// What a charge came to: an attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub record_id: String,
+    /// Which attempt it was, and how many there are.
+    pub attempt: i32,
+    pub of: i32,
+    pub reason: &'static str,
+    pub message: String,
+    /// The record stands aside now.
+    pub is_final: bool,
 }
 
 impl Store {
     /// Charges records with an attempt each; those that have none left, and those that it is no use to try again, go to
-    /// quarantine. Fenced, and only where the text is still the one that failed.
+    /// quarantine. Fenced, and only where the text is still the one that failed. Gives what each charge came to.
     pub async fn charge_records(
         &self,
         connection: &Connection,
         job: &ClaimedJob,
         charges: &[Charge],
-    ) -> Result<Charged, StoreError> {
+    ) -> Result<Vec<Outcome>, StoreError> {
         let ids: Vec<&str> = charges.iter().map(|charge| charge.record_id.as_str()).collect();
         let hashes: Vec<&[u8]> = charges.iter().map(|charge| charge.record_hash.as_bytes()).collect();
         let reasons: Vec<&str> = charges.iter().map(|charge| charge.reason).collect();
@@ -41,13 +47,14 @@ impl Store {
         let permanent: Vec<bool> = charges.iter().map(|charge| charge.permanent).collect();
         let wait = backoff("job.backoff_ms", "w.attempts");
         let space = job.space_id;
-        let row = connection
-            .query_one(
+        let rows = connection
+            .query(
                 &format!(
                     "WITH {FENCE}, charged AS MATERIALIZED (
-                         SELECT i.*, w.attempts + 1 AS attempts, i.permanent OR w.attempts + 1 >= job.max_attempts AS final
+                         SELECT i.*, w.attempts + 1 AS attempts, job.max_attempts,
+                             i.permanent OR w.attempts + 1 >= job.max_attempts AS final
                          FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::text[], $7::text[], $8::bool[])
-                             AS i (id, hash, reason, message, permanent)
+                             WITH ORDINALITY AS i (id, hash, reason, message, permanent, nth)
                          CROSS JOIN LATERAL (
                              SELECT FROM cronvec.records r
                              WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash
@@ -81,8 +88,7 @@ impl Store {
                          WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = c.id
                              AND w.record_id = ANY (ARRAY(SELECT id FROM charged WHERE NOT final))
                      )
-                     SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM charged WHERE final),
-                         (SELECT count(*) FROM charged WHERE NOT final)"
+                     SELECT c.nth, c.attempts, c.max_attempts, c.final FROM job LEFT JOIN charged c ON true ORDER BY c.nth"
                 ),
                 &[
                     (&job.lease.job_id, Type::INT8),
@@ -96,12 +102,21 @@ impl Store {
                 ],
             )
             .await?;
-        if !row.get::<_, bool>(0) {
+        if rows.is_empty() {
             return Err(StoreError::LeaseLost);
         }
-        Ok(Charged {
-            quarantined: count(row.get(1))?,
-            to_retry: count(row.get(2))?,
-        })
+        let outcomes = rows.iter().filter_map(|row| {
+            let nth = usize::try_from(row.get::<_, Option<i64>>(0)?).ok()?;
+            let charge = charges.get(nth.checked_sub(1)?)?;
+            Some(Outcome {
+                record_id: charge.record_id.clone(),
+                attempt: row.get(1),
+                of: row.get(2),
+                reason: charge.reason,
+                message: charge.message.clone(),
+                is_final: row.get(3),
+            })
+        });
+        Ok(outcomes.collect())
     }
 }

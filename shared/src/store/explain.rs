@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
+use super::begin::Begin;
 use super::{Store, StoreError};
 
 /// All that bears on one record in its project's live space. Times are as PostgreSQL writes them in JSON.
@@ -52,7 +53,37 @@ pub struct RecordFacts {
     pub worker_seconds: Option<f64>,
 }
 
+/// A row of an attached table that is no record yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowFacts {
+    /// There is none of this key.
+    Missing,
+    /// `--where`, which is this, leaves it out.
+    Excluded { filter: String },
+    /// It is to be a record.
+    Wanted,
+}
+
 impl Store {
+    /// What an attached table has under a record's id.
+    pub async fn row_facts(&self, project: &str, record: &str) -> Result<RowFacts, StoreError> {
+        let source = self.source(project).await?;
+        let rows = self
+            .query_in_transaction(
+                Begin::read("SET LOCAL row_security = off; SET LOCAL statement_timeout = '5s'"),
+                &format!("SELECT passes FROM cronvec.source_{}_named(ARRAY[$1::text])", source.id),
+                &[(&record, Type::TEXT)],
+            )
+            .await?;
+        Ok(match rows.first().map(|row| row.get::<_, bool>(0)) {
+            None => RowFacts::Missing,
+            Some(true) => RowFacts::Wanted,
+            Some(false) => RowFacts::Excluded {
+                filter: source.filter.unwrap_or_default(),
+            },
+        })
+    }
+
     /// What bears on a record of an existing project.
     pub async fn record_facts(&self, project: &str, record: &str) -> Result<RecordFacts, StoreError> {
         let row = self

@@ -44,6 +44,24 @@ pub struct Percentiles {
     pub p99: f64,
 }
 
+/// What became of attempts at records: of each one of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct RecordFigures {
+    pub embedded: f64,
+    /// Failed, and tried again later.
+    pub retried: f64,
+    /// Failed for the last time.
+    pub quarantined: f64,
+}
+
+impl RecordFigures {
+    /// A part of all attempts; none when there was none.
+    pub fn share(&self, part: f64) -> Option<f64> {
+        let all = self.embedded + self.retried + self.quarantined;
+        (all > 0.0).then(|| (part / all * 1e4).round() / 1e4)
+    }
+}
+
 /// What came, ended and failed in an hour.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,14 +89,10 @@ pub struct OfType {
 /// A bucket of a histogram: so many values up to this one, and above the bucket before it.
 pub type Bucket = (f64, f64);
 
-/// The name of a histogram's bucket among the metrics.
+/// The names of histograms' buckets among the metrics: of requests, and of the time from a record's acceptance until it was
+/// embedded.
 pub const REQUEST_BUCKET: &str = "provider_request_ms_le_";
-
-/// The upper bound of the bucket that a duration falls into: the next power of √2.
-pub fn bucket_of(ms: f64) -> f64 {
-    let step = (ms.max(1.0).log2() * 2.0).ceil();
-    (step / 2.0).exp2().round()
-}
+pub const DELAY_BUCKET: &str = "record_delay_ms_le_";
 
 /// Percentiles of a histogram, each within its bucket as if its values lay evenly.
 pub fn percentiles(buckets: &[Bucket]) -> Option<Percentiles> {
@@ -135,8 +149,34 @@ impl Store {
             .collect())
     }
 
-    /// The durations of requests to providers, as a histogram.
-    pub async fn request_durations(&self, minutes: i32) -> Result<Vec<Bucket>, StoreError> {
+    /// What became of attempts at records in the last minutes, of one project or of all.
+    pub async fn record_figures(&self, project: Option<&str>, minutes: i32) -> Result<RecordFigures, StoreError> {
+        let row = self
+            .query_one(
+                "SELECT coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0),
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_quarantined'), 0)
+                 FROM (
+                     SELECT metric, value, project FROM cronvec.performance_metrics
+                     WHERE timestamp > now() - make_interval(mins => $2) ORDER BY timestamp DESC LIMIT $3) AS lately
+                 WHERE $1::text IS NULL OR project = $1",
+                &[
+                    (&project, Type::TEXT),
+                    (&minutes, Type::INT4),
+                    (&METRICS_LOOKED_AT, Type::INT8),
+                ],
+            )
+            .await?;
+        let (failed, quarantined): (f64, f64) = (row.get(1), row.get(2));
+        Ok(RecordFigures {
+            embedded: row.get(0),
+            retried: (failed - quarantined).max(0.0),
+            quarantined,
+        })
+    }
+
+    /// A histogram of the last minutes, by the name that its buckets begin with.
+    pub async fn durations(&self, bucket: &str, minutes: i32) -> Result<Vec<Bucket>, StoreError> {
         let rows = self
             .query(
                 "SELECT substr(metric, length($1) + 1)::float8, sum(value)
@@ -145,7 +185,7 @@ impl Store {
                      WHERE timestamp > now() - make_interval(mins => $2) ORDER BY timestamp DESC LIMIT $3) AS lately
                  WHERE starts_with(metric, $1) GROUP BY metric ORDER BY 1",
                 &[
-                    (&REQUEST_BUCKET, Type::TEXT),
+                    (&bucket, Type::TEXT),
                     (&minutes, Type::INT4),
                     (&METRICS_LOOKED_AT, Type::INT8),
                 ],
@@ -171,6 +211,41 @@ impl Store {
             .zip(ms)
             .filter(|(records, ms)| *records > 0.0 && *ms > 0.0)
             .map(|(records, ms)| records / (ms / 1000.0)))
+    }
+
+    /// The same of projects that embed by this one's model, in one lane. What whole passes did counts only where no other
+    /// model is in use.
+    pub async fn measured_rate_of(&self, project_id: i32) -> Result<Option<f64>, StoreError> {
+        let row = self
+            .query_one(
+                "WITH alike AS MATERIALIZED (
+                     SELECT p.name FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
+                     WHERE (s.provider, s.model) = (
+                         SELECT s.provider, s.model FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
+                         WHERE p.id = $1)
+                 ), lately AS MATERIALIZED (
+                     SELECT timestamp, metric, value, project FROM cronvec.performance_metrics
+                     WHERE timestamp > now() - interval '1 day' ORDER BY timestamp DESC LIMIT $2
+                 ), theirs AS MATERIALIZED (
+                     SELECT * FROM lately WHERE project IN (SELECT name FROM alike)
+                         -- Older programs didn't tell how long a project was worked on.
+                         AND timestamp >= (SELECT min(timestamp) FROM lately WHERE metric = 'embedding_ms')
+                 )
+                 SELECT (SELECT sum(value) FROM theirs WHERE metric = 'records_embedded'),
+                     (SELECT sum(value) FROM theirs WHERE metric = 'embedding_ms'),
+                     (SELECT count(DISTINCT (s.provider, s.model)) FROM cronvec.projects p
+                      JOIN cronvec.spaces s ON s.id = p.live_space)",
+                &[(&project_id, Type::INT4), (&METRICS_LOOKED_AT, Type::INT8)],
+            )
+            .await?;
+        let (records, ms): (Option<f64>, Option<f64>) = (row.get(0), row.get(1));
+        if let Some((records, ms)) = records.zip(ms).filter(|(records, ms)| *records > 0.0 && *ms > 0.0) {
+            return Ok(Some(records / (ms / 1000.0)));
+        }
+        match row.get::<_, i64>(2) {
+            1 => self.measured_rate().await,
+            _ => Ok(None),
+        }
     }
 
     /// Of the jobs that ended in the last minutes, the latest ones.
@@ -325,17 +400,6 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_duration_falls_into_the_bucket_that_holds_it() {
-        for ms in [0.2, 1.0, 7.0, 100.0, 4096.0, 30_000.0] {
-            let bound = bucket_of(ms);
-            assert!(
-                bound >= ms.max(1.0).floor() && bound <= ms.max(1.0) * 1.5 + 1.0,
-                "{ms}: {bound}"
-            );
-        }
-    }
 
     #[test]
     fn percentiles_lie_in_the_bucket_where_they_fall() {

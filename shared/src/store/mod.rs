@@ -6,6 +6,7 @@
 mod again;
 pub mod audit;
 pub mod backfill;
+pub mod backfill_progress;
 mod begin;
 pub mod bodies;
 pub mod charges;
@@ -32,6 +33,7 @@ pub mod listing;
 pub mod migrate;
 pub mod monitor;
 pub mod numbers;
+pub mod outlook;
 pub mod pending;
 pub mod projects;
 mod purges;

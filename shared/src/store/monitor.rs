@@ -47,13 +47,14 @@ pub struct Flow {
     pub failed: f64,
 }
 
-/// How far throughput reaches back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Window {
-    /// By minute.
-    Hour,
-    /// By hour.
-    Day,
+/// The last hour by minute, and its and the former hours' sums: of one reading, so that they fit together.
+#[derive(Debug, Clone)]
+pub struct Lately {
+    pub minutes: Vec<Flow>,
+    /// The present hour and the one before it.
+    pub hours: Vec<Flow>,
+    /// When the first of them began.
+    pub since: String,
 }
 
 /// An endpoint that nobody asks now.
@@ -161,35 +162,58 @@ impl Store {
             .collect())
     }
 
-    /// Records embedded and failed in the last hour by minute, or in the last day by hour; the latest last.
-    pub async fn flow(&self, reach: &Reach, window: Window) -> Result<Vec<Flow>, StoreError> {
-        let (unit, span) = match window {
-            Window::Hour => ("minute", "1 hour"),
-            Window::Day => ("hour", "1 day"),
-        };
+    /// Records embedded and failed in the last hour by minute, and in the present hour and the one before it; the latest last.
+    pub async fn flow_lately(&self, reach: &Reach) -> Result<Lately, StoreError> {
         let rows = self
             .query_in_transaction(
                 READ,
-                &format!(
-                    "SELECT date_trunc('{unit}', timestamp AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS at,
-                         coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
-                         coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0)
+                "WITH lately AS MATERIALIZED (
+                     SELECT date_trunc('minute', timestamp AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS at, metric, value,
+                         timestamp > now() - interval '1 hour' AS in_hour
                      FROM cronvec.performance_metrics
-                     WHERE metric IN ('records_embedded', 'records_failed') AND timestamp > now() - interval '{span}'
+                     WHERE metric IN ('records_embedded', 'records_failed')
+                         AND timestamp >= date_trunc('hour', now(), 'UTC') - interval '1 hour'
                          AND ($1::text[] IS NULL OR project = ANY ($1))
-                     GROUP BY at HAVING sum(value) > 0 ORDER BY at LIMIT 100"
-                ),
+                 )
+                 SELECT false AS is_hour, at, coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0)
+                 FROM lately WHERE in_hour GROUP BY at HAVING sum(value) > 0
+                 UNION ALL
+                 SELECT true, date_trunc('hour', at, 'UTC') AS hour,
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0)
+                 FROM lately GROUP BY hour HAVING sum(value) > 0
+                 UNION ALL
+                 SELECT NULL, date_trunc('hour', now(), 'UTC') - interval '1 hour', 0, 0
+                 ORDER BY at LIMIT 200",
                 &[(&reach.projects(), Type::TEXT_ARRAY)],
             )
             .await?;
-        Ok(rows
-            .iter()
-            .map(|row| Flow {
-                at: rfc3339(row.get(0)),
-                records: row.get(1),
-                failed: row.get(2),
-            })
-            .collect())
+        let of = |wanted: Option<bool>| rows.iter().filter(move |row| row.get::<_, Option<bool>>(0) == wanted);
+        Ok(Lately {
+            minutes: of(Some(false)).map(flow).collect(),
+            hours: of(Some(true)).map(flow).collect(),
+            since: of(None).map(|row| rfc3339(row.get(1))).next().unwrap_or_default(),
+        })
+    }
+
+    /// The same of the day's hours before those two, which don't change any more.
+    pub async fn flow_before(&self, reach: &Reach) -> Result<Vec<Flow>, StoreError> {
+        let rows = self
+            .query_in_transaction(
+                READ,
+                "SELECT true, date_trunc('hour', timestamp, 'UTC') AS at,
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
+                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0)
+                 FROM cronvec.performance_metrics
+                 WHERE metric IN ('records_embedded', 'records_failed') AND timestamp > now() - interval '1 day'
+                     AND timestamp < date_trunc('hour', now(), 'UTC') - interval '1 hour'
+                     AND ($1::text[] IS NULL OR project = ANY ($1))
+                 GROUP BY at HAVING sum(value) > 0 ORDER BY at LIMIT 100",
+                &[(&reach.projects(), Type::TEXT_ARRAY)],
+            )
+            .await?;
+        Ok(rows.iter().map(flow).collect())
     }
 
     /// Endpoints that rest; of some projects those that their spaces are asked at.
@@ -213,6 +237,14 @@ impl Store {
     /// The database's time.
     pub async fn clock(&self) -> Result<OffsetDateTime, StoreError> {
         Ok(self.query_one("SELECT clock_timestamp()", &[]).await?.get(0))
+    }
+}
+
+fn flow(row: &Row) -> Flow {
+    Flow {
+        at: rfc3339(row.get(1)),
+        records: row.get(2),
+        failed: row.get(3),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Owns the reading of the pending set, slice by slice. Refuses to take anything out of it: that is `vectors`'.
 
+use std::time::{Duration, Instant};
+
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
 
@@ -38,6 +40,8 @@ pub struct PendingText {
     pub suspicion: Option<Suspicion>,
     /// Somebody else held the record when its vectors were to be stored.
     pub was_held: bool,
+    /// When it was accepted; of one that was marked later, by a backfill or a replay, when it was marked.
+    pub since: Option<Instant>,
 }
 
 /// What one reading brought.
@@ -64,7 +68,7 @@ impl Store {
                      CASE WHEN s.fits THEN s.content END, s.fits,
                      CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END, s.is_new,
                      CASE WHEN s.suspect_hash = s.content_hash THEN s.suspect_group END, s.suspect_inputs, s.suspect_reason,
-                     s.suspect_message, s.was_held
+                     s.suspect_message, s.was_held, extract(epoch FROM clock_timestamp() - s.since)::float8
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
@@ -76,6 +80,7 @@ impl Store {
                              (SELECT EXISTS (SELECT FROM cronvec.held_records)) AND EXISTS (
                                  SELECT FROM cronvec.held_records h
                                  WHERE h.record_id = w.record_id AND h.project_id = $2 AND h.space_id = $1 OFFSET 0) AS was_held,
+                             CASE WHEN w.operation > r.accepted THEN w.not_before ELSE r.updated_at END AS since,
                              -- Of a long text it is known without reading it.
                              coalesce(octet_length(r.content), 0) AS bytes
                          FROM (
@@ -123,6 +128,7 @@ impl Store {
                     is_new: row.get::<_, Option<bool>>(8).unwrap_or(false),
                     suspicion: suspicion(row),
                     was_held: row.get(13),
+                    since: row.get::<_, Option<f64>>(14).and_then(ago),
                 }),
                 _ => None,
             };
@@ -177,6 +183,11 @@ impl Store {
             .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
+}
+
+/// So many seconds ago, as our own clock has it.
+fn ago(seconds: f64) -> Option<Instant> {
+    Instant::now().checked_sub(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
 }
 
 /// Columns 9 to 12 of a slice's row.

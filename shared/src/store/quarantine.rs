@@ -154,6 +154,22 @@ impl Store {
         Ok(row.get(0))
     }
 
+    /// How many there are of each reason, of [`COUNTED`] at most.
+    #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
+    pub async fn quarantine_by_reason(&self) -> Result<Vec<(String, f64)>, StoreError> {
+        let rows = self
+            .query(
+                "SELECT reason, count(*) FROM (SELECT reason FROM cronvec.quarantined_records LIMIT $1) AS first_ones
+                 GROUP BY reason ORDER BY reason LIMIT 100",
+                &[(&COUNTED, Type::INT8)],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| (row.get(0), row.get::<_, i64>(1) as f64))
+            .collect())
+    }
+
     /// By reason and project, the most frequent first.
     pub async fn quarantined_by_reason(&self, filter: &QuarantineFilter) -> Result<Vec<FailedGroup>, StoreError> {
         let mut params = filter.params().to_vec();

@@ -42,6 +42,8 @@ pub struct Written {
     pub met: bool,
     /// Complete records whose row in the attached table refuses the vector: they stand in quarantine, and are found.
     pub refused: u64,
+    /// Which ones are complete, unless all of the write's are.
+    pub complete_ids: Option<HashSet<String>>,
 }
 
 /// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
@@ -228,5 +230,6 @@ async fn write_once(
         passed_over,
         met,
         refused: 0,
+        complete_ids: row.get::<_, Option<Vec<String>>>(5).map(HashSet::from_iter),
     })
 }

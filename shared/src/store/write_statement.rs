@@ -108,7 +108,9 @@ pub(super) fn write_statement(fence: &str, space: i32, column: ColumnPart, meets
                  AND c.record_id = complete.id AND (c.content_hash <> complete.hash OR c.ordinal >= complete.chunks)
          ){settled}
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             (SELECT count(*) FROM locked), {set}"
+             (SELECT count(*) FROM locked), {set},
+             -- Mostly all of them are: then nothing is told.
+             (SELECT array_agg(id) FROM complete HAVING count(*) < cardinality($4))"
     )
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Drive<'a> {
     /// Nothing is left of the round.
     drained: AtomicBool,
     ticks: AtomicU64,
+    /// The tick that the furthest lane is at.
+    iteration: AtomicU64,
     records: AtomicU64,
     why: Mutex<Option<String>>,
     /// It ended early because something is wrong.
@@ -59,8 +61,12 @@ struct Seen {
     total: i64,
     percent: f64,
     per_second: f64,
+    /// Null: nothing moves.
     eta_seconds: Option<f64>,
     quarantined: i64,
+    /// Why nothing can move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +95,8 @@ impl<'a> Drive<'a> {
     pub async fn begin(app: App, context: &'a Context, options: Options, via: Via, project: &Project) -> Result<Self> {
         let store = app.store();
         let (backfill, is_new) = store.begin_backfill(project.id, options.priority).await?;
+        let iterations = options.iterations.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+        store.drive_backfill(backfill.id, iterations).await?;
         store.lift_holds(project.id).await?;
         store.raise_lanes(project.id, options.parallel).await?;
         let id = backfill.id.to_string();
@@ -115,6 +123,7 @@ impl<'a> Drive<'a> {
             ending: watch::Sender::new(false),
             drained: AtomicBool::new(false),
             ticks: AtomicU64::new(0),
+            iteration: AtomicU64::new(0),
             records: AtomicU64::new(0),
             why: Mutex::default(),
             gave_up: AtomicBool::new(false),
@@ -195,10 +204,11 @@ impl<'a> Drive<'a> {
         };
         let mut ending = self.ending.subscribe();
         let mut idle = 0;
-        for _ in 0..self.options.iterations.unwrap_or(u64::MAX) {
+        for nth in 0..self.options.iterations.unwrap_or(u64::MAX) {
             if self.is_ending() || self.drained.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            self.iteration.fetch_max(nth + 1, Ordering::Relaxed);
             let outcome = self.via.tick(&self.app, &options, &mut ending).await;
             let report = match outcome {
                 Ok(report) => report,
@@ -271,18 +281,21 @@ impl<'a> Drive<'a> {
         loop {
             let began = Instant::now();
             let left = self.app.store().backfill_left(&self.backfill).await?;
-            if !self.app.store().is_running(self.backfill.id).await? {
+            let iteration = i64::try_from(self.iteration.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            if !self.app.store().is_running(self.backfill.id, iteration).await? {
                 self.end("stopped");
             }
             total = total.max(left.records);
             let done = total - left.records;
             let since = *first.get_or_insert(Instant::now());
+            let blocked = self.app.store().outlook(&self.backfill.project).await?.blocked;
+            progress.block(blocked.clone());
             progress.update(u64::try_from(done).unwrap_or(0), u64::try_from(total).unwrap_or(0));
             if self.context.output.json && told.elapsed() >= LINE_EVERY {
                 told = Instant::now();
                 self.context
                     .output
-                    .show(&self.seen(done, total, &left, since.elapsed()), String::new)?;
+                    .show(&self.seen(done, total, &left, since.elapsed(), blocked), String::new)?;
             }
             if self.is_ending() {
                 progress.end();
@@ -297,7 +310,7 @@ impl<'a> Drive<'a> {
     }
 
     #[allow(clippy::cast_precision_loss, reason = "rates of counts")]
-    fn seen(&self, done: i64, total: i64, left: &Left, elapsed: Duration) -> Seen {
+    fn seen(&self, done: i64, total: i64, left: &Left, elapsed: Duration, blocked: Option<String>) -> Seen {
         let per_second = done as f64 / elapsed.as_secs_f64().max(0.001);
         Seen {
             step: "embedding",
@@ -306,8 +319,9 @@ impl<'a> Drive<'a> {
             total,
             percent: (done as f64 / total.max(1) as f64 * 1e4).floor() / 1e2,
             per_second: (per_second * 10.0).round() / 10.0,
-            eta_seconds: (per_second > 0.0).then(|| (left.records as f64 / per_second).round()),
+            eta_seconds: (per_second > 0.0 && blocked.is_none()).then(|| (left.records as f64 / per_second).round()),
             quarantined: left.quarantined,
+            blocked,
         }
     }
 

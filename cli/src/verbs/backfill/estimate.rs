@@ -23,7 +23,7 @@ pub(super) struct Estimate {
     pub pending: i64,
     pub tokens: i64,
     pub model: String,
-    /// At the rate of the last day; null when nothing was embedded in it.
+    /// At the last day's rate of the same model; null when it embedded nothing.
     pub seconds: Option<f64>,
     pub records_per_second: Option<f64>,
     /// US dollars; null when the model's price isn't known.
@@ -58,7 +58,8 @@ pub(super) async fn of(app: &App, project: &Project, lanes: i16) -> Result<Estim
         ProviderKind::Static | ProviderKind::Ollama => price.or(Some(0.0)),
         ProviderKind::OpenAi | ProviderKind::Gemini => price,
     };
-    let rate = app.store().measured_rate().await?.map(|rate| rate * f64::from(lanes));
+    let rate = app.store().measured_rate_of(project.id).await?;
+    let rate = rate.map(|rate| rate * f64::from(lanes));
     Ok(Estimate {
         project: project.name.clone(),
         records: missing.records,
@@ -77,9 +78,9 @@ impl Estimate {
     pub fn in_words(&self) -> String {
         let time = match (self.seconds, self.records_per_second) {
             (Some(seconds), Some(rate)) => {
-                format!("about {seconds:.0} s at {rate} records a second, as measured lately")
+                format!("about {seconds:.0} s at {rate} records a second, as measured lately with this model")
             }
-            _ => "unknown: nothing was embedded in the last day".to_owned(),
+            _ => "unknown: this model embedded nothing in the last day".to_owned(),
         };
         let cost = match (self.cost, self.price) {
             (Some(cost), Some(price)) => format!("about ${cost:.4} at ${price} a million tokens"),

@@ -1,9 +1,13 @@
 //! `backfill status|stop|rollback`
 
+use std::time::Duration;
+
 use anyhow::Result;
+use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::json;
 use shared::store::backfill::Backfill;
+use shared::store::backfill_progress::HowFar;
 
 use super::super::{left_as_it_is, ready};
 use crate::Context;
@@ -44,19 +48,20 @@ pub(super) struct Line {
     /// Of what it marked, what waits and nobody has written since.
     left: i64,
     done: i64,
-    percent: f64,
+    #[serde(flatten)]
+    how_far: HowFar,
     /// What becomes of it.
     next: String,
 }
 
 impl Line {
-    pub fn new(backfill: Backfill, left: i64, done: i64, percent: f64) -> Self {
+    pub fn new(backfill: Backfill, left: i64, done: i64, how_far: HowFar) -> Self {
         Self {
-            next: next(&backfill, left),
+            next: next(&backfill, left, &how_far),
             backfill,
             left,
             done,
-            percent,
+            how_far,
         }
     }
 }
@@ -64,10 +69,17 @@ impl Line {
 /// Whoever drives one is heard of every ten seconds.
 const SILENT_SECONDS: f64 = 60.0;
 
-fn next(backfill: &Backfill, left: i64) -> String {
+fn next(backfill: &Backfill, left: i64, how_far: &HowFar) -> String {
     let (id, project) = (backfill.id, &backfill.project);
     let goes_on = format!("cronvec backfill --project {project}");
+    if let (Some(blocked), "running") = (&how_far.blocked, backfill.state.as_str()) {
+        return format!("nothing moves: {blocked}");
+    }
     match (backfill.state.as_str(), left) {
+        // It was begun over HTTP.
+        ("running", _) if backfill.iteration.is_none() && backfill.has_marked_all() => {
+            format!("ticks embed the {} that are pending", how_far.pending)
+        }
         ("running", _) if backfill.silent_seconds > SILENT_SECONDS => format!(
             "nobody has driven it for {:.0} minutes, so it was killed; go on with: {goes_on}",
             backfill.silent_seconds / 60.0
@@ -91,14 +103,8 @@ pub(super) async fn status(args: Status, context: &Context) -> Result<Ended> {
     for backfill in app.store().backfills(args.project.as_deref(), args.limit).await? {
         let left = app.store().backfill_waiting(&backfill).await?;
         let done = (backfill.marked - backfill.withdrawn - left).max(0);
-        let of = backfill.marked - backfill.withdrawn;
-        #[allow(clippy::cast_precision_loss, reason = "a percentage")]
-        let percent = if of > 0 {
-            (done as f64 / of as f64 * 1e4).round() / 1e2
-        } else {
-            100.0
-        };
-        lines.push(Line::new(backfill, left, done, percent));
+        let how_far = app.store().how_far(&backfill, left).await?;
+        lines.push(Line::new(backfill, left, done, how_far));
     }
     list(lines, context)
 }
@@ -195,6 +201,21 @@ async fn check(app: &App, project: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Of one that goes on.
+fn time_left(line: &Line) -> Option<String> {
+    let goes_on = matches!(line.backfill.state.as_str(), "running" | "stopped");
+    let seconds = line.how_far.eta_seconds.filter(|_| goes_on)?;
+    Some(HumanDuration(Duration::try_from_secs_f64(seconds).ok()?).to_string())
+}
+
+fn iteration(backfill: &Backfill) -> String {
+    match (backfill.iteration, backfill.iterations) {
+        (Some(iteration), Some(most)) => format!("{iteration} of {most}"),
+        (Some(iteration), None) => iteration.to_string(),
+        (None, _) => String::new(),
+    }
+}
+
 fn table(lines: &[Line]) -> Table {
     let columns = [
         ("operation", Align::Right),
@@ -203,8 +224,11 @@ fn table(lines: &[Line]) -> Table {
         ("marked", Align::Right),
         ("done", Align::Right),
         ("left", Align::Right),
-        ("withdrawn", Align::Right),
+        ("pending", Align::Right),
         ("percent", Align::Right),
+        ("a second", Align::Right),
+        ("time left", Align::Right),
+        ("iteration", Align::Right),
         ("begun", Align::Left),
         ("", Align::Left),
     ];
@@ -218,8 +242,13 @@ fn table(lines: &[Line]) -> Table {
             count(backfill.marked),
             count(line.done),
             count(line.left),
-            count(backfill.withdrawn),
-            format!("{:.1}", line.percent),
+            count(line.how_far.pending),
+            format!("{:.1}", line.how_far.percent),
+            line.how_far
+                .per_second
+                .map_or_else(String::new, |rate| rate.to_string()),
+            time_left(line).unwrap_or_default(),
+            iteration(backfill),
             backfill.started_at.truncate_to_second().to_string(),
             line.next.clone(),
         ]);

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 use shared::store::backfill::Backfill;
+use shared::store::backfill_progress::HowFar;
 
 use super::super::{left_as_it_is, project_or_only_of, refuse_option};
 use super::manage::{self, Line};
@@ -25,7 +26,8 @@ struct Progress {
     marked_all: bool,
     left: i64,
     done: i64,
-    percent: f64,
+    #[serde(flatten)]
+    how_far: HowFar,
     silent_seconds: f64,
 }
 
@@ -33,7 +35,7 @@ impl From<Progress> for Line {
     fn from(progress: Progress) -> Self {
         let mut backfill = progress.backfill;
         backfill.silent_seconds = progress.silent_seconds;
-        Self::new(backfill, progress.left, progress.done, progress.percent)
+        Self::new(backfill, progress.left, progress.done, progress.how_far)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `projects list|create|pause|resume|remove`
 
 mod remote;
-mod remove;
+pub(super) mod remove;
 
 use anyhow::Result;
 use serde::Serialize;

@@ -61,7 +61,7 @@ pub(super) async fn run(app: &App, name: &str, context: &Context) -> Result<Ende
 }
 
 /// Slice by slice: jobs first, so that no worker writes behind us, then records, then the project.
-async fn take(app: &App, project: &Project, has: Holdings, context: &Context) -> Result<Holdings> {
+pub(in crate::verbs) async fn take(app: &App, project: &Project, has: Holdings, context: &Context) -> Result<Holdings> {
     let mut progress = Progress::new("removed", context.output);
     let mut taken = Holdings::default();
     let mut job = Some(0);

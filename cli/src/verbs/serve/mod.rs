@@ -4,6 +4,7 @@ mod called;
 mod http;
 mod prometheus;
 mod schedule;
+mod totals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,13 +41,18 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let settings = Settings::from_env_as(Some(AppEnv::Production)).map_err(|problems| usage(problems.to_string()))?;
+    let mut problems = Vec::new();
     if settings.app_env == AppEnv::Production && settings.cron_secret.is_none() {
-        return Err(usage(
-            "CRON_SECRET is not set; in production it is required: set it, or CRON_SECRET_ARN, to a long random value",
-        ));
+        problems.push(
+            "CRON_SECRET is not set; in production it is required: set it, or CRON_SECRET_ARN, to a long random value"
+                .to_owned(),
+        );
     }
     if !args.no_http {
-        settings.require_web().map_err(|problems| usage(problems.to_string()))?;
+        problems.extend(settings.require_web().err().map(|problems| problems.to_string()));
+    }
+    if !problems.is_empty() {
+        return Err(usage(problems.join("\n")));
     }
     // Two for each pass that may be on, as an instance has, and two for what is looked up beside them.
     let concurrent = settings.queue.concurrent_workers;

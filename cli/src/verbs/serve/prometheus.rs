@@ -1,13 +1,22 @@
 //! `/metrics` in Prometheus' text format. Numbers only: no project's name, no text, no address.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
+use shared::histogram::Histogram;
 use shared::store::StoreError;
 use shared::store::figures::CAP;
-use shared::store::quarantine::QuarantineFilter;
+use shared::store::quarantine::{COUNTED, QuarantineFilter};
 
 use super::schedule::{Counters, Workers};
+use super::totals::Sums;
+
+/// Of rates.
+const LATELY_MINUTES: i32 = 60;
+/// Powers of two, in ms: 4 ms to 131 s, and 16 ms to 4.7 hours.
+const REQUEST_STEPS: RangeInclusive<u32> = 2..=17;
+const DELAY_STEPS: RangeInclusive<u32> = 4..=24;
 
 /// What can be told; without a database what the process itself has counted.
 pub(super) async fn text(workers: &Workers) -> String {
@@ -48,14 +57,35 @@ async fn of_the_database(workers: &Workers, page: &mut Page) -> Result<(), Store
     let pending = store.count_pending(None).await?;
     page.gauge(
         "cronvec_pending_records",
-        &format!("Records that wait to be embedded, counted up to {}.", CAP + 1),
-        &[("", pending as f64)],
+        &format!("Records that wait to be embedded, counted up to {CAP}."),
+        &[("", pending.min(CAP) as f64)],
     );
     let aside = store.count_quarantined(&QuarantineFilter::default()).await?;
     page.gauge(
         "cronvec_quarantined_records",
-        "Records that stand aside.",
+        &format!("Quarantined records, counted up to {COUNTED}."),
         &[("", aside as f64)],
+    );
+    let reasons = labelled("reason", store.quarantine_by_reason().await?);
+    page.gauge(
+        "cronvec_quarantined_records_by_reason",
+        &format!("The same by reason, all together counted up to {COUNTED}."),
+        &borrowed(&reasons),
+    );
+    let figures = store.record_figures(None, LATELY_MINUTES).await?;
+    let shares = [
+        ("outcome=\"embedded\"", figures.share(figures.embedded)),
+        ("outcome=\"retried\"", figures.share(figures.retried)),
+        ("outcome=\"quarantined\"", figures.share(figures.quarantined)),
+    ];
+    let shares: Vec<(&str, f64)> = shares
+        .into_iter()
+        .filter_map(|(of, share)| Some((of, share?)))
+        .collect();
+    page.gauge(
+        "cronvec_record_attempts_ratio",
+        "Of the attempts at records in the last hour, those that ended so, anywhere. None: there was no attempt.",
+        &shares,
     );
     let pauses = store.pauses(None).await?;
     let open = pauses.iter().filter(|pause| pause.circuit).count();
@@ -111,6 +141,75 @@ fn of_the_process(workers: &Workers, page: &mut Page) {
         let values: Vec<(&str, f64)> = all.iter().map(|(labels, of)| (*labels, read(of) as f64)).collect();
         page.family("counter", name, help, &values);
     }
+    of_embedding(&workers.totals.read(), page);
+}
+
+/// What this process has embedded.
+#[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
+fn of_embedding(sums: &Sums, page: &mut Page) {
+    page.family(
+        "counter",
+        "cronvec_record_attempts_total",
+        "Attempts at records by how they ended, of this process.",
+        &[
+            ("outcome=\"embedded\"", sums.embedded as f64),
+            ("outcome=\"retried\"", sums.retried as f64),
+            ("outcome=\"quarantined\"", sums.quarantined as f64),
+        ],
+    );
+    let reasons = sums.reasons.iter();
+    let reasons = labelled(
+        "reason",
+        reasons.map(|(reason, records)| ((*reason).to_owned(), *records as f64)),
+    );
+    page.family(
+        "counter",
+        "cronvec_records_quarantined_total",
+        "Records that this process quarantined, by reason.",
+        &borrowed(&reasons),
+    );
+    for (name, help, value) in [
+        (
+            "cronvec_provider_requests_total",
+            "Requests to providers, of this process.",
+            sums.requests,
+        ),
+        (
+            "cronvec_provider_rate_limited_total",
+            "Of these, those that were answered with 429.",
+            sums.rate_limited,
+        ),
+        (
+            "cronvec_provider_tokens_total",
+            "Tokens as providers count them, of this process.",
+            sums.tokens,
+        ),
+    ] {
+        page.family("counter", name, help, &[("", value as f64)]);
+    }
+    page.histogram(
+        "cronvec_provider_request_duration_seconds",
+        "How long requests to providers took, of this process.",
+        &sums.durations,
+        REQUEST_STEPS,
+    );
+    page.histogram(
+        "cronvec_record_embedding_delay_seconds",
+        "From the acceptance of a record's text until it was embedded, of this process.",
+        &sums.delays,
+        DELAY_STEPS,
+    );
+}
+
+fn labelled(name: &str, values: impl IntoIterator<Item = (String, f64)>) -> Vec<(String, f64)> {
+    let values = values.into_iter();
+    values
+        .map(|(label, value)| (format!("{name}=\"{}\"", escaped(&label)), value))
+        .collect()
+}
+
+fn borrowed(values: &[(String, f64)]) -> Vec<(&str, f64)> {
+    values.iter().map(|(labels, value)| (labels.as_str(), *value)).collect()
 }
 
 #[derive(Default)]
@@ -119,6 +218,27 @@ struct Page(String);
 impl Page {
     fn gauge(&mut self, name: &str, help: &str, values: &[(&str, f64)]) {
         self.family("gauge", name, help, values);
+    }
+
+    /// Its buckets are the powers of two that `steps` names, in ms: counts there are exact.
+    #[allow(clippy::cast_precision_loss, reason = "powers of two, and counts for charts")]
+    fn histogram(&mut self, name: &str, help: &str, of: &Histogram, steps: RangeInclusive<u32>) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for ms in steps.map(|step| 1_u64 << step) {
+            let _ = writeln!(
+                self.0,
+                "{name}_bucket{{le=\"{}\"}} {}",
+                ms as f64 / 1000.0,
+                of.up_to(ms)
+            );
+        }
+        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {}", of.count());
+        let _ = writeln!(
+            self.0,
+            "{name}_sum {}\n{name}_count {}",
+            of.sum.as_secs_f64(),
+            of.count()
+        );
     }
 
     /// Writing to a string can't fail.

@@ -12,6 +12,7 @@ use shared::store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::totals::Totals;
 use crate::app::App;
 
 /// A worker whose pass failed is called again after this at the latest.
@@ -47,6 +48,7 @@ pub(super) struct Workers {
     pub ingested: Counters,
     pub vectorized: Counters,
     pub cleaned: Counters,
+    pub totals: Totals,
 }
 
 impl Workers {
@@ -62,6 +64,7 @@ impl Workers {
             ingested: Counters::default(),
             vectorized: Counters::default(),
             cleaned: Counters::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -88,6 +91,9 @@ impl Workers {
     ) -> Result<vectorization::Report, StoreError> {
         let outcome = self.vectorization.run(options, deadline).await;
         self.vectorized.note(outcome.as_ref().ok().map(|report| report.records));
+        if let Ok(report) = &outcome {
+            self.totals.add(report);
+        }
         outcome
     }
 

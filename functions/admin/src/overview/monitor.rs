@@ -12,7 +12,7 @@ use shared::token::Role;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
-use super::coverage::{Covered, covered};
+use super::coverage::{Covered, glance};
 use super::workers::{Seen, seen};
 use crate::identity::{Caller, Watches};
 use crate::{Admin, Refusal};
@@ -38,7 +38,12 @@ struct Content {
     capped: Vec<&'static str>,
     oldest_pending_job: Option<OldestPending>,
     workers: Vec<Seen>,
+    /// Of the first 1,000 projects those that were counted.
     coverage: Vec<Covered>,
+    /// Projects that `coverage` leaves out; `GET /api/admin/coverage` has all of them.
+    coverage_left_out: i64,
+    /// Those that run.
+    backfills: Vec<Running>,
     throughput: Throughput,
     failures: Vec<Reason>,
     endpoints: Vec<Rest>,
@@ -56,6 +61,20 @@ struct Throughput {
     hour: Vec<Flow>,
     /// The last day by hour.
     day: Vec<Flow>,
+}
+
+/// A backfill that runs. What is left of it and its pace are its project's.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RunningBackfill)]
+struct Running {
+    operation: String,
+    project: String,
+    /// The tick that the furthest of its lanes is at; null: nobody drives it, the schedule embeds.
+    iteration: Option<i64>,
+    /// Ticks of each lane at most; null: as many as it takes.
+    iterations: Option<i64>,
+    /// Rounds over all records that came to their end.
+    rounds: i32,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -113,7 +132,8 @@ async fn content(admin: &Admin, caller: &Caller) -> Result<Content, Refusal> {
     let reach = &caller.reach;
     let (queue_stats, capped) = store.counts_of(reach).await?;
     let windows = admin.windows(reach).await?;
-    let coverage = covered(admin, caller, &windows).await?;
+    let (coverage, coverage_left_out) = glance(admin, caller, &windows).await?;
+    let backfills = store.running_backfills(reach).await?;
     let projects = store.projects().await?;
     let mine: Vec<_> = projects
         .into_iter()
@@ -142,6 +162,17 @@ async fn content(admin: &Admin, caller: &Caller) -> Result<Content, Refusal> {
             .map(|worker| seen(worker, admin.pace(), reach.is_all()))
             .collect(),
         coverage,
+        coverage_left_out,
+        backfills: backfills
+            .into_iter()
+            .map(|backfill| Running {
+                operation: backfill.id.to_string(),
+                project: backfill.project,
+                iteration: backfill.iteration,
+                iterations: backfill.iterations,
+                rounds: backfill.rounds,
+            })
+            .collect(),
         throughput: Throughput {
             hour: windows.hour,
             day: windows.day,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use shared::store::monitor::{Flow, Window};
+use shared::store::monitor::Flow;
 use shared::token::Reach;
 use utoipa::IntoParams;
 
@@ -15,7 +15,7 @@ use crate::identity::Watches;
 use crate::request::Params;
 use crate::{Admin, Refusal};
 
-/// A day by the hour is read again after so long: it has a thousand times the rows of a minute.
+/// The day's hours that are over are read again after so long: they have a thousand times the rows of a minute.
 const DAY_KEPT: Duration = Duration::from_secs(60);
 /// Sets of projects whose day is kept.
 const KEPT: usize = 100;
@@ -57,23 +57,24 @@ pub(crate) struct Days(Mutex<HashMap<Projects, Day>>);
 
 /// None: all.
 type Projects = Option<Vec<String>>;
-/// When it was read, and what.
-type Day = (Instant, Vec<Flow>);
+/// When it was read, before which hour it ends, and what.
+type Day = (Instant, String, Vec<Flow>);
 
 impl Days {
-    fn kept(&self, reach: &Reach) -> Option<Vec<Flow>> {
+    fn kept(&self, reach: &Reach, before: &str) -> Option<Vec<Flow>> {
         let days = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, day) = days.get(&reach.projects().map(<[String]>::to_vec))?;
-        (at.elapsed() < DAY_KEPT).then(|| day.clone())
+        let (at, ends, day) = days.get(&reach.projects().map(<[String]>::to_vec))?;
+        (at.elapsed() < DAY_KEPT && ends == before).then(|| day.clone())
     }
 
-    fn keep(&self, reach: &Reach, day: &[Flow]) {
+    fn keep(&self, reach: &Reach, before: &str, day: &[Flow]) {
         let mut days = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if days.len() >= KEPT {
-            days.retain(|_, (at, _)| at.elapsed() < DAY_KEPT);
+            days.retain(|_, (at, ..)| at.elapsed() < DAY_KEPT);
         }
         if days.len() < KEPT {
-            days.insert(reach.projects().map(<[String]>::to_vec), (Instant::now(), day.to_vec()));
+            let day = (Instant::now(), before.to_owned(), day.to_vec());
+            days.insert(reach.projects().map(<[String]>::to_vec), day);
         }
     }
 }
@@ -81,15 +82,21 @@ impl Days {
 impl Admin {
     pub(super) async fn windows(&self, reach: &Reach) -> Result<Windows, Refusal> {
         let store = self.store().await?;
-        let hour = store.flow(reach, Window::Hour).await?;
-        let day = match self.days().kept(reach) {
+        let lately = store.flow_lately(reach).await?;
+        let mut day = match self.days().kept(reach, &lately.since) {
             Some(day) => day,
             None => {
-                let day = store.flow(reach, Window::Day).await?;
-                self.days().keep(reach, &day);
+                let day = store.flow_before(reach).await?;
+                self.days().keep(reach, &lately.since, &day);
                 day
             }
         };
-        Ok(Windows { hour, day })
+        // Of the hour that may have turned between the two readings once.
+        day.retain(|hour| hour.at < lately.since);
+        day.extend(lately.hours);
+        Ok(Windows {
+            hour: lately.minutes,
+            day,
+        })
     }
 }

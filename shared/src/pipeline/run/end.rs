@@ -77,6 +77,8 @@ impl Run {
             // it be. Said before the job's end, after which anyone may claim it.
             shared.invocation.note_idle(shared.job.lease.job_id);
         }
+        let tally = &shared.invocation.tally;
+        tally.note_worked(&shared.job.project, shared.began.elapsed());
         let trouble = shared.trouble().cloned();
         // What is left of the search for a record that kills its workers. A slice that its time was too short for has
         // cleared those that it settled.

@@ -164,6 +164,8 @@ mod tests {
             base: String::new(),
             not_null: false,
             is_generated: false,
+            number: 1,
+            virtual_sql: None,
         }
     }
 
@@ -179,7 +181,7 @@ mod tests {
             "sparsevec(3)",
         ] {
             for held in [Held::Numbers(3), Held::Numbers(8), Held::Something] {
-                let said = advice("t", &column(full_type), 8, held);
+                let said = advice("t", &column(full_type), "", 8, held);
                 assert!(!said.contains("USING NULL"), "{full_type} {held:?}: {said}");
             }
         }
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn numbers_of_the_right_width_are_kept_and_an_empty_column_is_changed() {
-        let said = |full_type, held| advice("t", &column(full_type), 8, held);
+        let said = |full_type, held| advice("t", &column(full_type), "", 8, held);
         assert!(said("double precision[]", Held::Numbers(8)).contains("TYPE vector(8) USING v::vector(8)"));
         assert!(said("halfvec(8)", Held::Nothing).contains("USING v::vector(8)"));
         assert!(said("vector(3)", Held::Nothing).contains("TYPE vector(8) USING NULL"));

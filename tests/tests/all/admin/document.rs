@@ -10,7 +10,8 @@ use super::Api;
 use super::rights::{Operation, operations};
 
 /// What needs no token, or begins and ends sessions.
-const OPEN: [(&str, &str); 3] = [
+const OPEN: [(&str, &str); 4] = [
+    ("GET", "/healthz"),
     ("GET", "/api/health"),
     ("POST", "/admin/login"),
     ("POST", "/admin/logout"),

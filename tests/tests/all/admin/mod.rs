@@ -1,6 +1,7 @@
 //! The HTTP API, over real HTTP.
 
 mod bodies;
+mod coverage;
 mod document;
 mod hostile;
 mod identity;

@@ -46,8 +46,10 @@ async fn one_call_has_all_that_the_page_shows() {
         fields,
         [
             "at",
+            "backfills",
             "capped",
             "coverage",
+            "coverageLeftOut",
             "endpoints",
             "failures",
             "oldestPendingJob",

@@ -39,9 +39,8 @@ const JOB: &str = "id jobType project status priority attempts maxAttempts progr
 const SOURCE: &str =
     "project table key text metadata where embeddingColumn onChange phase passes rows changed adopted deleted trouble";
 const CHECK: &str = "check status found mend?";
-const BACKFILL: &str =
-    "operation project state priority marked withdrawn rounds startedAt updatedAt endedAt left done percent next";
-const DRIVEN: &str = "step operation done total percent perSecond etaSeconds quarantined
+const BACKFILL: &str = "operation project state priority marked withdrawn rounds iteration iterations startedAt updatedAt endedAt left done pending percent perSecond etaSeconds blocked next";
+const DRIVEN: &str = "step operation done total percent perSecond etaSeconds quarantined blocked?
     | step operation project state because? marked embedded quarantined left rounds ticks seconds perSecond coverage";
 
 /// SQL that makes something to do, the verb, its line, and the fields of its objects: `?` for those that may be missing,
@@ -89,7 +88,7 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
             "status",
             Reads,
             "status",
-            "queueStats capped? recentJobs oldestPendingJob workers pauses".into(),
+            "queueStats capped? recentJobs oldestPendingJob workers pauses pendingRecords stopped".into(),
         ),
         ("", "stats", Reads, "stats", "jobs capped? pendingRecords quarantined hours".into()),
         ("", "health", Reads, "health", "healthy checks".into()),
@@ -99,7 +98,7 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
             "metrics",
             Reads,
             "metrics",
-            "minutes throughput recordsPerSecond jobs successRate retryRate providerRequestMs deadLetters".into(),
+            "minutes throughput recordsPerSecond records successRate retryRate failureRate recordDelayMs jobs providerRequestMs deadLetters".into(),
         ),
         (
             "",
@@ -114,7 +113,7 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
             "explain",
             Reads,
             "explain a",
-            "project record state because mend? stale embeddedAt chunks space".into(),
+            "project record state because mend? failedAttempts? stale embeddedAt chunks space".into(),
         ),
         (
             "INSERT INTO cronvec.job_queue (id, job_type, project, project_id, status, completed_at)

@@ -8,6 +8,7 @@ mod called;
 mod demos;
 mod doctor;
 mod every_verb;
+mod figures;
 mod ingest;
 mod ingest_rejects;
 mod operate;

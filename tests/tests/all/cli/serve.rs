@@ -76,7 +76,12 @@ async fn serve_needs_what_production_needs_and_says_all_of_it() {
         .refuses("serve", USAGE, &["EMBEDDING_PROVIDER is not set; production needs it"])
         .await;
     let bare = Cli::at(system.database.url()).with("EMBEDDING_PROVIDER", "static");
-    bare.refuses("serve", USAGE, &["CRON_SECRET is not set"]).await;
+    let all = [
+        "CRON_SECRET is not set",
+        "SESSION_SECRET is not set",
+        "PUBLIC_URL is not set",
+    ];
+    bare.refuses("serve", USAGE, &all).await;
     let both = ["SESSION_SECRET is not set", "PUBLIC_URL is not set"];
     let bare = bare.with("CRON_SECRET", SECRET);
     bare.refuses("serve", USAGE, &both).await;
