@@ -51,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
             .map(String::from)
             .to_vec();
     }
+    cronvec_tests::database::keep_on_disk();
     machine::describe().await;
     for name in &wanted {
         println!("\n## {name}\n");

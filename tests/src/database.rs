@@ -1,6 +1,6 @@
 //! Owns a database for each test, made from a migrated template; the server is `cronvec::local`'s.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cronvec::local::Server;
@@ -105,7 +105,7 @@ async fn run() -> &'static Run {
 async fn begin() -> Run {
     let start = || {
         let report = |step: &str| eprintln!("{step}");
-        match crate::full_size() {
+        match crate::full_size() || ON_DISK.load(Ordering::Relaxed) {
             true => Server::start_reporting(&report),
             false => Server::start_in_memory(&report),
         }
@@ -136,6 +136,13 @@ fn template(run: &str) -> String {
 async fn migrate(client: &mut Client) {
     shared::store::migrate::up(client).await.expect("the schema");
 }
+
+/// For measuring: the server that comes is the one that people have. Before anything asks for a database.
+pub fn keep_on_disk() {
+    ON_DISK.store(true, Ordering::Relaxed);
+}
+
+static ON_DISK: AtomicBool = AtomicBool::new(false);
 
 /// Databases of runs whose keeper is gone: they were killed, or ended with their template.
 async fn drop_abandoned(keeper: &Client) {

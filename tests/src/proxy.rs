@@ -1,7 +1,9 @@
 //! Owns a way to a server that can be closed and opened again, as when the server goes away and comes back, and that can
 //! swallow what is sent, as when a network forgets a connection.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -85,11 +87,13 @@ impl Proxy {
 }
 
 /// A port of no range that systems give away by themselves: while it is closed, somebody who asks for any port would get it.
+/// A proxy that is closed doesn't listen, so that only we know that the port is taken: each is given once.
 fn reserve() -> TcpSocket {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::random_range(16_000..32_000);
-        // Free, and of nobody who has it reserved as we do.
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let is_free = std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if GIVEN.lock().expect("the ports").insert(port) && is_free {
             return socket(SocketAddr::from(([127, 0, 0, 1], port)));
         }
     }
