@@ -27,6 +27,8 @@ const SLOW_WAIT_AGAIN: Duration = Duration::from_secs(3600);
 const MESSAGE_CHARS: usize = 500;
 /// What has no more estimated tokens than this isn't cut again: no model's window is so narrow.
 const LEAST_CUT: usize = 16;
+/// Tokens that each model reads, sentence transformers' shortest window among them.
+const MOST_THAT_ANY_MODEL_READS: usize = 128;
 
 /// Inputs that are asked for together, and what happened to them before.
 struct Part {
@@ -245,7 +247,8 @@ fn suspect(run: &Shared, inputs: Vec<Asking>, reason: &'static str, message: Str
         return halve(inputs, parts);
     }
     for input in inputs {
-        if reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input)) {
+        let is_too_long = reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input));
+        if is_too_long || reason == REJECTED && may_be_too_long(run, &input) {
             recut(run, input);
             continue;
         }
@@ -343,6 +346,11 @@ fn fault(input: Asking, reason: &'static str, message: &str) {
 fn is_least(run: &Shared, inputs: &[Asking]) -> bool {
     let tokens = |input: &Asking| run.served.provider.count_tokens(input.content());
     inputs.iter().all(|input| tokens(input) <= LEAST_CUT)
+}
+
+/// Whether a refusal in words that nobody knows may be of its length: it is worth one try in smaller parts.
+fn may_be_too_long(run: &Shared, input: &Asking) -> bool {
+    !input.is_cut_smaller() && run.served.provider.count_tokens(input.content()) > MOST_THAT_ANY_MODEL_READS
 }
 
 /// The records that wanted it are cut again, into chunks of half its size at most; nobody is charged.

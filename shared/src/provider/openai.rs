@@ -55,8 +55,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 struct Request<'a> {
     model: &'a str,
     input: &'a [&'a str],
-    /// A third of the bytes of floats as text; servers that don't know it answer with floats.
-    encoding_format: &'a str,
+    /// Base64 has a third of the bytes of floats as text; servers that don't know it answer with floats, or refuse it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding_format: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<u16>,
 }
@@ -105,14 +106,20 @@ impl Wire for OpenAi {
         }
     }
 
-    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str]) -> Call {
+    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str], plain: bool) -> Call {
         let request = Request {
             model: &spec.model,
             input: inputs,
-            encoding_format: "base64",
+            encoding_format: (!plain).then_some("base64"),
             dimensions: takes_dimensions(spec).then_some(spec.dimensions),
         };
         Call::json("embeddings", &request)
+    }
+
+    /// LiteLLM in front of Bedrock, with 400 or 500 (litellm#38661); FastAPI's names the field in `loc` alone.
+    fn wants_plain(&self, body: &[u8]) -> bool {
+        let said = String::from_utf8_lossy(body).to_ascii_lowercase();
+        said.contains("encoding_format") || said.contains("base64")
     }
 
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure> {
@@ -124,11 +131,13 @@ impl Wire for OpenAi {
             return Err(bad(format!("{} vectors for {expected} inputs", data.len())));
         }
         let unnumbered = data.iter().all(|item| item.index.is_none());
+        // Protocol buffers leave a 0 out when they are written as JSON: Google's endpoint of this shape (spring-ai#7020).
+        let first = (data.iter().filter(|item| item.index.is_none()).count() == 1).then_some(0);
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; expected];
         let mut bytes = Vec::new();
         for (position, item) in data.iter().enumerate() {
             // Servers that number nothing answer in order.
-            let index = if unnumbered { Some(position) } else { item.index };
+            let index = if unnumbered { Some(position) } else { item.index.or(first) };
             let slot = index
                 .and_then(|index| vectors.get_mut(index))
                 .ok_or_else(|| bad("a vector without an index that belongs to an input"))?;

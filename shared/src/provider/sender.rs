@@ -63,6 +63,8 @@ enum Means {
         base_url: Url,
         api_key: Option<String>,
         answered: AtomicBool,
+        /// It refused what only saves bytes, and answered without it.
+        plain: AtomicBool,
     },
 }
 
@@ -100,6 +102,7 @@ impl Provider {
                         base_url: url,
                         api_key,
                         answered: AtomicBool::new(false),
+                        plain: AtomicBool::new(false),
                     },
                     base,
                     key,
@@ -225,17 +228,41 @@ impl Provider {
     }
 
     async fn ask(&self, texts: &[&str], originals: &[&str], purpose: Purpose) -> Result<Parsed, Failure> {
-        let (wire, base_url, api_key, answered) = match &self.means {
+        let (wire, api_key, plain) = match &self.means {
             #[cfg(feature = "static-model")]
             Means::InProcess => return super::static_model::embed(texts).await,
+            Means::Http {
+                wire, api_key, plain, ..
+            } => (*wire, api_key.as_deref(), plain),
+        };
+        let is_plain = plain.load(Ordering::Relaxed);
+        let mut reply = self.post(texts, purpose, is_plain).await?;
+        let is_refusal = |reply: &http::Reply| !(200..300).contains(&reply.status);
+        if !is_plain && is_refusal(&reply) && wire.wants_plain(&reply.body) {
+            reply = self.post(texts, purpose, true).await?;
+            // Whatever else it refuses, it may yet take the rest of what was asked.
+            plain.store(!is_refusal(&reply), Ordering::Relaxed);
+        }
+        let outcome = match reply.status {
+            200..300 => wire.parse(&self.spec, &reply.body, texts.len()),
+            status => Err(wire.reject(status, &reply.headers, &reply.body)),
+        };
+        outcome.map_err(|failure| clean(failure, api_key, originals))
+    }
+
+    async fn post(&self, texts: &[&str], purpose: Purpose, is_plain: bool) -> Result<http::Reply, Failure> {
+        let (wire, base_url, api_key, answered) = match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => return Err(misconfigured("the static model is asked over no connection")),
             Means::Http {
                 wire,
                 base_url,
                 api_key,
                 answered,
+                ..
             } => (*wire, base_url, api_key.as_deref(), answered),
         };
-        let call = wire.request(&self.spec, purpose, texts);
+        let call = wire.request(&self.spec, purpose, texts, is_plain);
         let mut headers: HeaderMap = call
             .headers
             .iter()
@@ -264,11 +291,7 @@ impl Provider {
         )
         .await?;
         answered.store(true, Ordering::Relaxed);
-        let outcome = match reply.status {
-            200..300 => wire.parse(&self.spec, &reply.body, texts.len()),
-            status => Err(wire.reject(status, &reply.headers, &reply.body)),
-        };
-        outcome.map_err(|failure| clean(failure, api_key, originals))
+        Ok(reply)
     }
 }
 

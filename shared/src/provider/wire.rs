@@ -14,8 +14,13 @@ pub trait Wire: Send + Sync {
     /// What one request may carry for this model.
     fn limits(&self, spec: &SpaceSpec) -> Limits;
 
-    /// The request for `inputs`, which have their prefixes already.
-    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str]) -> Call;
+    /// The request for `inputs`, which have their prefixes already. A `plain` one has nothing that only saves bytes.
+    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str], plain: bool) -> Call;
+
+    /// Whether this refusal may be of what a plain request doesn't have.
+    fn wants_plain(&self, _body: &[u8]) -> bool {
+        false
+    }
 
     /// The header that carries the key.
     fn authorisation(&self, key: &str) -> (HeaderName, String) {

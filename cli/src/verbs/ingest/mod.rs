@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// The field or column that is a record's id [default: id]
     #[arg(long, value_name = "FIELD")]
     id: Option<String>,
-    /// The field or column that is a record's text; several are joined by an empty line [default: content]
+    /// The field or column that is a record's text; several, with commas or repeated, are joined by an empty line [default: content]
     #[arg(long, value_name = "FIELD")]
     text: Vec<String>,
     /// A field or column that becomes metadata; may be repeated [default: all others]
@@ -59,6 +59,15 @@ pub(crate) struct Args {
     wait: bool,
 }
 
+/// `title, body` is two fields, as for `attach`.
+fn parted(texts: &[String]) -> Vec<String> {
+    let names = texts.iter().flat_map(|names| names.split(','));
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
@@ -74,7 +83,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         format: reading::format(&args.file, args.format, args.delimiter),
         fields: Fields {
             id: args.id,
-            texts: args.text,
+            texts: parted(&args.text),
             metadata: args.metadata,
         },
         max_content_bytes: app::settings()?.max_content_bytes,

@@ -30,6 +30,7 @@ fn sent(model: &str, dimensions: u16) -> serde_json::Value {
         &spec(model, dimensions),
         Purpose::Document,
         &["a \"quoted\" text", "näive\n"],
+        false,
     );
     assert_eq!(call.path, "embeddings");
     serde_json::from_slice(&call.body).unwrap()
@@ -112,6 +113,8 @@ fn vectors_are_ordered_by_index_not_by_arrival() {
 
 #[test]
 fn an_answer_that_breaks_the_contract_is_bad_and_says_how() {
+    let without_0 = r#"{"data":[{"index":1,"embedding":[2,0]},{"embedding":[1,0]}]}"#;
+    assert_eq!(parse(without_0, 2).unwrap().vectors, [[1.0, 0.0], [2.0, 0.0]]);
     let two = r#"{"data":[{"index":0,"embedding":[1,0]},{"index":1,"embedding":[2,0]}]}"#;
     assert_eq!(bad(two, 3), "2 vectors for 3 inputs");
     assert_eq!(bad(two, 1), "2 vectors for 1 inputs");

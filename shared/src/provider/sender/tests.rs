@@ -101,6 +101,11 @@ async fn answer(State(asked): State<Arc<AtomicUsize>>, headers: ServerHeaders, b
         "limited-silently" => return refusal(429, "slow down", "rate_limit_exceeded"),
         "poor" => return refusal(429, "You exceeded your current quota", "insufficient_quota"),
         "broken" => return refusal(503, "overloaded", ""),
+        "floats-only" | "floats-only-500" if request.get("encoding_format").is_some() => {
+            let status = if request["model"] == "floats-only" { 400 } else { 500 };
+            return refusal(status, "does not support parameters: {'encoding_format': 'base64'}", "400");
+        }
+        "floats-only" | "floats-only-500" => good,
         "moved" => return (StatusCode::TEMPORARY_REDIRECT, [("location", "/v1/good")]).into_response(),
         "huge" => return "x".repeat(ANSWER_BYTES_AT_LEAST + 1).into_response(),
         "slow" => {
@@ -163,6 +168,19 @@ async fn good_answers_come_back_in_the_order_of_their_inputs() {
     }
     assert_eq!(embed("good").await.unwrap().tokens, Some(3));
     assert_eq!(vectors("floats").await, [Ok(vec![7.0, 7.0]), Ok(vec![2.0, 4.0])]);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_base64_is_asked_for_floats_and_not_refused_again() {
+    for model in ["floats-only", "floats-only-500"] {
+        let (address, asked) = server().await;
+        let provider = provider(address, spec(model));
+        for requests in [2, 3] {
+            let answer = provider.embed(&["one"], Purpose::Document, ENOUGH).await.unwrap();
+            assert_eq!(answer.vectors, [Ok(vec![1.0, 3.0])]);
+            assert_eq!(asked.load(Ordering::SeqCst), requests, "{model}");
+        }
+    }
 }
 
 #[tokio::test]

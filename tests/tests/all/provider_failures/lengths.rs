@@ -53,6 +53,20 @@ async fn a_text_that_proves_too_long_is_cut_smaller_until_it_is_read_whole() {
 }
 
 #[tokio::test]
+async fn a_long_text_that_is_refused_in_unknown_words_is_cut_smaller_once() {
+    let (provider, system) = with_records(30).await;
+    system.put(PROJECT, "read in halves", &long_text(100)).await;
+    system.put(PROJECT, "too long in halves, too", &long_text(150)).await;
+    provider.answer_when(is_too_long, Answer::error(400, "api_error", "no"));
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.failed, report.remaining), (31, 1, false));
+    let chunks = "SELECT count(*) FROM cronvec.embeddings WHERE record_id = 'read in halves'";
+    assert_eq!(system.count(chunks).await, 2);
+    let aside = "SELECT record_id || ' ' || reason FROM cronvec.quarantine";
+    assert_eq!(system.value(aside).await, json!("too long in halves, too rejected"));
+}
+
+#[tokio::test]
 async fn what_is_too_long_in_the_smallest_pieces_stands_aside_with_the_providers_message() {
     let (provider, system) = with_records(30).await;
     system
