@@ -1,5 +1,6 @@
 //! Owns a batch on its way to the provider and back: admission, retries, halves, the canary. Refuses to write.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -71,9 +72,7 @@ pub(super) async fn send_suspects(run: Arc<Shared>, mut inputs: Vec<Asking>, sus
         // Each record of these had an input that was refused alone. All that is missing is the canary.
         let reason = kept_reason(&suspicion.reason);
         match ask_canary(&run, Instant::now()).await {
-            Ok(()) => inputs
-                .into_iter()
-                .for_each(|input| fault(input, reason, &suspicion.message)),
+            Ok(()) => charge(&run, inputs, reason, &suspicion.message),
             Err(failure) => end(&run, after_canary(failure)).await,
         }
         return;
@@ -246,13 +245,26 @@ fn suspect(run: &Shared, inputs: Vec<Asking>, reason: &'static str, message: Str
         keep_suspicion(run, &inputs, reason, &message, None);
         return halve(inputs, parts);
     }
+    charge(run, inputs, reason, &message);
+}
+
+/// The records of these inputs are charged, each of which stands alone, or is of a record that had one that did. Those that
+/// may be too long are cut smaller instead.
+fn charge(run: &Shared, inputs: Vec<Asking>, reason: &'static str, message: &str) {
+    let is_cut_smaller = |input: &Asking| match reason {
+        TOO_LONG => !is_least(run, std::slice::from_ref(input)),
+        REJECTED | PROVIDER_ERROR => may_be_too_long(run, input),
+        _ => false,
+    };
+    let cut: HashSet<String> = (inputs.iter().filter(|input| is_cut_smaller(input)))
+        .map(|input| input.record_id().to_owned())
+        .collect();
     for input in inputs {
-        let is_too_long = reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input));
-        if is_too_long || reason == REJECTED && may_be_too_long(run, &input) {
+        if is_cut_smaller(&input) {
             recut(run, input);
-            continue;
+        } else if !cut.contains(input.record_id()) {
+            fault(input, reason, message);
         }
-        fault(input, reason, &message);
     }
 }
 

@@ -17,10 +17,12 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
         .iter()
         .find(|vector| !vector.is_empty() && vector.len() != width)
     {
+        let answered = other.len();
+        let known = super::wire(spec.provider).map_or("", |wire| wire.about_width(spec));
         return Err(Failure::Misconfigured {
             message: format!(
-                "the model answers {} wide, the space is {width} wide: set EMBEDDING_DIMENSIONS to the model's width",
-                other.len()
+                "the model answers {answered} wide, and the space stays {width} wide: make the project anew with \
+                 EMBEDDING_DIMENSIONS={answered}{known}"
             ),
         });
     }

@@ -221,7 +221,12 @@ mod tests {
 
     #[test]
     fn a_request_has_a_part_for_each_text_with_its_task_and_width() {
-        let call = Gemini.request(&spec("models/gemini-embedding-001", 768), Purpose::Query, &["a", "b"], false);
+        let call = Gemini.request(
+            &spec("models/gemini-embedding-001", 768),
+            Purpose::Query,
+            &["a", "b"],
+            false,
+        );
         assert_eq!(call.path, "v1beta/models/gemini-embedding-001:batchEmbedContents");
         let body: Value = serde_json::from_slice(&call.body).unwrap();
         let part = |text| {

@@ -26,7 +26,14 @@ const TOO_LONG: [&str; 3] = ["must have less than", "too large to process", "inp
 /// size" (llama.cpp's older servers), "decoding exceeds the available context size" (llama-box).
 const LENGTHS: [&str; 5] = ["token", "context", "input length", "sequence length", "prompt length"];
 /// Tokens, too, but of a budget.
-const BUDGETS: [&str; 6] = ["per minute", "per second", "per day", "rate limit", "quota", "please wait"];
+const BUDGETS: [&str; 6] = [
+    "per minute",
+    "per second",
+    "per day",
+    "rate limit",
+    "quota",
+    "please wait",
+];
 const EXCESSES: [&str; 9] = [
     "exceed",
     "maximum",
@@ -75,7 +82,9 @@ impl Complaint {
     pub fn is_too_long(&self) -> bool {
         let said = self.message.to_ascii_lowercase();
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
-        has(&TOO_LONG) || has(&LENGTHS) && has(&EXCESSES) && !has(&BUDGETS) || self.has_code(&["context_length_exceeded"])
+        has(&TOO_LONG)
+            || has(&LENGTHS) && has(&EXCESSES) && !has(&BUDGETS)
+            || self.has_code(&["context_length_exceeded"])
     }
 
     pub fn has_code(&self, known: &[&str]) -> bool {
