@@ -105,7 +105,10 @@ fn a_header_that_names_two_columns_alike_or_has_another_delimiter_is_refused_wit
         metadata: vec!["kind".to_owned()],
         ..Fields::default()
     };
-    let (taken, read) = taken("id,content,tag,tag,kind\n1,text,red,blue,k\n".as_bytes(), &rules(None, only));
+    let (taken, read) = taken(
+        "id,content,tag,tag,kind\n1,text,red,blue,k\n".as_bytes(),
+        &rules(None, only),
+    );
     read.unwrap();
     assert_eq!(taken.ids(), ids(&[(2, "1")]));
     for (text, delimiter) in [

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// The field or column that is a record's text; several, with commas or repeated, are joined by an empty line [default: content]
     #[arg(long, value_name = "FIELD")]
     text: Vec<String>,
-    /// A field or column that becomes metadata; may be repeated [default: all others]
+    /// A field or column that becomes metadata; several with commas or repeated [default: all others]
     #[arg(long, value_name = "FIELD")]
     metadata: Vec<String>,
     /// Write the records that aren't taken to this file: line, id, reason and the record's own text, a line each
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         fields: Fields {
             id: args.id,
             texts: parted(&args.text),
-            metadata: args.metadata,
+            metadata: parted(&args.metadata),
         },
         max_content_bytes: app::settings()?.max_content_bytes,
     };
@@ -117,8 +117,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if handed.is_empty() {
         // Nothing is in the queue: the error is all there is to tell.
         read?;
-        output.note("there are no records in it");
-        return only_read(&[], &rejects, args.wait, output);
+        return nothing_taken(&rejects, args.wait, output);
     }
     if !args.wait {
         let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
@@ -150,6 +149,16 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     } else {
         Ended::Unhealthy
     })
+}
+
+/// Of a file without records, or with none that could be stored.
+fn nothing_taken(rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
+    let ended = only_read(&[], rejects, wants_result, output)?;
+    match ended {
+        Ended::Well => output.note("there are no records in it"),
+        _ => output.note(rejects.mend()),
+    }
+    Ok(ended)
 }
 
 /// Nothing has run: the jobs, and what reading alone found wrong.

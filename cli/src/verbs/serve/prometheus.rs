@@ -111,6 +111,12 @@ fn of_the_process(workers: &Workers, page: &mut Page) {
         let values: Vec<(&str, f64)> = all.iter().map(|(labels, of)| (*labels, read(of) as f64)).collect();
         page.family("counter", name, help, &values);
     }
+    page.family(
+        "counter",
+        "cronvec_rejected_records_total",
+        "Records that this process was handed in and could not store.",
+        &[("", workers.ingested.rejected.load(Ordering::Relaxed) as f64)],
+    );
 }
 
 #[derive(Default)]
