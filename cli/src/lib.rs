@@ -3,6 +3,7 @@
 pub mod app;
 mod args;
 mod checks;
+mod cost;
 mod drain;
 mod exit;
 mod filters;

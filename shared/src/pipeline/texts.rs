@@ -34,7 +34,9 @@ impl Asking {
     }
 
     pub fn is_cut_smaller(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.chunk.is_cut_smaller)
+        self.waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.chunk.is_cut_smaller)
     }
 
     pub fn hash(&self) -> ContentHash {

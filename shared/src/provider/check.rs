@@ -21,7 +21,7 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
         let known = super::wire(spec.provider).map_or("", |wire| wire.about_width(spec));
         return Err(Failure::Misconfigured {
             message: format!(
-                "the model answers {answered} wide, and the space stays {width} wide: make the project anew with \
+                "the model answers {answered} wide, the space is {width} wide and stays so: make the project anew with \
                  EMBEDDING_DIMENSIONS={answered}{known}"
             ),
         });

@@ -207,14 +207,10 @@ fn number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<usize>, D::Error
 }
 
 /// What works today where a server wants what no request of ours has, or not what it has.
-const ADVICE: [(&str, &str); 3] = [
+const ADVICE: [(&str, &str); 2] = [
     (
         "input_type",
         "cronvec sends none: put a gateway between that adds it, as LiteLLM does, or take a model that needs none",
-    ),
-    (
-        "dimensions",
-        "make the project with EMBEDDING_DIMENSIONS as the model's own width",
     ),
     (
         "matryoshka",

@@ -9,7 +9,7 @@ pub mod backfill;
 mod begin;
 pub mod bodies;
 pub mod charges;
-mod chunks;
+pub(crate) mod chunks;
 pub mod claim;
 pub mod connect;
 pub mod coverage_counts;

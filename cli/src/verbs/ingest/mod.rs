@@ -174,7 +174,9 @@ fn only_read(jobs: &[Enqueued], rejects: &Rejects, wants_result: bool, output: O
         show(&found, output)?;
         return Ok(end);
     }
-    output.list(jobs, table)?;
+    if end == Ended::Well || !jobs.is_empty() {
+        output.list(jobs, table)?;
+    }
     if end == Ended::Well {
         return Ok(end);
     }

@@ -10,7 +10,7 @@ use super::super::{Store, StoreError};
 use super::compile::Plan;
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
-use super::{Source, origins};
+use super::{Source, alter, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
@@ -18,10 +18,10 @@ const KEY_TYPES: [&str; 8] = ["int2", "int4", "int8", "uuid", "text", "varchar",
 /// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us. We hold the
 /// project by then, so it is less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a user's
 /// transaction, we leave it before anyone looks.
-const TABLE_TIMEOUT: &str = "900ms";
+pub(super) const TABLE_TIMEOUT: &str = "900ms";
 
 /// What a person asks for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct NewSource<'a> {
     pub table: &'a str,
     /// Empty: the primary key.
@@ -70,6 +70,7 @@ impl Store {
         let plan = Plan { id, ..plan };
         insert(&transaction, new, &plan).await?;
         make(&transaction, &plan).await?;
+        alter::note_made(&transaction, &plan).await?;
         transaction.commit().await?;
         self.source(&project.name).await
     }
@@ -292,17 +293,22 @@ pub(super) async fn make_there(transaction: &Transaction<'_>, plan: &Plan<'_>) -
     Ok(())
 }
 
+pub(super) async fn make_expressions(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    plan.text.create(transaction, plan.id, plan.table).await?;
+    for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
+        expression.create(transaction, plan.id, plan.table).await?;
+    }
+    Ok(())
+}
+
 /// Functions, triggers, owners, rights.
-async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+pub(super) async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     let table = plan.table;
     let run = async |statement: String| {
         let done = transaction.execute_typed(&statement, &[]).await;
         done.map(|_| ()).map_err(|error| explain_lock(error, &table.name))
     };
-    plan.text.create(transaction, plan.id, table).await?;
-    for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
-        expression.create(transaction, plan.id, table).await?;
-    }
+    make_expressions(transaction, plan).await?;
     for function in plan.functions() {
         run(function.create).await?;
     }

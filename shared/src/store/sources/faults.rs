@@ -48,7 +48,11 @@ impl Store {
         let Some(now) = self.now(source).await? else {
             return Ok(vec![Fault::fail(
                 format!("{} is gone", source.table),
-                format!("cronvec detach {}", source.project),
+                format!(
+                    "where another took its place: {}; else: cronvec detach {}",
+                    source.attach_again(&source.table),
+                    source.project
+                ),
             )]);
         };
         let mut faults = self.faults_of_columns(source, &now).await?;
@@ -113,7 +117,7 @@ impl Store {
             };
             faults.push(Fault::fail(
                 format!("{key}, by which rows of {} are told apart, {problem}", now.name),
-                anew(source),
+                anew(source, now),
             ));
         }
         let Some(name) = &source.embedding_column else {
@@ -177,7 +181,7 @@ impl Store {
                     ),
                     None if what == "forget" => Fault::fail(
                         format!("{table} has lost the trigger that empties its column"),
-                        anew(source),
+                        anew(source, now),
                     ),
                     None if is_top => Fault::fail(
                         format!("{table} has lost its trigger for {what}: changes are found by comparisons alone"),
@@ -228,7 +232,10 @@ impl Store {
         for row in &rows {
             let (function, is_there): (&str, bool) = (row.get(0), row.get(1));
             if !is_there {
-                faults.push(Fault::fail(format!("function {function} is missing"), anew(source)));
+                faults.push(Fault::fail(
+                    format!("function {function} is missing"),
+                    anew(source, now),
+                ));
                 continue;
             }
             let (owner, is_ours, is_secure): (&str, bool, bool) = (row.get(2), row.get(3), row.get(4));
@@ -335,12 +342,9 @@ impl Store {
     }
 }
 
-/// What only a new beginning mends; records and vectors stay.
-fn anew(source: &Source) -> String {
-    format!(
-        "cronvec detach {}, and attach the table again: what is embedded stays so",
-        source.project
-    )
+/// What making all of it anew mends; records and vectors stay.
+fn anew(source: &Source, now: &Now) -> String {
+    source.attach_again(&now.name)
 }
 
 fn one_line(statement: &str) -> String {

@@ -1,6 +1,7 @@
 //! Owns attached tables: what is known of them, how they are attached and let go. Refuses to touch a user's table but for
 //! triggers and the one column that was named.
 
+mod alter;
 mod attach;
 mod compare;
 mod compile;
@@ -8,15 +9,19 @@ mod expression;
 mod faults;
 mod indexes;
 mod origins;
+mod preview;
 mod reconcile;
 mod table;
 
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
+pub use alter::Changes;
 pub use attach::NewSource;
 pub use faults::Fault;
 pub use indexes::ColumnIndexes;
 pub use origins::TakeOver;
+pub use preview::Preview;
 pub use reconcile::Slice;
 
 use super::again::until_done;
@@ -140,22 +145,7 @@ impl Store {
     async fn try_to_detach(&self, source: &Source) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '3s'").await?;
-        let busy = |error: tokio_postgres::Error| attach::explain_lock(error, &source.table);
-        // Triggers are dropped with the function that they call.
-        let functions = transaction
-            .query_typed(
-                "SELECT p.oid::regprocedure::text FROM pg_proc p
-                 WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1) ORDER BY 1 LIMIT 100",
-                &[(&format!("source_{}_", source.id), Type::TEXT)],
-            )
-            .await?;
-        for function in &functions {
-            let function: &str = function.get(0);
-            transaction
-                .execute_typed(&format!("DROP FUNCTION IF EXISTS {function} CASCADE"), &[])
-                .await
-                .map_err(busy)?;
-        }
+        drop_functions(&transaction, source.id, &source.table).await?;
         transaction
             .execute_typed(
                 "WITH gone AS (DELETE FROM cronvec.sources WHERE id = $1 RETURNING *)
@@ -194,4 +184,23 @@ impl Store {
             .await?;
         Ok(rows.first().map_or(0, |row| row.get(0)))
     }
+}
+
+/// Triggers are dropped with the function that they call, on whichever table they are.
+async fn drop_functions(transaction: &Transaction<'_>, id: i32, table: &str) -> Result<(), StoreError> {
+    let functions = transaction
+        .query_typed(
+            "SELECT p.oid::regprocedure::text FROM pg_proc p
+             WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1) ORDER BY 1 LIMIT 100",
+            &[(&format!("source_{id}_"), Type::TEXT)],
+        )
+        .await?;
+    for function in &functions {
+        let function: &str = function.get(0);
+        transaction
+            .execute_typed(&format!("DROP FUNCTION IF EXISTS {function} CASCADE"), &[])
+            .await
+            .map_err(|error| attach::explain_lock(error, table))?;
+    }
+    Ok(())
 }

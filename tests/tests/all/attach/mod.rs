@@ -1,5 +1,6 @@
 //! Tables that people already have: attached, kept up with, let go.
 
+mod again;
 mod changes;
 mod column;
 mod faults;

@@ -1,6 +1,7 @@
 //! The operator's command line: the real binary, its outputs and its exit codes.
 
 mod attach;
+mod attach_again;
 mod backfill;
 mod backfill_ends;
 mod called;

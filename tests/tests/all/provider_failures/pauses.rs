@@ -146,7 +146,7 @@ async fn what_only_a_person_can_mend_opens_the_circuit() {
         ),
         (
             Answer::Width(3),
-            "the model answers 3 wide, and the space stays 16 wide: make the project anew with EMBEDDING_DIMENSIONS=3",
+            "the model answers 3 wide, the space is 16 wide and stays so: make the project anew with EMBEDDING_DIMENSIONS=3",
         ),
     ] {
         let (provider, system) = with_records(60).await;
