@@ -46,14 +46,12 @@ impl Store {
     /// What this role finds wrong with the table: rights are those of whoever asks.
     pub async fn source_faults(&self, source: &Source) -> Result<Vec<Fault>, StoreError> {
         let Some(now) = self.now(source).await? else {
-            return Ok(vec![Fault::fail(
-                format!("{} is gone", source.table),
-                format!(
-                    "where another took its place: {}; else: cronvec detach {}",
-                    source.attach_again(&source.table),
-                    source.project
-                ),
-            )]);
+            let mend = match self.is_there(&source.table).await? {
+                // Another took its place.
+                true => source.attach_again(&source.table),
+                false => format!("cronvec detach {}", source.project),
+            };
+            return Ok(vec![Fault::fail(format!("{} is gone", source.table), mend)]);
         };
         let mut faults = self.faults_of_columns(source, &now).await?;
         faults.extend(self.faults_of_triggers(source, &now).await?);
@@ -80,6 +78,14 @@ impl Store {
             ));
         }
         Ok(faults)
+    }
+
+    /// Whether there is a table of this name, quoted as SQL needs it.
+    async fn is_there(&self, table: &str) -> Result<bool, StoreError> {
+        let row = self
+            .query_one("SELECT to_regclass($1) IS NOT NULL", &[(&table, Type::TEXT)])
+            .await?;
+        Ok(row.get(0))
     }
 
     async fn now(&self, source: &Source) -> Result<Option<Now>, StoreError> {
@@ -117,7 +123,10 @@ impl Store {
             };
             faults.push(Fault::fail(
                 format!("{key}, by which rows of {} are told apart, {problem}", now.name),
-                anew(source, now),
+                format!(
+                    "cronvec detach {}, and attach the table again by another key: what is embedded stays so",
+                    source.project
+                ),
             ));
         }
         let Some(name) = &source.embedding_column else {
