@@ -27,7 +27,7 @@ ALTER TABLE cronvec.sources
     -- When what its triggers noted was last read; the next one's turn is that of the source that waited longest.
     ADD COLUMN noted_at timestamptz,
     -- Which functions its `attach` made; 0 are those of schemas up to 12.
-    ADD COLUMN compiled smallint NOT NULL DEFAULT 0,
+    ADD COLUMN generation smallint NOT NULL DEFAULT 0,
     -- MAX_CONTENT_BYTES of the workers.
     ADD COLUMN max_content_bytes bigint NOT NULL DEFAULT 10000000;
 

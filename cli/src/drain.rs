@@ -71,6 +71,9 @@ async fn hand_in(
         for unreadable in &piece.unreadable {
             rejects.unreadable(unreadable)?;
         }
+        if rejects.whole(&piece)? {
+            continue;
+        }
         if let (Some(first), Some(last)) = (piece.lines.first(), piece.lines.last()) {
             handed.push(Handed {
                 job_id: hand(&piece).await?,

@@ -4,6 +4,7 @@ mod adoption;
 pub mod app;
 mod args;
 mod checks;
+mod cost;
 mod drain;
 mod exit;
 mod filters;

@@ -8,8 +8,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use shared::reading::Unreadable;
-use shared::record::{RAW_KEPT, Rejection};
+use shared::record::{self, RAW_KEPT, Rejection};
 
+use crate::output::brief;
+use crate::reading::Piece;
 use crate::shapes::{IngestResult, Rejected};
 
 /// So many are kept to be told.
@@ -24,6 +26,8 @@ pub(crate) struct Rejects {
     count: u64,
     by_reason: BTreeMap<String, u64>,
     first: Vec<Rejected>,
+    /// Of the first record that wasn't taken with all of its piece.
+    fields: Vec<String>,
 }
 
 /// A line of the file.
@@ -56,6 +60,37 @@ impl Rejects {
     /// What was read and is no record.
     pub fn unreadable(&mut self, unreadable: &Unreadable) -> Result<()> {
         self.take(unreadable.line, None, &unreadable.reason, Some(&unreadable.raw))
+    }
+
+    /// Takes a piece of which nothing would be stored, and gives whether it is such a one. What is too large is left to
+    /// whoever stores: it may have another limit.
+    pub fn whole(&mut self, piece: &Piece) -> Result<bool> {
+        let lines = || piece.lines.iter().zip(piece.records());
+        let judged = |(line, record): (&i32, &[u8])| record::parse(*line, record, usize::MAX).err();
+        if lines().next().is_none() || lines().any(|record| judged(record).is_none()) {
+            return Ok(false);
+        }
+        if self.fields.is_empty() {
+            self.fields.clone_from(&piece.fields);
+        }
+        for (line, raw) in lines() {
+            if let Some(rejection) = judged((line, raw)) {
+                self.rejected(&rejection, Some(&raw[..raw.len().min(RAW_KEPT)]))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// What to do about a file of which nothing was taken.
+    pub fn mend(&self) -> String {
+        match self.fields.as_slice() {
+            [] => "no record was taken: say with --format what the file is".to_owned(),
+            fields => format!(
+                "no record was taken; the first one's fields are: {}. Say which of them is the text with --text FIELD, and \
+                 which is the id with --id FIELD",
+                brief(&fields.join(", "), 500)
+            ),
+        }
     }
 
     /// What a job set aside.

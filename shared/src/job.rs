@@ -136,8 +136,9 @@ pub enum End {
     Snoozed { delay: Duration },
     /// The job's own fault; it costs an attempt.
     Failed { error: String },
-    /// What it asks for isn't allowed: trying it again by itself would change nothing.
-    Refused { error: String },
+    /// What it asks for isn't allowed, or can't be: trying it again by itself would change nothing. Its result is the error
+    /// beside what is said else.
+    Refused { error: String, result: serde_json::Value },
 }
 
 /// What became of a job.

@@ -33,6 +33,7 @@ NEW = {
 EVERYTHING = {
     **EXISTING, "AdminUrl": "true", "WorkerUrls": "true", "WorkerConcurrency": "2", "Tracing": "Active",
     "AlarmEmail": "ops@example.com", "SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1", "SecretsKmsKeyArn": "arn:aws:kms:k",
+    "DatabaseRootCertArn": SECRET.format("root"),
     "DatabaseIamUserArn": "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-1/cronvec",
     "DeadLetterReaderArn": "arn:aws:iam::123456789012:role/reader",
 }
@@ -138,7 +139,8 @@ class Template(unittest.TestCase):
         elsewhere = set(re.findall(r"`([A-Z_]+)`", sentence))
         self.assertLess(elsewhere, known)
         # A secret is given by its ARN.
-        secrets = {"CRON_SECRET", "CRON_SECRET_PREVIOUS", "SESSION_SECRET", "OPENAI_API_KEY", "GEMINI_API_KEY"}
+        secrets = {"CRON_SECRET", "CRON_SECRET_PREVIOUS", "SESSION_SECRET", "OPENAI_API_KEY", "GEMINI_API_KEY",
+                   "DATABASE_ROOT_CERT"}
         wanted = {name + "_ARN" if name in secrets else name for name in known - elsewhere - {"DATABASE_URL"}}
         for resources in self.every_way():
             functions = of_type(resources, "AWS::Lambda::Function")
@@ -154,7 +156,8 @@ class Template(unittest.TestCase):
         for parameters in WAYS.values():
             resources = transformed(parameters)
             names = {parameters.get("DatabaseSecretArn"): "database", "DatabaseSecret": "database",
-                     parameters.get("OpenAiApiKeyArn"): "keys", parameters.get("GeminiApiKeyArn"): "keys"}
+                     parameters.get("OpenAiApiKeyArn"): "keys", parameters.get("GeminiApiKeyArn"): "keys",
+                     parameters.get("DatabaseRootCertArn"): "root"}
             for function in FUNCTIONS:
                 properties = resources[function]["Properties"]
                 self.assertEqual(properties["Role"], {"Fn::GetAtt": [function + "Role", "Arn"]})
@@ -178,7 +181,8 @@ class Template(unittest.TestCase):
                 variables = properties["Environment"]["Variables"]
                 self.assertEqual(variables["DATABASE_IAM_AUTH"], str("DatabaseIamUserArn" in parameters).lower())
                 keys = {"keys"} if parameters.get("OpenAiApiKeyArn") else set()
-                self.assertEqual(reads, (READS[function] - {"keys"}) | (READS[function] & keys))
+                root = {"root"} if parameters.get("DatabaseRootCertArn") else set()
+                self.assertEqual(reads, (READS[function] - {"keys"}) | (READS[function] & keys) | root)
                 allowed = {"logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue", "kms:Decrypt", "rds-db:connect"}
                 self.assertLessEqual(actions, allowed)
 

@@ -1,7 +1,7 @@
 //! Pieces of NDJSON, bounded in records and bytes.
 
 use anyhow::Result;
-use shared::reading::{Stopped, Taker, Unreadable};
+use shared::reading::{self, Stopped, Taker, Unreadable};
 use tokio::sync::mpsc;
 
 /// A piece has at most so many records…
@@ -18,6 +18,8 @@ pub struct Piece {
     pub body: Vec<u8>,
     /// What stood among them and is no record.
     pub unreadable: Vec<Unreadable>,
+    /// The fields that the first record has in the file.
+    pub fields: Vec<String>,
 }
 
 impl Piece {
@@ -65,6 +67,12 @@ impl Pile {
 }
 
 impl Taker for Pile {
+    fn saw(&mut self, record: &[u8]) {
+        if self.piece.lines.is_empty() {
+            self.piece.fields = reading::names(record);
+        }
+    }
+
     fn record(&mut self, line: u64, record: &[u8]) -> Result<(), Stopped> {
         let line = i32::try_from(line).map_err(|_| Stopped("more lines than a job can count".to_owned()))?;
         self.make_room(record.len())?;

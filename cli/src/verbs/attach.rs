@@ -2,14 +2,17 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use serde_json::json;
 use shared::pipeline::AdoptionCheck;
-use shared::store::projects::Coverage;
+use shared::space::SpaceSpec;
+use shared::store::projects::{Coverage, Project};
 use shared::store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 
 use super::reconcile::{Told, to_the_end};
-use super::{as_usage, left_as_it_is, ready};
+use super::{as_usage, attach_again, left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;
+use crate::cost::{self, Cost};
 use crate::exit::{Ended, usage};
 use crate::output::count;
 use crate::{adoption, indexes};
@@ -48,6 +51,15 @@ pub(crate) struct Args {
     /// Let the table's rows replace the records that the project has already, and delete those without a row; asks first
     #[arg(long)]
     take_over: bool,
+    /// Say what it would do and cost, and attach nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print the functions and triggers that it would make, as SQL, and attach nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) print_sql: bool,
+    /// Attach, and stop the project: nothing is embedded until `cronvec start PROJECT`
+    #[arg(long)]
+    pub(super) no_embed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,15 +73,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         return Err(usage("--text is empty: name the columns whose text is embedded"));
     }
     let app = ready().await?;
+    let new = asked_for(&args);
+    let existing = app.store().attached_source(&args.table, args.project.as_deref()).await;
+    if let Some(source) = existing.map_err(as_usage)? {
+        return attach_again::run(&app, &args, &new, source, context).await;
+    }
     let named = app.store().table_name(&args.table).await.map_err(as_usage)?;
     let name = args.project.clone().unwrap_or(named);
     let is_new = app.create_project(&name).await?;
-    let attached = attach(&app, &args, &name, context).await;
-    if is_new && !matches!(attached, Ok(Some(_))) {
+    let attached = attach(&app, &args, new, &name, context).await;
+    if is_new && !matches!(attached, Ok(Ok(_))) {
         app.store().forget_empty_project(&name).await?;
     }
-    let Some((source, adoption)) = attached? else {
-        return left_as_it_is(context);
+    let (source, adoption) = match attached? {
+        Ok(attached) => attached,
+        Err(ended) => return Ok(ended),
     };
     if is_new {
         app.audit("project", "project created", std::slice::from_ref(&name), None)
@@ -89,6 +107,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         ));
     }
     let told = to_the_end(&app, &source, context).await?;
+    say_stopped(&args, &name, context);
     let column_indexes = indexes::of(&app, &source).await?;
     let shown = Shown {
         coverage: app.store().coverage(&name).await?,
@@ -100,16 +119,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-/// None: the person said no.
-async fn attach(
-    app: &App,
-    args: &Args,
-    name: &str,
-    context: &Context,
-) -> Result<Option<(Source, Option<AdoptionCheck>)>> {
-    let project = app.store().project(name).await?;
-    let space = app.live_space(&project).await?;
-    let mut new = NewSource {
+fn asked_for(args: &Args) -> NewSource<'_> {
+    NewSource {
         table: &args.table,
         key: &args.id,
         text: &args.text,
@@ -119,11 +130,147 @@ async fn attach(
         forgets: args.on_change == OnChange::Null,
         adopt: args.adopt_existing.as_deref(),
         take_over: None,
+    }
+}
+
+pub(super) fn say_stopped(args: &Args, project: &str, context: &Context) {
+    if args.no_embed {
+        context.output.note(format!(
+            "project {project} is stopped: nothing of it is embedded until: cronvec start {project}; what that costs: cronvec \
+             backfill --project {project} --dry-run"
+        ));
+    }
+}
+
+/// What a person said to the price.
+pub(super) enum Asked {
+    Yes,
+    No,
+    /// It was only to be told.
+    Told,
+}
+
+/// Says what is sent and what that costs, and asks, unless nothing is paid for.
+pub(super) async fn agree(
+    app: &App,
+    args: &Args,
+    new: &NewSource<'_>,
+    project: &Project,
+    space: &SpaceSpec,
+    source: Option<&Source>,
+    context: &Context,
+) -> Result<Asked> {
+    let is_free = args.no_embed || cost::price(app, space) == Some(0.0);
+    if is_free && !args.dry_run {
+        return Ok(Asked::Yes);
+    }
+    let preview = app
+        .store()
+        .preview_attach(new, project, space, source)
+        .await
+        .map_err(as_usage)?;
+    let cost = cost::of(app, space, preview.bytes.unwrap_or_default(), &preview.sample).await;
+    let estimate = Estimate {
+        table: preview.table,
+        project: project.name.clone(),
+        rows: preview.rows,
+        is_exact: preview.is_exact,
+        has_cost: preview.bytes.is_some() || preview.rows == 0,
+        cost,
+        model: space.model.clone(),
     };
-    let adoption = match args.force_adopt {
-        true => None,
-        false => adoption::check(app, &new, &project, &space).await?,
-    };
+    if args.dry_run {
+        context.output.show(&estimate, || estimate.in_words())?;
+        return Ok(Asked::Told);
+    }
+    if !context.yes {
+        context.output.note(estimate.in_words());
+    }
+    let question = format!(
+        "Attach {} to project {} and embed its {} rows?",
+        estimate.table,
+        estimate.project,
+        count(u64::try_from(estimate.rows).unwrap_or_default())
+    );
+    match (estimate.rows, estimate.is_exact) {
+        (0, true) => Ok(Asked::Yes),
+        _ if context.confirm(&question)? => Ok(Asked::Yes),
+        _ => Ok(Asked::No),
+    }
+}
+
+pub(super) async fn print_sql(
+    app: &App,
+    new: &NewSource<'_>,
+    project: &Project,
+    space: &SpaceSpec,
+    source: Option<&Source>,
+    context: &Context,
+) -> Result<Ended> {
+    let sql = app
+        .store()
+        .sql_of(new, project, space, source)
+        .await
+        .map_err(as_usage)?;
+    context.output.show(&json!({ "sql": sql }), || {
+        sql.iter().map(|statement| format!("{statement};\n")).collect()
+    })?;
+    Ok(Ended::Well)
+}
+
+/// What the rows of a table would send; all that is known before it is attached.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Estimate {
+    table: String,
+    project: String,
+    rows: i64,
+    #[serde(skip)]
+    is_exact: bool,
+    #[serde(skip)]
+    has_cost: bool,
+    #[serde(flatten)]
+    cost: Cost,
+    model: String,
+}
+
+impl Estimate {
+    fn in_words(&self) -> String {
+        let about = if self.is_exact { "" } else { "about " };
+        let (tokens, cost) = match self.has_cost {
+            true => (
+                format!("about {}", count(u64::try_from(self.cost.tokens).unwrap_or_default())),
+                self.cost.in_words(&self.model),
+            ),
+            false => (
+                "unknown: the expressions fail for some row".to_owned(),
+                "unknown".to_owned(),
+            ),
+        };
+        format!(
+            "{}, project {}, model {}\n  rows     {about}{} to embed at most: what the project has already isn't sent again\n  \
+             tokens   {tokens}\n  cost     {cost}",
+            self.table,
+            self.project,
+            self.model,
+            count(u64::try_from(self.rows).unwrap_or_default())
+        )
+    }
+}
+
+/// The error is how it ended without: the person said no, or only wanted to know.
+async fn attach(
+    app: &App,
+    args: &Args,
+    mut new: NewSource<'_>,
+    name: &str,
+    context: &Context,
+) -> Result<Result<(Source, Option<AdoptionCheck>), Ended>> {
+    let project = app.store().project(name).await?;
+    let space = app.live_space(&project).await?;
+    if args.print_sql {
+        return Ok(Err(print_sql(app, &new, &project, &space, None, context).await?));
+    }
     if args.take_over {
         let found = app.store().preview_take_over(&new, &project, &space).await;
         let found = found.map_err(as_usage)?;
@@ -134,13 +281,29 @@ async fn attach(
                 take_over_in_words(&found)
             );
             if !context.confirm(&question)? {
-                return Ok(None);
+                return Ok(Err(left_as_it_is(context)?));
             }
             new.take_over = Some(found.before);
         }
     }
+    match agree(app, args, &new, &project, &space, None, context).await? {
+        Asked::Yes => {}
+        Asked::No => return Ok(Err(left_as_it_is(context)?)),
+        Asked::Told => return Ok(Err(Ended::Well)),
+    }
+    let adoption = match args.force_adopt {
+        true => None,
+        false => adoption::check(app, &new, &project, &space).await?,
+    };
+    let stops = args.no_embed && !project.paused;
+    if stops {
+        app.set_paused(name, true).await?;
+    }
     let attached = app.store().attach(&new, &project, &space).await;
-    Ok(Some((attached.map_err(as_usage)?, adoption)))
+    if stops && attached.is_err() {
+        app.set_paused(name, false).await?;
+    }
+    Ok(Ok((attached.map_err(as_usage)?, adoption)))
 }
 
 /// What becomes of records that don't come from the table.
@@ -162,14 +325,14 @@ pub(super) fn take_over_in_words(found: &TakeOver) -> String {
 /// An attached table, and what stands over its vectors.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+pub(super) struct Shown {
     #[serde(flatten)]
-    told: Told,
-    column_indexes: Option<ColumnIndexes>,
+    pub told: Told,
+    pub column_indexes: Option<ColumnIndexes>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    adoption: Option<AdoptionCheck>,
+    pub adoption: Option<AdoptionCheck>,
     #[serde(skip)]
-    coverage: Coverage,
+    pub coverage: Coverage,
 }
 
 fn rows(number: i64) -> String {
@@ -180,7 +343,7 @@ fn rows(number: i64) -> String {
 }
 
 impl Shown {
-    fn in_words(&self) -> String {
+    pub fn in_words(&self) -> String {
         let source = &self.told.source;
         let mut lines = vec![format!("{} to embed", rows(self.coverage.pending))];
         if source.adopted > 0 {

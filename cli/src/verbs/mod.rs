@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod attach;
+mod attach_again;
 pub(crate) mod audit;
 pub(crate) mod backfill;
 pub(crate) mod cleanup;

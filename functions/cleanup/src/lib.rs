@@ -99,6 +99,7 @@ impl Worker {
             },
             Expiring::Tombstones { before },
             Expiring::Pauses,
+            Expiring::LeftVectors,
         ] {
             loop {
                 if self.stop.is_raised() || deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
@@ -110,7 +111,10 @@ impl Worker {
                 if matches!(what, Expiring::FinishedJobs { .. } | Expiring::OpenJobs) {
                     report.processed += deleted;
                 }
-                if !matches!(what, Expiring::Staged { .. } | Expiring::Uploads) {
+                if !matches!(
+                    what,
+                    Expiring::Staged { .. } | Expiring::Uploads | Expiring::LeftVectors
+                ) {
                     report.deleted_count += deleted;
                 }
                 if !more {

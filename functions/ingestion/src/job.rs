@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::job::{ClaimedJob, End, Progress};
 use shared::pipeline::Clock;
+use shared::reading::names;
 use shared::record::Rejection;
 use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
 use shared::store::staged::{Piece, Place};
@@ -16,6 +17,8 @@ use crate::suspects;
 
 /// Rejected records that a job's result shows; `ingest_rejects` has all of them.
 const REJECTED_SHOWN: i64 = 1000;
+/// Fields of a record that are named.
+const FIELDS_TOLD: usize = 20;
 /// So many lines that others hold are remembered; with more the job waits.
 const LEFT_AT_MOST: usize = 1000;
 /// How long it waits for them.
@@ -117,9 +120,7 @@ impl<'a> IngestJob<'a> {
             if !self.cursor.left.is_empty() {
                 return self.come_back_to_left(most).await;
             }
-            return Ok(Step::Ended(End::Completed {
-                result: self.result().await?,
-            }));
+            return Ok(Step::Ended(self.end().await?));
         };
         let number = piece.number;
         let behind = piece.records.iter().enumerate().skip(offset);
@@ -272,6 +273,20 @@ impl<'a> IngestJob<'a> {
         }
     }
 
+    /// A payload of which nothing could be stored is no success.
+    async fn end(&self) -> Result<End, StoreError> {
+        let result = self.result().await?;
+        if self.cursor.saved + self.cursor.skipped > 0 || self.cursor.rejected == 0 {
+            return Ok(End::Completed { result });
+        }
+        let first = self.store.raw_rejects(self.job.lease.job_id, 0, 1).await?.pop();
+        let error = first.map_or_else(
+            || "all records were rejected".to_owned(),
+            |(rejection, raw)| none_taken(self.cursor.rejected, &rejection, &raw.unwrap_or_default()),
+        );
+        Ok(End::Refused { error, result })
+    }
+
     async fn result(&self) -> Result<serde_json::Value, StoreError> {
         let rejected = self.store.rejects(self.job.lease.job_id, 0, REJECTED_SHOWN).await?;
         Ok(json!({
@@ -281,4 +296,18 @@ impl<'a> IngestJob<'a> {
             "rejected": rejected,
         }))
     }
+}
+
+/// Says what was looked for where, beside what is there.
+fn none_taken(rejected: u64, first: &Rejection, raw: &[u8]) -> String {
+    let Rejection { line, reason, .. } = first;
+    let fields: Vec<String> = names(raw).into_iter().take(FIELDS_TOLD).collect();
+    let seen = match fields.as_slice() {
+        [] => String::new(),
+        fields => format!(", whose fields are: {}", fields.join(", ")),
+    };
+    format!(
+        "all {rejected} records were rejected, the first ({line}) for this: {reason}{seen}. A record has its id in `id` and its \
+         text in `content`; `cronvec ingest` takes others with --id FIELD and --text FIELD"
+    )
 }

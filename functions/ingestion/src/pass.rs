@@ -138,7 +138,10 @@ impl Pass {
                 Err(error) => {
                     tracing::error!(job.id = job.lease.job_id, error = %error, "a job failed");
                     let end = match error {
-                        StoreError::Conflict(error) => End::Refused { error },
+                        StoreError::Conflict(error) => End::Refused {
+                            error,
+                            result: serde_json::json!({}),
+                        },
                         // A statement that took too long, or waited for somebody: no fault of the job's.
                         error if error.is_temporary() => End::Snoozed { delay: BUSY_DELAY },
                         error => End::Failed {

@@ -52,6 +52,8 @@ pub struct Settings {
     pub lambda_function: Option<String>,
     /// `DATABASE_URL` or `DATABASE_SECRET_ARN`
     pub database: Option<SecretSource>,
+    /// `DATABASE_ROOT_CERT` or `DATABASE_ROOT_CERT_ARN`
+    pub database_root_cert: Option<SecretSource>,
     /// `DATABASE_IAM_AUTH`
     pub database_iam_auth: bool,
     /// `AWS_REGION`, which Lambda sets.
@@ -98,6 +100,7 @@ impl Settings {
             app_env,
             lambda_function: reader.text("AWS_LAMBDA_FUNCTION_NAME"),
             database: read_database(&mut reader),
+            database_root_cert: reader.secret("DATABASE_ROOT_CERT"),
             database_iam_auth: reader.flag("DATABASE_IAM_AUTH", false),
             aws_region: reader.text("AWS_REGION"),
             cron_secret: reader.secret("CRON_SECRET"),
@@ -157,6 +160,11 @@ impl Settings {
         let mut rows = vec![
             ("APP_ENV", self.app_env.as_str().to_owned()),
             secret::row_of_database(self.database.as_ref()),
+            secret::row(
+                "DATABASE_ROOT_CERT",
+                "DATABASE_ROOT_CERT_ARN",
+                self.database_root_cert.as_ref(),
+            ),
             ("DATABASE_IAM_AUTH", self.database_iam_auth.to_string()),
             secret::row("CRON_SECRET", "CRON_SECRET_ARN", self.cron_secret.as_ref()),
             secret::row(

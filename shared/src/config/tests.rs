@@ -111,6 +111,10 @@ fn a_secret_is_given_as_itself_or_by_its_arn_but_not_both() {
         Some(SecretSource::Arn(ARN.into()))
     );
     assert_eq!(
+        read(&[("DATABASE_ROOT_CERT_ARN", ARN)]).unwrap().database_root_cert,
+        Some(SecretSource::Arn(ARN.into()))
+    );
+    assert_eq!(
         read(&[("CRON_SECRET", "s")]).unwrap().cron_secret,
         Some(SecretSource::Value("s".into()))
     );

@@ -2,7 +2,7 @@
 //! same requests, the same write with its fence on the content hash. Refuses to judge who is at fault: what isn't embedded
 //! stays pending, and a tick finds out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::writer::CHUNKS_PER_WRITE;
 use super::{Served, prepare};
 use crate::provider::{Purpose, Timeout};
 use crate::record::ContentHash;
+use crate::store::chunks::Known;
 use crate::store::vectors::NewChunk;
 use crate::store::{Store, StoreError};
 
@@ -54,7 +55,7 @@ pub async fn embed_now(store: &Store, served: &Served, records: Records, pace: P
     let known = store.known_texts(space_id, &hashes).await?;
     // Each text once.
     let mut wanted: HashMap<ContentHash, String> = HashMap::new();
-    for chunk in chunks.iter().filter(|chunk| !known.contains(&chunk.hash)) {
+    for chunk in chunks.iter().filter(|chunk| !known.contains_key(&chunk.hash)) {
         wanted.entry(chunk.hash).or_insert_with(|| chunk.content.clone());
     }
     let mut packer = Packer::new(served.provider.limits(), pace.batch_size);
@@ -68,7 +69,16 @@ pub async fn embed_now(store: &Store, served: &Served, records: Records, pace: P
         .buffer_unordered(pace.concurrent_requests)
         .collect()
         .await;
-    let vectors: HashMap<ContentHash, Arc<Vec<f32>>> = answers.into_iter().flatten().collect();
+    let mut vectors: HashMap<ContentHash, Arc<Vec<f32>>> = answers.into_iter().flatten().collect();
+    let known: HashSet<ContentHash> = (known.into_iter())
+        .filter_map(|(hash, text)| match text {
+            Known::Stored => Some(hash),
+            Known::Left(vector) => {
+                vectors.insert(hash, Arc::new(vector));
+                None
+            }
+        })
+        .collect();
     for chunk in &mut chunks {
         chunk.vector = vectors.get(&chunk.hash).cloned();
     }

@@ -182,6 +182,7 @@ pub(super) fn split(
             hash: ContentHash::of(text),
             vector: None,
             is_new: false,
+            is_cut_smaller: cut_tokens.is_some(),
         })
         .collect()
 }

@@ -25,6 +25,7 @@ use super::{Invocation, Named, Served, Tally, send};
 use crate::job::ClaimedJob;
 use crate::store::StoreError;
 use crate::store::charges::Charge;
+use crate::store::chunks::Known;
 use crate::store::pending::{PendingSlice, Place};
 use crate::store::suspicions::Suspicion;
 use crate::store::vectors::NewChunk;
@@ -260,16 +261,25 @@ impl Run {
             return Ok(());
         }
         let hashes: Vec<_> = announced.iter().map(Asking::hash).collect();
-        let known = self
+        let mut known = self
             .shared
             .invocation
             .store
             .known_texts(self.shared.job.space_id, &hashes)
             .await?;
         for asking in announced {
-            if known.contains(&asking.hash()) {
-                asking.found();
-            } else if let Some(suspicion) = suspicions.get(asking.record_id()) {
+            match known.remove(&asking.hash()) {
+                Some(Known::Stored) => {
+                    asking.found();
+                    continue;
+                }
+                Some(Known::Left(vector)) => {
+                    asking.answered(vector);
+                    continue;
+                }
+                None => {}
+            }
+            if let Some(suspicion) = suspicions.get(asking.record_id()) {
                 let (_, inputs) = self
                     .suspects
                     .entry(suspicion.group)

@@ -1,5 +1,6 @@
 //! Owns a batch on its way to the provider and back: admission, retries, halves, the canary. Refuses to write.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const SLOW_WAIT_AGAIN: Duration = Duration::from_secs(3600);
 const MESSAGE_CHARS: usize = 500;
 /// What has no more estimated tokens than this isn't cut again: no model's window is so narrow.
 const LEAST_CUT: usize = 16;
+/// Tokens that each model reads, sentence transformers' shortest window among them.
+const MOST_THAT_ANY_MODEL_READS: usize = 128;
 
 /// Inputs that are asked for together, and what happened to them before.
 struct Part {
@@ -69,9 +72,7 @@ pub(super) async fn send_suspects(run: Arc<Shared>, mut inputs: Vec<Asking>, sus
         // Each record of these had an input that was refused alone. All that is missing is the canary.
         let reason = kept_reason(&suspicion.reason);
         match ask_canary(&run, Instant::now()).await {
-            Ok(()) => inputs
-                .into_iter()
-                .for_each(|input| fault(input, reason, &suspicion.message)),
+            Ok(()) => charge(&run, inputs, reason, &suspicion.message),
             Err(failure) => end(&run, after_canary(failure)).await,
         }
         return;
@@ -244,12 +245,26 @@ fn suspect(run: &Shared, inputs: Vec<Asking>, reason: &'static str, message: Str
         keep_suspicion(run, &inputs, reason, &message, None);
         return halve(inputs, parts);
     }
+    charge(run, inputs, reason, &message);
+}
+
+/// The records of these inputs are charged, each of which stands alone, or is of a record that had one that did. Those that
+/// may be too long are cut smaller instead.
+fn charge(run: &Shared, inputs: Vec<Asking>, reason: &'static str, message: &str) {
+    let is_cut_smaller = |input: &Asking| match reason {
+        TOO_LONG => !is_least(run, std::slice::from_ref(input)),
+        REJECTED | PROVIDER_ERROR => may_be_too_long(run, input),
+        _ => false,
+    };
+    let cut: HashSet<String> = (inputs.iter().filter(|input| is_cut_smaller(input)))
+        .map(|input| input.record_id().to_owned())
+        .collect();
     for input in inputs {
-        if reason == TOO_LONG && !is_least(run, std::slice::from_ref(&input)) {
+        if is_cut_smaller(&input) {
             recut(run, input);
-            continue;
+        } else if !cut.contains(input.record_id()) {
+            fault(input, reason, message);
         }
-        fault(input, reason, &message);
     }
 }
 
@@ -343,6 +358,11 @@ fn fault(input: Asking, reason: &'static str, message: &str) {
 fn is_least(run: &Shared, inputs: &[Asking]) -> bool {
     let tokens = |input: &Asking| run.served.provider.count_tokens(input.content());
     inputs.iter().all(|input| tokens(input) <= LEAST_CUT)
+}
+
+/// Whether a refusal in words that nobody knows may be of its length: it is worth one try in smaller parts.
+fn may_be_too_long(run: &Shared, input: &Asking) -> bool {
+    !input.is_cut_smaller() && run.served.provider.count_tokens(input.content()) > MOST_THAT_ANY_MODEL_READS
 }
 
 /// The records that wanted it are cut again, into chunks of half its size at most; nobody is charged.

@@ -33,6 +33,12 @@ impl Asking {
         self.waiting.as_ref().map_or("", |waiting| &waiting.chunk.content)
     }
 
+    pub fn is_cut_smaller(&self) -> bool {
+        self.waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.chunk.is_cut_smaller)
+    }
+
     pub fn hash(&self) -> ContentHash {
         self.key.1
     }

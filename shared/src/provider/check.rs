@@ -17,12 +17,12 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
         .iter()
         .find(|vector| !vector.is_empty() && vector.len() != width)
     {
+        let answered = other.len();
+        let known = super::wire(spec.provider).map_or("", |wire| wire.about_width(spec));
         return Err(Failure::Misconfigured {
             message: format!(
-                "the model answers {0} wide, the space is {width} wide, and a space keeps its width: set \
-                 EMBEDDING_DIMENSIONS={0} and make a new project, or let the server answer with the model that the \
-                 space was made for",
-                other.len()
+                "the model answers {answered} wide, the space is {width} wide and stays so: make a new project with \
+                 EMBEDDING_DIMENSIONS={answered}, or let the server answer with the model that the space was made for{known}"
             ),
         });
     }

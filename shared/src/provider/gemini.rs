@@ -82,7 +82,7 @@ impl Wire for Gemini {
         }
     }
 
-    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str]) -> Call {
+    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str], _plain: bool) -> Call {
         let name = bare_name(spec);
         let model = format!("models/{name}");
         let task_type = match purpose {
@@ -221,7 +221,12 @@ mod tests {
 
     #[test]
     fn a_request_has_a_part_for_each_text_with_its_task_and_width() {
-        let call = Gemini.request(&spec("models/gemini-embedding-001", 768), Purpose::Query, &["a", "b"]);
+        let call = Gemini.request(
+            &spec("models/gemini-embedding-001", 768),
+            Purpose::Query,
+            &["a", "b"],
+            false,
+        );
         assert_eq!(call.path, "v1beta/models/gemini-embedding-001:batchEmbedContents");
         let body: Value = serde_json::from_slice(&call.body).unwrap();
         let part = |text| {
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn the_second_generation_gets_no_task_type() {
         let spec = spec("gemini-embedding-2", 3072);
-        let call = Gemini.request(&spec, Purpose::Document, &["a"]);
+        let call = Gemini.request(&spec, Purpose::Document, &["a"], false);
         let body: Value = serde_json::from_slice(&call.body).unwrap();
         assert!(body["requests"][0].get("taskType").is_none());
         assert_eq!(Gemini.limits(&spec).window, 8_192);

@@ -5,6 +5,7 @@ mod check;
 mod conformance;
 mod failure;
 mod gemini;
+mod habits;
 mod http;
 mod ollama;
 mod open_models;

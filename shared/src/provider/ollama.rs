@@ -51,7 +51,7 @@ impl Wire for Ollama {
         }
     }
 
-    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str]) -> Call {
+    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str], _plain: bool) -> Call {
         let model = open_models::base_name(&spec.model);
         let shorter = open_models::own_width(&model).is_some_and(|width| spec.dimensions < width);
         Call::json(
@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn sent(model: &str, dimensions: u16) -> serde_json::Value {
-        let call = Ollama.request(&spec(model, dimensions), Purpose::Document, &["a \"b\"", "c"]);
+        let call = Ollama.request(&spec(model, dimensions), Purpose::Document, &["a \"b\"", "c"], false);
         assert_eq!(call.path, "api/embed");
         serde_json::from_slice(&call.body).unwrap()
     }

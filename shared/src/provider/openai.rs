@@ -6,12 +6,13 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use reqwest::header::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::open_models;
 use super::rejection::{self, Complaint};
-use super::wire::{Call, Parsed, Wire, bad, unreadable};
+use super::wire::{Call, Form, Parsed, Wire, bad, unreadable};
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
 
@@ -55,8 +56,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 struct Request<'a> {
     model: &'a str,
     input: &'a [&'a str],
-    /// A third of the bytes of floats as text; servers that don't know it answer with floats.
-    encoding_format: &'a str,
+    /// Base64 has a third of the bytes of floats as text; servers that don't know it answer with floats, or refuse it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding_format: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dimensions: Option<u16>,
 }
@@ -73,6 +75,7 @@ struct Body<'a> {
 
 #[derive(Deserialize)]
 struct Item<'a> {
+    #[serde(default, deserialize_with = "number")]
     index: Option<usize>,
     /// Left as it stands: it is nearly all of the body, and is looked at once.
     #[serde(borrow)]
@@ -105,14 +108,34 @@ impl Wire for OpenAi {
         }
     }
 
-    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str]) -> Call {
+    fn request(&self, spec: &SpaceSpec, _purpose: Purpose, inputs: &[&str], plain: bool) -> Call {
         let request = Request {
             model: &spec.model,
             input: inputs,
-            encoding_format: "base64",
+            encoding_format: (!plain).then_some("base64"),
             dimensions: takes_dimensions(spec).then_some(spec.dimensions),
         };
         Call::json("embeddings", &request)
+    }
+
+    /// LiteLLM in front of Bedrock, with 400 or 500 (litellm#38661); FastAPI's names the field in `loc` alone.
+    fn form(&self, failure: &Failure, status: u16, body: &[u8]) -> Form {
+        let said = || String::from_utf8_lossy(body).to_ascii_lowercase();
+        match failure {
+            Failure::Rejected { .. }
+            | Failure::Unavailable { .. }
+            | Failure::Misconfigured { .. }
+            | Failure::BadAnswer { .. }
+                if ["encoding_format", "encoding format", "base64"]
+                    .iter()
+                    .any(|word| said().contains(word)) =>
+            {
+                Form::Refused
+            }
+            Failure::Rejected { .. } => Form::Unclear,
+            Failure::Unavailable { .. } if matches!(status, 500 | 501) => Form::Unclear,
+            _ => Form::Fine,
+        }
     }
 
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure> {
@@ -124,11 +147,19 @@ impl Wire for OpenAi {
             return Err(bad(format!("{} vectors for {expected} inputs", data.len())));
         }
         let unnumbered = data.iter().all(|item| item.index.is_none());
+        // Protocol buffers leave a 0 out when they are written as JSON: Google's endpoint of this shape (spring-ai#7020).
+        let first = (data.iter().filter(|item| item.index.is_none()).count() == 1).then_some(0);
+        // Others count from 1.
+        let least = usize::from(data.iter().all(|item| item.index >= Some(1)));
         let mut vectors: Vec<Option<Vec<f32>>> = vec![None; expected];
         let mut bytes = Vec::new();
         for (position, item) in data.iter().enumerate() {
             // Servers that number nothing answer in order.
-            let index = if unnumbered { Some(position) } else { item.index };
+            let index = if unnumbered {
+                Some(position)
+            } else {
+                item.index.or(first).map(|index| index - least)
+            };
             let slot = index
                 .and_then(|index| vectors.get_mut(index))
                 .ok_or_else(|| bad("a vector without an index that belongs to an input"))?;
@@ -150,6 +181,49 @@ impl Wire for OpenAi {
     fn reject(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         judge(status, headers, &Complaint::read(body))
     }
+
+    fn about_width(&self, spec: &SpaceSpec) -> &'static str {
+        match takes_dimensions(spec) {
+            true => "",
+            false => "; another width is asked only of models whose names are known",
+        }
+    }
+}
+
+/// An index, also one that is written as text.
+fn number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Index {
+        Number(usize),
+        Text(String),
+        Other(IgnoredAny),
+    }
+    Ok(match Index::deserialize(value)? {
+        Index::Number(index) => Some(index),
+        Index::Text(index) => index.parse().ok(),
+        Index::Other(_) => None,
+    })
+}
+
+/// What works today where a server wants what no request of ours has, or not what it has.
+const ADVICE: [(&str, &str); 2] = [
+    (
+        "input_type",
+        "cronvec sends none: put a gateway between that adds it, as LiteLLM does, or take a model that needs none",
+    ),
+    (
+        "matryoshka",
+        "make the project with EMBEDDING_DIMENSIONS as the model's own width",
+    ),
+];
+
+fn advise(message: String) -> String {
+    let said = message.to_ascii_lowercase();
+    match ADVICE.iter().find(|(word, _)| said.contains(word)) {
+        Some((_, advice)) => format!("{message} ({advice})"),
+        None => message,
+    }
 }
 
 fn judge(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failure {
@@ -157,6 +231,9 @@ fn judge(status: u16, headers: &HeaderMap, complaint: &Complaint) -> Failure {
         Failure::RateLimited { message, .. } | Failure::Rejected { message } if complaint.has_code(&FOR_A_PERSON) => {
             Failure::Misconfigured { message }
         }
+        Failure::Rejected { message } => Failure::Rejected {
+            message: advise(message),
+        },
         failure => failure,
     }
 }

@@ -20,15 +20,30 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// length is …", Ollama "the input length exceeds the context length" (ollama#14186), Gemini "The input token count
 /// exceeds the maximum number of tokens allowed", Text Embeddings Inference "`inputs` must have less than 512 tokens",
 /// llama.cpp's server "input (535 tokens) is too large to process", with status 500.
-const TOO_LONG: [&str; 8] = [
-    "maximum context length",
-    "maximum input length",
-    "exceeds the context length",
-    "exceeds maximum context length",
-    "input token count exceeds",
-    "exceeds the maximum number of tokens",
-    "must have less than",
-    "too large to process",
+const TOO_LONG: [&str; 3] = ["must have less than", "too large to process", "input is too long"];
+/// And in the words of others, one of each: "Input length 548 exceeds maximum allowed token size 512" (NVIDIA NIM), "The input
+/// (600 tokens) is longer than the model's context length (512 tokens)." (SGLang), "input is larger than the max context
+/// size" (llama.cpp's older servers), "decoding exceeds the available context size" (llama-box).
+const LENGTHS: [&str; 5] = ["token", "context", "input length", "sequence length", "prompt length"];
+/// Tokens, too, but of a budget.
+const BUDGETS: [&str; 6] = [
+    "per minute",
+    "per second",
+    "per day",
+    "rate limit",
+    "quota",
+    "please wait",
+];
+const EXCESSES: [&str; 9] = [
+    "exceed",
+    "maximum",
+    "longer than",
+    "larger than",
+    "greater than",
+    "more than",
+    "too long",
+    "too large",
+    "too many",
 ];
 
 /// What a refusal's body says.
@@ -66,7 +81,10 @@ impl Complaint {
     /// Whether it says that an input is longer than the model reads.
     pub fn is_too_long(&self) -> bool {
         let said = self.message.to_ascii_lowercase();
-        TOO_LONG.iter().any(|phrase| said.contains(phrase)) || self.has_code(&["context_length_exceeded"])
+        let has = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
+        has(&TOO_LONG)
+            || has(&LENGTHS) && has(&EXCESSES) && !has(&BUDGETS)
+            || self.has_code(&["context_length_exceeded"])
     }
 
     pub fn has_code(&self, known: &[&str]) -> bool {

@@ -1,7 +1,7 @@
 //! Owns a provider as the pipeline meets it: one endpoint and model of one space, its answers checked. Refuses to retry, pause or charge.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::check::check;
-use super::wire::{Parsed, Wire};
+use super::habits::Habits;
+use super::wire::{Form, Parsed, Wire};
 use super::{Answer, Failure, Limits, Purpose, http, rejection};
 use crate::chunk::ChunkRules;
 use crate::space::{ProviderKind, SpaceSpec};
@@ -62,7 +63,7 @@ enum Means {
         wire: &'static dyn Wire,
         base_url: Url,
         api_key: Option<String>,
-        answered: AtomicBool,
+        habits: Arc<Habits>,
     },
 }
 
@@ -85,24 +86,27 @@ impl Provider {
     /// `Failure::Misconfigured` if space and connection don't go together, the base URL is none or holds a user and
     /// password, or the static model isn't what the space asks for or isn't compiled in. Sends nothing.
     pub fn new(spec: SpaceSpec, connection: Connection) -> Result<Self, Failure> {
-        let (means, base, key) = match (super::wire(spec.provider), connection) {
-            (None, Connection::Static) => (in_process(&spec)?, "in-process".to_owned(), None),
+        let endpoint = |base: &str, key: Option<&str>| {
+            let (provider, model) = (spec.provider, &spec.model);
+            format!("{provider}|{base}|{model}|{}", fingerprint(key))
+        };
+        let (means, endpoint) = match (super::wire(spec.provider), connection) {
+            (None, Connection::Static) => (in_process(&spec)?, endpoint("in-process", None)),
             (Some(wire), Connection::Http { base_url, api_key }) => {
                 let url = parse_base(&base_url)?;
                 let api_key = api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
                 let mut shown = url.clone();
                 shown.set_query(None);
-                let base = shown.as_str().trim_end_matches('/').to_owned();
-                let key = api_key.clone();
+                let endpoint = endpoint(shown.as_str().trim_end_matches('/'), api_key.as_deref());
+                let habits = Habits::of(&endpoint);
                 (
                     Means::Http {
                         wire,
                         base_url: url,
                         api_key,
-                        answered: AtomicBool::new(false),
+                        habits,
                     },
-                    base,
-                    key,
+                    endpoint,
                 )
             }
             _ => {
@@ -112,12 +116,6 @@ impl Provider {
                 )));
             }
         };
-        let endpoint = format!(
-            "{}|{base}|{}|{}",
-            spec.provider,
-            spec.model,
-            fingerprint(key.as_deref())
-        );
         Ok(Self { spec, endpoint, means })
     }
 
@@ -225,17 +223,59 @@ impl Provider {
     }
 
     async fn ask(&self, texts: &[&str], originals: &[&str], purpose: Purpose) -> Result<Parsed, Failure> {
-        let (wire, base_url, api_key, answered) = match &self.means {
+        let (wire, base_url, api_key, habits) = match &self.means {
             #[cfg(feature = "static-model")]
             Means::InProcess => return super::static_model::embed(texts).await,
             Means::Http {
                 wire,
                 base_url,
                 api_key,
-                answered,
-            } => (*wire, base_url, api_key.as_deref(), answered),
+                habits,
+            } => (*wire, base_url, api_key.as_deref(), habits),
         };
-        let call = wire.request(&self.spec, purpose, texts);
+        let is_plain = habits.wants_plain();
+        let reply = self.post(texts, purpose, is_plain).await?;
+        let mut outcome = self.read(wire, &reply, texts.len());
+        if !is_plain {
+            let is_tried = match &outcome {
+                Ok(_) => {
+                    habits.took_all();
+                    false
+                }
+                Err(failure) => match wire.form(failure, reply.status, &reply.body) {
+                    Form::Fine => false,
+                    Form::Unclear => habits.may_want_plain(),
+                    Form::Refused => true,
+                },
+            };
+            if is_tried {
+                let reply = self.post(texts, purpose, true).await?;
+                outcome = self.read(wire, &reply, texts.len());
+                habits.tried_plain(outcome.is_ok());
+            }
+        }
+        outcome.map_err(|failure| clean(advise(failure, base_url), api_key, originals))
+    }
+
+    fn read(&self, wire: &dyn Wire, reply: &http::Reply, expected: usize) -> Result<Parsed, Failure> {
+        match reply.status {
+            200..300 => wire.parse(&self.spec, &reply.body, expected),
+            status => Err(wire.reject(status, &reply.headers, &reply.body)),
+        }
+    }
+
+    async fn post(&self, texts: &[&str], purpose: Purpose, is_plain: bool) -> Result<http::Reply, Failure> {
+        let (wire, base_url, api_key, habits) = match &self.means {
+            #[cfg(feature = "static-model")]
+            Means::InProcess => return Err(misconfigured("the static model is asked over no connection")),
+            Means::Http {
+                wire,
+                base_url,
+                api_key,
+                habits,
+            } => (*wire, base_url, api_key.as_deref(), habits),
+        };
+        let call = wire.request(&self.spec, purpose, texts, is_plain);
         let mut headers: HeaderMap = call
             .headers
             .iter()
@@ -260,15 +300,25 @@ impl Provider {
             // Base64 has 16 characters for 3 numbers.
             numbers.saturating_mul(16) / 3 + 256 * texts.len(),
             most_bytes,
-            answered.load(Ordering::Relaxed),
+            habits.has_answered(),
         )
         .await?;
-        answered.store(true, Ordering::Relaxed);
-        let outcome = match reply.status {
-            200..300 => wire.parse(&self.spec, &reply.body, texts.len()),
-            status => Err(wire.reject(status, &reply.headers, &reply.body)),
-        };
-        outcome.map_err(|failure| clean(failure, api_key, originals))
+        habits.note_answer();
+        Ok(reply)
+    }
+}
+
+/// Azure's older addresses take no key as OpenAI's clients send it, and call models by their deployments' names.
+fn advise(failure: Failure, base_url: &Url) -> Failure {
+    let host = base_url.host_str().unwrap_or_default();
+    let is_azure = host.contains(".azure.") && !base_url.path().trim_end_matches('/').ends_with("/openai/v1");
+    match failure {
+        Failure::Misconfigured { message } | Failure::Rejected { message } if is_azure => Failure::Misconfigured {
+            message: format!(
+                "{message} (Azure: set OPENAI_BASE_URL to https://{host}/openai/v1 and EMBEDDING_MODEL to the deployment's name)"
+            ),
+        },
+        failure => failure,
     }
 }
 

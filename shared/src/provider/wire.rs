@@ -7,6 +7,17 @@ use super::rejection::Complaint;
 use super::{Failure, Limits, Purpose};
 use crate::space::SpaceSpec;
 
+/// Whether a request was refused for what a plain one doesn't have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// No, or there is nothing to leave out.
+    Fine,
+    /// It may be.
+    Unclear,
+    /// It says so.
+    Refused,
+}
+
 /// A provider's wire format, pure: tested from recorded and provoked bodies without a server.
 ///
 /// Time-outs, connections, size limits and the checks of vectors are the sender's, the same for all formats.
@@ -14,8 +25,18 @@ pub trait Wire: Send + Sync {
     /// What one request may carry for this model.
     fn limits(&self, spec: &SpaceSpec) -> Limits;
 
-    /// The request for `inputs`, which have their prefixes already.
-    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str]) -> Call;
+    /// The request for `inputs`, which have their prefixes already. A `plain` one has nothing that only saves bytes.
+    fn request(&self, spec: &SpaceSpec, purpose: Purpose, inputs: &[&str], plain: bool) -> Call;
+
+    /// What a request that wasn't plain failed of, as far as its answer tells.
+    fn form(&self, _failure: &Failure, _status: u16, _body: &[u8]) -> Form {
+        Form::Fine
+    }
+
+    /// What to know where a model of this space answers in another width.
+    fn about_width(&self, _spec: &SpaceSpec) -> &'static str {
+        ""
+    }
 
     /// The header that carries the key.
     fn authorisation(&self, key: &str) -> (HeaderName, String) {

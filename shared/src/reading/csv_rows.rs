@@ -33,7 +33,7 @@ pub(super) fn read(
             Row::Whole(line, row) => {
                 cells.split(row);
                 match &columns {
-                    None => columns = Some(Columns::of(&cells, rules)?),
+                    None => columns = Some(Columns::of(&cells, rules, delimiter)?),
                     Some(columns) => match columns.record(&cells) {
                         Ok(json) => taker.record(line, &json)?,
                         Err(reason) => taker.unreadable(Unreadable::new(line, reason, row))?,
@@ -59,7 +59,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(header: &Cells, rules: &Rules) -> Result<Self, ReadError> {
+    fn of(header: &Cells, rules: &Rules, delimiter: u8) -> Result<Self, ReadError> {
         let names = header
             .texts()
             .map(|name| name.map(|name| name.trim().to_owned()))
@@ -68,9 +68,11 @@ impl Columns {
         let column = |name: &str, option: &str| {
             names.iter().position(|column| column == name).ok_or_else(|| {
                 let columns = names.join(", ");
-                ReadError::Columns(format!(
-                    "there is no column '{name}' among: {columns}; name yours with {option}"
-                ))
+                let mend = match other_delimiter(&names, delimiter) {
+                    Some(other) => format!("give what parts your columns with --delimiter {other}"),
+                    None => format!("name yours with {option}"),
+                };
+                ReadError::Columns(format!("there is no column '{name}' among: {columns}; {mend}"))
             })
         };
         let fields = &rules.fields;
@@ -86,7 +88,15 @@ impl Columns {
         let metadata = others
             .filter(|(at, name)| *at != id && !texts.contains(at) && fields.is_metadata(name))
             .map(|(at, _)| at)
-            .collect();
+            .collect::<Vec<_>>();
+        let twice = |at: &usize| names.iter().filter(|name| **name == names[*at]).count() > 1;
+        if let Some(at) = std::iter::once(&id).chain(&texts).chain(&metadata).find(|at| twice(at)) {
+            return Err(ReadError::Columns(format!(
+                "more than one column is named '{}': give each a name of its own in the header line, or name the columns \
+                 that you want with --id, --text and --metadata",
+                names[*at]
+            )));
+        }
         Ok(Self {
             names,
             id,
@@ -129,6 +139,16 @@ impl Columns {
         };
         serde_json::to_vec(&record).map_err(|error| error.to_string())
     }
+}
+
+/// What parts the columns of a header that is all one column, as `--delimiter` wants it.
+fn other_delimiter(names: &[String], delimiter: u8) -> Option<&'static str> {
+    let [only] = names else { return None };
+    let others = [(';', "';'"), ('\t', "tab"), ('|', "'|'"), (',', "','")];
+    let found = others
+        .iter()
+        .find(|(other, _)| !other.eq(&char::from(delimiter)) && only.contains(*other));
+    found.map(|(_, told)| *told)
 }
 
 /// A row, cut into its columns; quotes are taken off.

@@ -51,6 +51,7 @@ impl Fields {
     /// Hands a record on with its id and text under their own names. What isn't an object goes on as it is, which
     /// ingestion will say.
     pub(super) fn hand_on(&self, line: u64, record: &[u8], taker: &mut impl Taker) -> Result<(), Stopped> {
+        taker.saw(record);
         let moved = if self.is_plain() { None } else { self.moved(record) };
         taker.record(line, moved.as_deref().unwrap_or(record))
     }
@@ -103,6 +104,12 @@ impl Fields {
         }
         serde_json::value::to_raw_value(&joined(texts.iter().map(String::as_str))).ok()
     }
+}
+
+/// The names of a record's fields; none where it is no object.
+pub fn names(record: &[u8]) -> Vec<String> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(record).unwrap_or_default();
+    fields.into_keys().collect()
 }
 
 pub(super) fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {

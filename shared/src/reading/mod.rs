@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-pub use fields::Fields;
+pub use fields::{Fields, names};
 
 use crate::record::RAW_KEPT;
 use counted::Counted;
@@ -78,6 +78,8 @@ impl Unreadable {
 pub trait Taker {
     /// A record as one line of JSON, and where it stood: its line, or its place in an array.
     fn record(&mut self, line: u64, json: &[u8]) -> Result<(), Stopped>;
+    /// The same before its fields are moved: for who tells people which there are.
+    fn saw(&mut self, _record: &[u8]) {}
     fn unreadable(&mut self, unreadable: Unreadable) -> Result<(), Stopped>;
 }
 

@@ -87,6 +87,40 @@ fn a_row_of_another_number_of_columns_is_set_aside_with_its_line_and_the_rest_go
 }
 
 #[test]
+fn a_header_that_names_two_columns_alike_or_has_another_delimiter_is_refused_with_what_to_do() {
+    let refused = |text: &str, fields: Fields| {
+        let (_, read) = taken(text.as_bytes(), &rules(None, fields));
+        read.unwrap_err().to_string()
+    };
+    for (text, name) in [
+        ("id,content,tag,tag\n1,text,red,blue\n", "tag"),
+        ("id,content,content\n1,one,two\n", "content"),
+        ("id,content,id\n1,one,2\n", "id"),
+    ] {
+        let told = refused(text, Fields::default());
+        assert!(told.contains(&format!("named '{name}'")), "{told}");
+    }
+    // Those that aren't wanted don't matter.
+    let only = Fields {
+        metadata: vec!["kind".to_owned()],
+        ..Fields::default()
+    };
+    let (taken, read) = taken(
+        "id,content,tag,tag,kind\n1,text,red,blue,k\n".as_bytes(),
+        &rules(None, only),
+    );
+    read.unwrap();
+    assert_eq!(taken.ids(), ids(&[(2, "1")]));
+    for (text, delimiter) in [
+        ("id;content\n1;text\n", "--delimiter ';'"),
+        ("id\tcontent\n1\ttext\n", "--delimiter tab"),
+    ] {
+        let told = refused(text, Fields::default());
+        assert!(told.ends_with(delimiter), "{told}");
+    }
+}
+
+#[test]
 fn a_quote_that_never_closes_costs_its_own_line() {
     let taken = plain("id,content\na,\"open\nb,two\nc,three\n");
     assert_eq!(taken.ids(), ids(&[(3, "b"), (4, "c")]));

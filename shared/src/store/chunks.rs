@@ -18,6 +18,15 @@ pub struct StoredSet {
     pub shown: Option<i32>,
 }
 
+/// A text whose vector needn't be asked for.
+#[derive(Debug)]
+pub enum Known {
+    /// A record shows it.
+    Stored,
+    /// A record had it that left its table's `--where`.
+    Left(Vec<f32>),
+}
+
 impl StoredSet {
     /// The set is the one that the record shows, and none of it is missing. How it was cut doesn't matter any more.
     pub fn is_shown_whole(&self) -> bool {
@@ -27,17 +36,36 @@ impl StoredSet {
 }
 
 impl Store {
-    /// Which of these texts the space has vectors for.
-    pub async fn known_texts(&self, space_id: i32, hashes: &[ContentHash]) -> Result<HashSet<ContentHash>, StoreError> {
+    /// Which of these texts the space has vectors for; with its vector what isn't shown any more.
+    pub async fn known_texts(
+        &self,
+        space_id: i32,
+        hashes: &[ContentHash],
+    ) -> Result<HashMap<ContentHash, Known>, StoreError> {
         let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
         let rows = self
             .query(
-                &format!("SELECT c.chunk_hash FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
-                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c"),
+                &format!(
+                    "SELECT c.chunk_hash, NULL::real[] FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
+                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c
+                     UNION ALL
+                     SELECT l.chunk_hash, l.embedding::real[] FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
+                         SELECT l.chunk_hash, l.embedding FROM cronvec.left_vectors l
+                         WHERE l.space_id = {space_id} AND l.chunk_hash = i.hash LIMIT 1) AS l"
+                ),
                 &[(&wanted, Type::BYTEA_ARRAY)],
             )
             .await?;
-        rows.iter().map(|row| hash(row.get(0))).collect()
+        let mut known = HashMap::new();
+        for row in &rows {
+            let text = match row.get::<_, Option<Vec<f32>>>(1) {
+                None => Known::Stored,
+                Some(vector) => Known::Left(vector),
+            };
+            // Those that are stored come first.
+            known.entry(hash(row.get(0))?).or_insert(text);
+        }
+        Ok(known)
     }
 
     /// Which chunks of these records, cut from these texts, are stored already.

@@ -6,6 +6,7 @@ mod error;
 mod iam;
 pub(super) mod session;
 mod tls;
+mod verifier;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Database {
 struct Inner {
     /// Where the address came from, for reading it again after its password was rotated.
     origin: Option<(SecretSource, Secrets)>,
+    /// Roots that vouch for its certificate, in PEM form.
+    roots: Option<Secret>,
     /// Whether to log in as an IAM user, and the region for that.
     iam: Option<Iam>,
     max_size: usize,
@@ -95,13 +98,13 @@ impl Database {
         let iam = settings.database_iam_auth.then(|| Iam {
             region: settings.aws_region.clone(),
         });
-        let current = connect(secret, max_size, iam.as_ref()).await?;
-        Ok(Self::of(
-            current,
-            max_size,
-            Some((source.clone(), secrets.clone())),
-            iam,
-        ))
+        let roots = match &settings.database_root_cert {
+            Some(source) => Some(secrets.resolve(source).await.map_err(ConnectError::RootsSecret)?),
+            None => None,
+        };
+        let current = connect(secret, max_size, roots.as_ref(), iam.as_ref()).await?;
+        let origin = Some((source.clone(), secrets.clone()));
+        Ok(Self::of(current, max_size, origin, roots, iam))
     }
 
     /// The database at a connection URL, or at what a secret in the RDS JSON form says. Connects at the first
@@ -109,13 +112,26 @@ impl Database {
     pub fn at(url_or_json: &str, max_size: usize) -> Result<Self, ConnectError> {
         let secret = Secret::new(url_or_json);
         let address = Address::parse(secret.expose())?;
-        Ok(Self::of(pool(secret, address, max_size, None)?, max_size, None, None))
+        Ok(Self::of(
+            pool(secret, address, max_size, None)?,
+            max_size,
+            None,
+            None,
+            None,
+        ))
     }
 
-    fn of(current: Current, max_size: usize, origin: Option<(SecretSource, Secrets)>, iam: Option<Iam>) -> Self {
+    fn of(
+        current: Current,
+        max_size: usize,
+        origin: Option<(SecretSource, Secrets)>,
+        roots: Option<Secret>,
+        iam: Option<Iam>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 origin,
+                roots,
                 iam,
                 max_size,
                 current: RwLock::new(current),
@@ -286,7 +302,14 @@ impl Database {
                 return false;
             }
         };
-        match connect(secret, self.inner.max_size, self.inner.iam.as_ref()).await {
+        match connect(
+            secret,
+            self.inner.max_size,
+            self.inner.roots.as_ref(),
+            self.inner.iam.as_ref(),
+        )
+        .await
+        {
             Ok(fresh) => {
                 *self
                     .inner
@@ -303,8 +326,13 @@ impl Database {
     }
 }
 
-async fn connect(secret: Secret, max_size: usize, iam: Option<&Iam>) -> Result<Current, ConnectError> {
-    let address = Address::parse(secret.expose())?;
+async fn connect(
+    secret: Secret,
+    max_size: usize,
+    roots: Option<&Secret>,
+    iam: Option<&Iam>,
+) -> Result<Current, ConnectError> {
+    let address = Address::with_roots(secret.expose(), roots.map(Secret::expose))?;
     let login = match iam {
         Some(iam) => Some(Login::new(&address, iam.region.clone()).await?),
         None => None,

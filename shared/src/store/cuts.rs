@@ -49,6 +49,8 @@ impl Store {
                      ), told AS (
                          UPDATE cronvec.pending w
                          SET not_before = clock_timestamp(), cut_hash = l.hash,
+                             -- What was known of it alone is of its former cut.
+                             suspect_hash = CASE WHEN w.suspect_inputs > 1 THEN w.suspect_hash END,
                              cut_tokens = CASE WHEN w.cut_hash = l.hash THEN least(w.cut_tokens, l.tokens) ELSE l.tokens END
                          FROM locked l
                          WHERE w.space_id = {space} AND w.project_id = $3 AND w.record_id = l.id

@@ -131,8 +131,11 @@ impl Store {
                 )
                 .await?
             }
-            End::Failed { error } | End::Refused { error } => {
-                let is_refused = matches!(end, End::Refused { .. });
+            End::Failed { error } | End::Refused { error, .. } => {
+                let besides = match &end {
+                    End::Refused { result, .. } => Some(result),
+                    _ => None,
+                };
                 self.query_opt(
                     &fenced(&format!(
                         ", verdict AS MATERIALIZED (SELECT $4 OR attempts + 1 >= max_attempts AS final FROM job),
@@ -150,12 +153,12 @@ impl Store {
                              scheduled_for = CASE WHEN verdict.final THEN job.scheduled_for
                                  ELSE clock_timestamp() + {BACKOFF} END,
                              active_ms = {ACTIVE_MS},
-                             result = jsonb_build_object('error', $3::text, 'activeMs', {ACTIVE_MS}),
+                             result = coalesce($5, '{{}}'::jsonb) || jsonb_build_object('error', $3::text, 'activeMs', {ACTIVE_MS}),
                              lease_token = NULL, lease_expires_at = NULL
                          FROM job, verdict WHERE j.id = job.id",
                         BACKOFF = backoff("job.backoff_ms", "job.attempts"),
                     )),
-                    &[id, token, (error, Type::TEXT), (&is_refused, Type::BOOL)],
+                    &[id, token, (error, Type::TEXT), (&besides.is_some(), Type::BOOL), (&besides, Type::JSONB)],
                 )
                 .await?
             }

@@ -10,7 +10,7 @@ pub mod backfill_progress;
 mod begin;
 pub mod bodies;
 pub mod charges;
-mod chunks;
+pub(crate) mod chunks;
 pub mod claim;
 pub mod column;
 pub mod connect;

@@ -36,6 +36,14 @@ impl Store {
                      ), chunks AS (
                          DELETE FROM cronvec.chunks_{space}
                          WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))
+                         RETURNING chunk_hash, embedding
+                     ), may_return AS (
+                         -- A row that left an attached table's --where may be back tomorrow.
+                         INSERT INTO cronvec.left_vectors AS l (space_id, chunk_hash, project_id, embedding)
+                         SELECT DISTINCT ON (c.chunk_hash) {space}, c.chunk_hash, $3, c.embedding FROM chunks c
+                         WHERE EXISTS (SELECT FROM cronvec.sources s WHERE s.project_id = $3 AND s.where_sql IS NOT NULL)
+                         ORDER BY c.chunk_hash
+                         ON CONFLICT ON CONSTRAINT left_vectors_pkey DO UPDATE SET left_at = now()
                      ), shown AS (
                          DELETE FROM cronvec.embedded_{space}
                          WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM done))

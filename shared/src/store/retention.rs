@@ -47,6 +47,8 @@ pub enum Expiring {
     },
     /// Pauses that ended a day ago.
     Pauses,
+    /// Vectors of records that left a week ago and haven't returned.
+    LeftVectors,
 }
 
 impl Store {
@@ -130,6 +132,17 @@ impl Store {
                     "DELETE FROM cronvec.provider_pauses
                      WHERE until < now() - CASE WHEN circuit THEN interval '30 days' ELSE interval '1 day' END",
                     &[],
+                )
+                .await?
+            }
+            Expiring::LeftVectors => {
+                self.execute(
+                    "WITH old AS MATERIALIZED (
+                         SELECT space_id, chunk_hash FROM cronvec.left_vectors WHERE left_at < now() - interval '7 days'
+                         ORDER BY left_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+                     DELETE FROM cronvec.left_vectors l USING old
+                     WHERE l.space_id = old.space_id AND l.chunk_hash = old.chunk_hash",
+                    &[(&PASS, Type::INT8)],
                 )
                 .await?
             }

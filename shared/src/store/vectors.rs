@@ -27,6 +27,8 @@ pub struct NewChunk {
     pub vector: Option<Arc<Vec<f32>>>,
     /// The space has most likely nothing of its record yet.
     pub is_new: bool,
+    /// Its text is cut smaller than the space says: a longer one was refused.
+    pub is_cut_smaller: bool,
 }
 
 /// What a write did.

@@ -39,10 +39,10 @@ pub(crate) struct Args {
     /// The field or column that is a record's id [default: id]
     #[arg(long, value_name = "FIELD")]
     id: Option<String>,
-    /// The field or column that is a record's text; several are joined by an empty line [default: content]
+    /// The field or column that is a record's text; several, with commas or repeated, are joined by an empty line [default: content]
     #[arg(long, value_name = "FIELD")]
     text: Vec<String>,
-    /// A field or column that becomes metadata; may be repeated [default: all others]
+    /// A field or column that becomes metadata; several with commas or repeated [default: all others]
     #[arg(long, value_name = "FIELD")]
     metadata: Vec<String>,
     /// Write the records that aren't taken to this file: line, id, reason and the record's own text, a line each
@@ -57,6 +57,15 @@ pub(crate) struct Args {
     /// Run the workers here until all of it is stored and embedded
     #[arg(long)]
     wait: bool,
+}
+
+/// `title, body` is two fields, as for `attach`.
+fn parted(texts: &[String]) -> Vec<String> {
+    let names = texts.iter().flat_map(|names| names.split(','));
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -74,8 +83,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         format: reading::format(&args.file, args.format, args.delimiter),
         fields: Fields {
             id: args.id,
-            texts: args.text,
-            metadata: args.metadata,
+            texts: parted(&args.text),
+            metadata: parted(&args.metadata),
         },
         max_content_bytes: app::settings()?.max_content_bytes,
     };
@@ -108,8 +117,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     if handed.is_empty() {
         // Nothing is in the queue: the error is all there is to tell.
         read?;
-        output.note("there are no records in it");
-        return only_read(&[], &rejects, args.wait, output);
+        return nothing_taken(&rejects, args.wait, output);
     }
     if !args.wait {
         let jobs: Vec<Enqueued> = handed.iter().map(enqueued).collect();
@@ -143,6 +151,16 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     })
 }
 
+/// Of a file without records, or with none that could be stored.
+fn nothing_taken(rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
+    let ended = only_read(&[], rejects, wants_result, output)?;
+    match ended {
+        Ended::Well => output.note("there are no records in it"),
+        _ => output.note(rejects.mend()),
+    }
+    Ok(ended)
+}
+
 /// Nothing has run: the jobs, and what reading alone found wrong.
 fn only_read(jobs: &[Enqueued], rejects: &Rejects, wants_result: bool, output: Output) -> Result<Ended> {
     let mut found = IngestResult::default();
@@ -156,7 +174,9 @@ fn only_read(jobs: &[Enqueued], rejects: &Rejects, wants_result: bool, output: O
         show(&found, output)?;
         return Ok(end);
     }
-    output.list(jobs, table)?;
+    if end == Ended::Well || !jobs.is_empty() {
+        output.list(jobs, table)?;
+    }
     if end == Ended::Well {
         return Ok(end);
     }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::only_read;
+use super::{nothing_taken, only_read};
 use crate::app::IngestOptions;
 use crate::exit::Ended;
 use crate::output::{Output, count};
@@ -166,8 +166,7 @@ pub(super) async fn at_deployment(
     })?;
     let Some(job) = job else {
         read?;
-        output.note("there are no records in it");
-        return only_read(&[], &rejects, false, output);
+        return nothing_taken(&rejects, false, output);
     };
     let (id, refused) = (job.id.clone(), job.refused);
     let ended = only_read(&[job.close().await?], &rejects, false, output)?;
@@ -205,6 +204,9 @@ async fn hand_in<'a>(
                 for unreadable in &piece.unreadable {
                     rejects.unreadable(unreadable)?;
                 }
+                if rejects.whole(&piece)? {
+                    continue;
+                }
                 if body.records > 0 && body.bytes.len() + piece.body.len() > BODY_BYTES {
                     put(&mut *job, &body).await?;
                     body = body.next();
@@ -230,7 +232,7 @@ mod tests {
         Piece {
             lines,
             body: body.to_vec(),
-            unreadable: Vec::new(),
+            ..Piece::default()
         }
     }
 

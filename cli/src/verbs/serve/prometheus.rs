@@ -142,6 +142,12 @@ fn of_the_process(workers: &Workers, page: &mut Page) {
         page.family("counter", name, help, &values);
     }
     of_embedding(&workers.totals.read(), page);
+    page.family(
+        "counter",
+        "cronvec_rejected_records_total",
+        "Records that this process was handed in and could not store.",
+        &[("", workers.ingested.rejected.load(Ordering::Relaxed) as f64)],
+    );
 }
 
 /// What this process has embedded.

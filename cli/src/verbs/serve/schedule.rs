@@ -24,6 +24,8 @@ pub(super) struct Counters {
     pub passes: AtomicU64,
     pub failed: AtomicU64,
     pub records: AtomicU64,
+    /// Of INGEST_DATA jobs.
+    pub rejected: AtomicU64,
 }
 
 impl Counters {
@@ -81,6 +83,8 @@ impl Workers {
     pub async fn ingest(&self, options: CallOptions, deadline: Instant) -> Result<ingestion::Report, StoreError> {
         let outcome = self.ingestion.run(options, deadline).await;
         self.ingested.note(outcome.as_ref().ok().map(|report| report.records));
+        let rejected = outcome.as_ref().map_or(0, |report| report.rejected);
+        self.ingested.rejected.fetch_add(rejected, Ordering::Relaxed);
         outcome
     }
 

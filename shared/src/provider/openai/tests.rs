@@ -30,6 +30,7 @@ fn sent(model: &str, dimensions: u16) -> serde_json::Value {
         &spec(model, dimensions),
         Purpose::Document,
         &["a \"quoted\" text", "näive\n"],
+        false,
     );
     assert_eq!(call.path, "embeddings");
     serde_json::from_slice(&call.body).unwrap()
@@ -108,6 +109,43 @@ fn vectors_are_ordered_by_index_not_by_arrival() {
     );
     let unnumbered = r#"{"data":[{"embedding":[1,0]},{"embedding":[2,0]}]}"#;
     assert_eq!(parse(unnumbered, 2).unwrap().vectors, [[1.0, 0.0], [2.0, 0.0]]);
+}
+
+#[test]
+fn odd_numbers_put_vectors_in_their_order_all_the_same() {
+    for data in [
+        // Without the 0, as protocol buffers are written as JSON.
+        r#"{"index":1,"embedding":[2,0]},{"embedding":[1,0]}"#,
+        r#"{"index":"1","embedding":[2,0]},{"index":"0","embedding":[1,0]}"#,
+        // Counted from 1.
+        r#"{"index":2,"embedding":[2,0]},{"index":1,"embedding":[1,0]}"#,
+        // Numbered by nothing.
+        r#"{"index":null,"embedding":[1,0]},{"index":null,"embedding":[2,0]}"#,
+    ] {
+        let parsed = parse(&format!("{{\"data\":[{data}]}}"), 2);
+        assert_eq!(parsed.unwrap().vectors, [[1.0, 0.0], [2.0, 0.0]], "{data}");
+    }
+}
+
+#[test]
+fn a_refusal_of_what_cannot_be_sent_says_what_works() {
+    let said = |body: &str| {
+        OpenAi
+            .reject(400, &HeaderMap::new(), body.as_bytes())
+            .message()
+            .to_owned()
+    };
+    let asymmetric = r#"{"detail":"'input_type' parameter is required for asymmetric models"}"#;
+    assert!(said(asymmetric).contains("gateway"), "{}", said(asymmetric));
+    let matryoshka = r#"{"error":{"message":"Model does not support matryoshka representation"}}"#;
+    assert!(
+        said(matryoshka).contains("EMBEDDING_DIMENSIONS"),
+        "{}",
+        said(matryoshka)
+    );
+    assert_eq!(said(r#"{"error":{"message":"no"}}"#), "HTTP 400: no");
+    assert!(OpenAi.about_width(&spec("unheard-of", 2)).contains("names are known"));
+    assert_eq!(OpenAi.about_width(&spec("text-embedding-3-small", 2)), "");
 }
 
 #[test]

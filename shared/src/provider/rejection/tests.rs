@@ -155,3 +155,39 @@ fn keys_and_texts_are_taken_out_of_messages() {
         "input \"[input]\" is no input, nor is ‘[input]’; the model is 'm'"
     );
 }
+
+#[test]
+fn too_long_is_understood_in_many_words_and_no_budget_is_taken_for_it() {
+    let is_too_long = |message: &str| {
+        let complaint = Complaint {
+            message: message.to_owned(),
+            codes: Vec::new(),
+        };
+        complaint.is_too_long()
+    };
+    for message in [
+        "This model's maximum context length is 8192 tokens, however you requested 9000 tokens",
+        "Invalid 'input[0]': maximum input length is 8192 tokens.",
+        "the input length exceeds the context length",
+        "The input token count exceeds the maximum number of tokens allowed",
+        "Input validation error: `inputs` must have less than 512 tokens. Given: 600",
+        "input (535 tokens) is too large to process",
+        "Input length 548 exceeds maximum allowed token size 512",
+        "The input (600 tokens) is longer than the model's context length (512 tokens).",
+        "input is larger than the max context size. skipping",
+        "decoding exceeds the available context size. try increasing the context size.",
+        "Too many tokens in the input",
+    ] {
+        assert!(is_too_long(message), "{message}");
+    }
+    for message in [
+        "",
+        "the input was flagged by a filter",
+        "You exceeded your current quota of tokens",
+        "Too many tokens per minute",
+        "Too many tokens, please wait before trying again.",
+        "encoding_format is not supported",
+    ] {
+        assert!(!is_too_long(message), "{message}");
+    }
+}

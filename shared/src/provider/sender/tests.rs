@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -101,6 +101,22 @@ async fn answer(State(asked): State<Arc<AtomicUsize>>, headers: ServerHeaders, b
         "limited-silently" => return refusal(429, "slow down", "rate_limit_exceeded"),
         "poor" => return refusal(429, "You exceeded your current quota", "insufficient_quota"),
         "broken" => return refusal(503, "overloaded", ""),
+        "floats-only" | "floats-only-500" if request.get("encoding_format").is_some() => {
+            let status = if request["model"] == "floats-only" { 400 } else { 500 };
+            return refusal(
+                status,
+                "does not support parameters: {'encoding_format': 'base64'}",
+                "400",
+            );
+        }
+        "floats-only" | "floats-only-500" => good,
+        "floats-only-dumb" if request.get("encoding_format").is_some() => return refusal(422, "bad request", ""),
+        "floats-only-dumb" => good,
+        "floats-only-200" if request.get("encoding_format").is_some() => {
+            return axum::Json(json!({"error": {"message": "unknown encoding format"}})).into_response();
+        }
+        "floats-only-200" => good,
+        "refuses-all" => return refusal(400, "no", ""),
         "moved" => return (StatusCode::TEMPORARY_REDIRECT, [("location", "/v1/good")]).into_response(),
         "huge" => return "x".repeat(ANSWER_BYTES_AT_LEAST + 1).into_response(),
         "slow" => {
@@ -163,6 +179,58 @@ async fn good_answers_come_back_in_the_order_of_their_inputs() {
     }
     assert_eq!(embed("good").await.unwrap().tokens, Some(3));
     assert_eq!(vectors("floats").await, [Ok(vec![7.0, 7.0]), Ok(vec![2.0, 4.0])]);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_base64_is_asked_for_floats_and_not_refused_again() {
+    for model in ["floats-only", "floats-only-500", "floats-only-200"] {
+        let (address, asked) = server().await;
+        for requests in [2, 3] {
+            // Made anew, as for each invocation.
+            let answer = provider(address, spec(model))
+                .embed(&["one"], Purpose::Document, ENOUGH)
+                .await
+                .unwrap();
+            assert_eq!(answer.vectors, [Ok(vec![1.0, 3.0])]);
+            assert_eq!(asked.load(Ordering::SeqCst), requests, "{model}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_base64_without_saying_so_is_asked_for_floats_at_its_second_refusal() {
+    let (address, asked) = server().await;
+    let embed = async |model: &str| {
+        provider(address, spec(model))
+            .embed(&["one"], Purpose::Document, ENOUGH)
+            .await
+    };
+    let requests = || asked.swap(0, Ordering::SeqCst);
+    assert!(embed("floats-only-dumb").await.is_err());
+    // The one before, its second, and the plain one.
+    for expected in [3, 1] {
+        assert_eq!(embed("floats-only-dumb").await.unwrap().vectors, [Ok(vec![1.0, 3.0])]);
+        assert_eq!(requests(), expected);
+    }
+    for expected in [1, 2, 1] {
+        assert!(embed("refuses-all").await.is_err());
+        assert_eq!(requests(), expected, "tried once in vain");
+    }
+}
+
+#[tokio::test]
+async fn an_azure_address_of_the_older_kind_is_told_the_other() {
+    let failure = |url: &str| {
+        let url = Url::parse(url).unwrap();
+        advise(misconfigured("HTTP 401: no"), &url).message().to_owned()
+    };
+    let said = failure("https://ours.openai.azure.com/openai/deployments/three-small?api-version=2023-05-15");
+    assert!(
+        said.contains("OPENAI_BASE_URL to https://ours.openai.azure.com/openai/v1 "),
+        "{said}"
+    );
+    assert_eq!(failure("https://ours.openai.azure.com/openai/v1"), "HTTP 401: no");
+    assert_eq!(failure("https://api.openai.com/v1"), "HTTP 401: no");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Owns what a connection URL, or a secret in the RDS JSON form, says. Refuses to connect.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,9 +53,42 @@ pub(super) struct Tls {
     pub(super) mode: SslMode,
     /// `verify-ca`: any name will do, as through a tunnel.
     pub(super) any_name: bool,
-    /// `sslrootcert=FILE`
-    pub(super) roots: Option<PathBuf>,
+    /// Those that somebody gave.
+    pub(super) roots: Option<Roots>,
     pub(super) direct: bool,
+}
+
+/// Root certificates that somebody gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// `sslrootcert=FILE`
+    File(PathBuf),
+    /// In PEM form: `DATABASE_ROOT_CERT`, or `sslrootcert` in a secret.
+    Text(String),
+}
+
+impl Roots {
+    /// What stands in an address: a file's path, or the text itself.
+    fn of(given: &str) -> Self {
+        match given.contains("-----BEGIN") {
+            true => Self::of_text(given),
+            false => Self::File(given.into()),
+        }
+    }
+
+    /// Some settings can't have line breaks; they have `\n` for them.
+    fn of_text(pem: &str) -> Self {
+        Self::Text(pem.replace("\\n", "\n"))
+    }
+}
+
+impl fmt::Display for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "sslrootcert={}", file.display()),
+            Self::Text(_) => f.write_str("the PEM text of DATABASE_ROOT_CERT or sslrootcert"),
+        }
+    }
 }
 
 /// The options that the driver doesn't know, or not all of.
@@ -74,16 +108,21 @@ impl Address {
 
     /// Takes a URL or JSON. An error never repeats either: both hold a password.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
+        Self::with_roots(text, None)
+    }
+
+    /// The same, with roots that count where it names none.
+    pub(super) fn with_roots(text: &str, roots: Option<&str>) -> Result<Self, ConnectError> {
         let text = text.trim();
         let (config, ours) = if text.starts_with('{') {
             from_json(text)?
         } else {
             from_url(text)?
         };
-        Self::new(config, ours)
+        Self::new(config, ours, roots)
     }
 
-    fn new(mut config: Config, ours: Ours) -> Result<Self, ConnectError> {
+    fn new(mut config: Config, ours: Ours, roots: Option<&str>) -> Result<Self, ConnectError> {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(wrong(format!("the database's address names no host; {FORM}")));
         }
@@ -98,7 +137,11 @@ impl Address {
         let sockets =
             config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) && config.get_hostaddrs().is_empty();
         let local = is_local(&config);
-        let roots = ours.sslrootcert.filter(|file| file != "system").map(PathBuf::from);
+        let roots = match ours.sslrootcert.as_deref() {
+            Some("system") => None,
+            Some(given) => Some(Roots::of(given)),
+            None => roots.map(Roots::of_text),
+        };
         let (mode, any_name) = match ours.sslmode.as_deref() {
             // There is nobody in between, and no name that a certificate could be for.
             _ if sockets => (SslMode::Disable, false),

@@ -6,6 +6,7 @@ use std::io;
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
+use super::verifier::NotByGivenRoots;
 use crate::cause::chain;
 use crate::config::Problem;
 use crate::secrets::SecretError;
@@ -18,6 +19,8 @@ pub enum ConnectError {
     NotConfigured(#[source] Problem),
     #[error("the database's address can't be read")]
     Secret(#[source] SecretError),
+    #[error("the root certificates for the database can't be read")]
+    RootsSecret(#[source] SecretError),
     #[error("{message}")]
     Address { message: String },
     #[error("no TLS to the database: {message}")]
@@ -39,8 +42,17 @@ pub enum ConnectError {
     NotAdmitted { address: String, message: String },
     #[error("there is no such database at {address}: create it, or correct its name")]
     UnknownDatabase { address: String },
-    #[error("the certificate of {address} is vouched for by nobody known: name its root as sslrootcert=FILE")]
+    #[error(
+        "the certificate of {address} is vouched for by nobody known: name its root, or itself if it is self-signed, as \
+         sslrootcert=FILE in the address, or give that as PEM text in DATABASE_ROOT_CERT"
+    )]
     UnknownIssuer { address: String },
+    #[error(
+        "none of the roots in sslrootcert or DATABASE_ROOT_CERT vouches for the certificate of {address}: put there the \
+         authority's that signed it, or itself if it is self-signed; `openssl s_client -starttls postgres -showcerts -connect \
+         HOST:PORT` prints what the server has"
+    )]
+    OtherIssuer { address: String },
     #[error(
         "the certificate of {address} is for another host: connect by the name that it has, \
          or use sslmode=verify-ca through a tunnel"
@@ -142,6 +154,7 @@ fn of_tls(address: String, error: &rustls::Error) -> Option<ConnectError> {
         return None;
     };
     Some(match reason {
+        CertificateError::Other(other) if other.0.is::<NotByGivenRoots>() => ConnectError::OtherIssuer { address },
         // A server's own certificate, not made to be one, says so by the latter.
         CertificateError::UnknownIssuer | CertificateError::Other(_) => ConnectError::UnknownIssuer { address },
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -162,6 +175,7 @@ pub fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
             error,
             ConnectError::NotConfigured(_)
                 | ConnectError::Secret(_)
+                | ConnectError::RootsSecret(_)
                 | ConnectError::Address { .. }
                 | ConnectError::Roots { .. }
         );
@@ -181,7 +195,13 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_not_trusted_is_told_with_the_way_out() {
-        assert!(of_certificate(CertificateError::UnknownIssuer).contains("sslrootcert=FILE"));
+        let unknown = of_certificate(CertificateError::UnknownIssuer);
+        assert!(
+            unknown.contains("sslrootcert=FILE") && unknown.contains("DATABASE_ROOT_CERT"),
+            "{unknown}"
+        );
+        let other = rustls::OtherError(std::sync::Arc::new(NotByGivenRoots));
+        assert!(of_certificate(CertificateError::Other(other)).contains("none of the roots"));
         assert!(of_certificate(CertificateError::NotValidForName).contains("for another host"));
         assert!(of_certificate(CertificateError::Expired).contains("renew it"));
     }

@@ -154,3 +154,22 @@ async fn a_rotated_password_is_read_again_when_the_old_one_is_refused() {
     assert_eq!(&*database.label(), format!("127.0.0.1:{open}/shop"));
     assert_eq!(vault.asked(), 2);
 }
+
+#[tokio::test]
+async fn roots_come_from_a_secret_that_no_message_repeats() {
+    let (vault, secrets) = crate::secrets::tests::vault("hunter2").await;
+    let lookup = |name: &str| match name {
+        "DATABASE_ROOT_CERT_ARN" => Some(crate::secrets::tests::ARN.to_owned()),
+        "DATABASE_URL" => Some("postgresql://app@127.0.0.1/shop".to_owned()),
+        _ => None,
+    };
+    let settings = Settings::from_lookup(&lookup).unwrap();
+    let error = Database::open(&settings, &secrets, 1).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Roots { .. }), "{error:?}");
+    let message = format!("{error}");
+    assert!(
+        message.contains("DATABASE_ROOT_CERT") && !message.contains("hunter2"),
+        "{message}"
+    );
+    assert_eq!(vault.asked(), 1);
+}

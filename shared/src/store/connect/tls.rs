@@ -1,17 +1,16 @@
 //! Owns whom the database's certificate may be vouched for by. Refuses to go without: nothing is ever unverified.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::SslMode;
 
 use super::ConnectError;
-use super::address::Tls;
+use super::address::{Roots, Tls};
+use super::verifier::Verifier;
 
 /// The roots of RDS, which no system knows; `certs/README.md` says where they are from.
 const RDS_ROOTS: &[u8] = include_bytes!("../../../certs/rds-roots.pem");
@@ -21,25 +20,39 @@ pub(super) fn config(tls: &Tls) -> Result<Option<ClientConfig>, ConnectError> {
     if tls.mode == SslMode::Disable {
         return Ok(None);
     }
-    let roots = Arc::new(match &tls.roots {
-        Some(file) => roots_of_file(file)?,
-        None => roots_of_system()?,
+    let given = match &tls.roots {
+        Some(roots) => given_roots(roots)?,
+        None => Vec::new(),
+    };
+    let roots = Arc::new(match given.as_slice() {
+        [] => roots_of_system()?,
+        given => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(given.iter().cloned());
+            roots
+        }
     });
+    let unusable = |error: &dyn std::error::Error| ConnectError::Roots {
+        message: error.to_string(),
+    };
     let provider = crate::tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| ConnectError::Roots {
-            message: error.to_string(),
-        })?;
-    let mut config = if tls.any_name {
-        let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
+        .map_err(|error| unusable(&error))?;
+    let mut config = if tls.any_name || !given.is_empty() {
+        let algorithms = provider.signature_verification_algorithms;
+        let strict = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
-            .map_err(|error| ConnectError::Roots {
-                message: error.to_string(),
-            })?;
+            .map_err(|error| unusable(&error))?;
+        let verifier = Verifier {
+            strict,
+            given,
+            any_name: tls.any_name,
+            algorithms,
+        };
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyName(chain)))
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth()
     } else {
         builder.with_root_certificates(roots).with_no_client_auth()
@@ -51,17 +64,18 @@ pub(super) fn config(tls: &Tls) -> Result<Option<ClientConfig>, ConnectError> {
     Ok(Some(config))
 }
 
-fn roots_of_file(file: &Path) -> Result<RootCertStore, ConnectError> {
+fn given_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let unusable = |reason: String| ConnectError::Roots {
-        message: format!("sslrootcert={} is unusable: {reason}", file.display()),
+        message: format!("{roots} is unusable: {reason}"),
     };
-    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
-    if roots.is_empty() {
-        Err(unusable("it holds no certificate in PEM form".to_owned()))
-    } else {
-        Ok(roots)
+    let pem = match roots {
+        Roots::File(file) => std::fs::read(file).map_err(|error| unusable(error.to_string()))?,
+        Roots::Text(pem) => pem.clone().into_bytes(),
+    };
+    let given: Vec<_> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
+    match RootCertStore::empty().add_parsable_certificates(given.iter().cloned()) {
+        (0, _) => Err(unusable("it holds no certificate in PEM form".to_owned())),
+        _ => Ok(given),
     }
 }
 
@@ -76,54 +90,6 @@ fn roots_of_system() -> Result<RootCertStore, ConnectError> {
         });
     }
     Ok(roots)
-}
-
-/// `verify-ca`: the chain must lead to a root, the name may be another.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        // The chain is verified first, the name last: a wrong name says that all the rest was right.
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            outcome => outcome,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 #[cfg(test)]
@@ -141,8 +107,15 @@ mod tests {
     #[test]
     fn a_file_without_certificates_is_refused_by_its_name() {
         for file in ["/nowhere/ca.pem", "/dev/null"] {
-            let error = roots_of_file(Path::new(file)).unwrap_err().to_string();
-            assert!(error.contains(file), "{error}");
+            let error = given_roots(&Roots::File(file.into())).unwrap_err().to_string();
+            assert!(error.contains(&format!("sslrootcert={file}")), "{error}");
         }
+        let error = given_roots(&Roots::Text("no certificate".to_owned()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("DATABASE_ROOT_CERT") && !error.contains("no certificate is"),
+            "{error}"
+        );
     }
 }

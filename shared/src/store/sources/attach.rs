@@ -7,10 +7,10 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::compile::{COMPILED, Plan};
+use super::compile::{GENERATION, Plan};
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
-use super::{Source, attempt, origins};
+use super::{Source, alter, attempt, origins};
 use crate::space::SpaceSpec;
 
 /// Types whose text is the same in every session.
@@ -30,10 +30,10 @@ const KEY_TYPES: [&str; 11] = [
 /// A transaction of a user's that holds the table makes us give up, rather than let others queue behind us. We hold the
 /// project by then, so it is less than PostgreSQL's `deadlock_timeout`: should we ever stand in a circle with a user's
 /// transaction, we leave it before anyone looks.
-const TABLE_TIMEOUT: &str = "900ms";
+pub(super) const TABLE_TIMEOUT: &str = "900ms";
 
 /// What a person asks for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct NewSource<'a> {
     pub table: &'a str,
     /// Empty: the primary key.
@@ -82,6 +82,7 @@ impl Store {
         let plan = Plan { id, ..plan };
         insert(&transaction, new, &plan).await?;
         make(&transaction, &plan).await?;
+        alter::note_made(&transaction, &plan).await?;
         transaction.commit().await?;
         self.source(&project.name).await
     }
@@ -203,7 +204,7 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
     transaction
         .execute_typed(
             "INSERT INTO cronvec.sources (id, project_id, relation, table_name, key_columns, text_sql, metadata_sql,
-                 where_sql, embedding_column, on_change, adopt, take_over, origins_known, compiled)
+                 where_sql, embedding_column, on_change, adopt, take_over, origins_known, generation)
              OVERRIDING SYSTEM VALUE
              VALUES ($1, $2, $3::oid::regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, true, $13)",
             &[
@@ -222,7 +223,7 @@ async fn insert(transaction: &Transaction<'_>, new: &NewSource<'_>, plan: &Plan<
                 (&on_change, Type::TEXT),
                 (&new.adopt.is_some(), Type::BOOL),
                 (&new.take_over, Type::INT8),
-                (&COMPILED, Type::INT2),
+                (&GENERATION, Type::INT2),
             ],
         )
         .await
@@ -270,17 +271,22 @@ pub(super) async fn make_there(transaction: &Transaction<'_>, plan: &Plan<'_>) -
     Ok(())
 }
 
+pub(super) async fn make_expressions(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    plan.text.create(transaction, plan.id, plan.table).await?;
+    for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
+        expression.create(transaction, plan.id, plan.table).await?;
+    }
+    Ok(())
+}
+
 /// Functions, triggers, owners, rights.
-async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+pub(super) async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     let table = plan.table;
     let run = async |statement: String| {
         let done = transaction.execute_typed(&statement, &[]).await;
         done.map(|_| ()).map_err(|error| explain_lock(error, &table.name))
     };
-    plan.text.create(transaction, plan.id, table).await?;
-    for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
-        expression.create(transaction, plan.id, table).await?;
-    }
+    make_expressions(transaction, plan).await?;
     for function in plan.functions() {
         run(function.create).await?;
     }

@@ -9,8 +9,8 @@ pub(super) use reads::Mode;
 use super::expression::Expression;
 use super::table::{Column, Table};
 
-/// Which functions these are; `sources.compiled` says it of those that are there.
-pub(super) const COMPILED: i16 = 1;
+/// Which functions these are; `sources.generation` says it of those that are there.
+pub(super) const GENERATION: i16 = 1;
 
 /// What a text may depend on besides its row stands fast, whoever writes.
 pub(super) const SETTINGS: &str =

@@ -113,23 +113,27 @@ impl Expression {
         format!("cronvec.source_{source}_{}({})", self.role.name(), arguments.join(", "))
     }
 
-    /// Makes the function. The server parses the body now, once and for all, and as the last part of one statement: it
-    /// can hold one expression and nothing else, whatever it says.
-    pub async fn create(&self, transaction: &Transaction<'_>, source: i32, table: &Table) -> Result<(), StoreError> {
+    /// The statement that makes the function.
+    pub fn statement(&self, source: i32) -> String {
         let parameters: Vec<String> = self
             .columns
             .iter()
             .map(|c| format!("{} {}", c.quoted, c.bare_type))
             .collect();
-        let name = format!("cronvec.source_{source}_{}", self.role.name());
-        let statement = format!(
-            "CREATE FUNCTION {name}({}) RETURNS {} LANGUAGE sql RETURN\n{}",
+        format!(
+            "CREATE FUNCTION cronvec.source_{source}_{}({}) RETURNS {} LANGUAGE sql RETURN\n{}",
+            self.role.name(),
             parameters.join(", "),
             self.role.returns(),
             self.sql
-        );
+        )
+    }
+
+    /// Makes the function. The server parses the body now, once and for all, and as the last part of one statement: it
+    /// can hold one expression and nothing else, whatever it says.
+    pub async fn create(&self, transaction: &Transaction<'_>, source: i32, table: &Table) -> Result<(), StoreError> {
         transaction
-            .execute_typed(&statement, &[])
+            .execute_typed(&self.statement(source), &[])
             .await
             .map_err(|error| self.explain(error, table))?;
         // Where a condition stands it can be no aggregate, no window and no set. One expression it is by now.

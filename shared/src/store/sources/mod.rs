@@ -2,6 +2,7 @@
 //! triggers and the one column that was named.
 
 mod adoption;
+mod alter;
 mod attach;
 mod attempt;
 mod command;
@@ -13,19 +14,23 @@ mod identifiers;
 mod indexes;
 mod notes;
 mod origins;
+mod preview;
 mod reconcile;
 mod refused;
 mod table;
 mod trouble;
 mod vector_column;
 
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 pub use adoption::Sampled;
+pub use alter::Changes;
 pub use attach::NewSource;
 pub use faults::Fault;
 pub use indexes::ColumnIndexes;
 pub use origins::TakeOver;
+pub use preview::Preview;
 pub use reconcile::Slice;
 pub use trouble::TroubledSource;
 
@@ -46,6 +51,9 @@ pub struct Source {
     /// As it was named when it was attached, quoted.
     #[serde(skip)]
     pub attached_as: String,
+    /// Which functions it has; 0 are those of an older version.
+    #[serde(skip)]
+    pub generation: i16,
     pub key: Vec<String>,
     pub text: String,
     pub metadata: Option<String>,
@@ -87,7 +95,7 @@ impl Store {
                          (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                           JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.relation), s.table_name), s.key_columns, s.text_sql, s.metadata_sql, s.where_sql,
                      s.embedding_column, s.on_change, s.phase, s.passes, s.rows_seen, s.changed, s.adopted, s.deleted, s.trouble,
-                     s.table_name
+                     s.table_name, s.generation
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id ORDER BY s.id LIMIT 10000",
                 &[],
             )
@@ -112,6 +120,7 @@ impl Store {
                 deleted: row.get(14),
                 trouble: row.get(15),
                 attached_as: row.get(16),
+                generation: row.get(17),
             })
             .collect())
     }
@@ -175,22 +184,7 @@ impl Store {
     async fn try_to_detach(&self, source: &Source) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '3s'").await?;
-        let busy = |error: tokio_postgres::Error| attach::explain_lock(error, &source.table);
-        // Triggers are dropped with the function that they call.
-        let functions = transaction
-            .query_typed(
-                "SELECT p.oid::regprocedure::text FROM pg_proc p
-                 WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1) ORDER BY 1 LIMIT 100",
-                &[(&format!("source_{}_", source.id), Type::TEXT)],
-            )
-            .await?;
-        for function in &functions {
-            let function: &str = function.get(0);
-            transaction
-                .execute_typed(&format!("DROP FUNCTION IF EXISTS {function} CASCADE"), &[])
-                .await
-                .map_err(busy)?;
-        }
+        drop_functions(&transaction, source.id, &source.table).await?;
         // What its triggers noted as gone is deleted now: nobody reads these notes any more.
         transaction
             .execute_typed(
@@ -257,4 +251,23 @@ impl Store {
             .await?;
         Ok(rows.first().map_or(0, |row| row.get(0)))
     }
+}
+
+/// Triggers are dropped with the function that they call, on whichever table they are.
+async fn drop_functions(transaction: &Transaction<'_>, id: i32, table: &str) -> Result<(), StoreError> {
+    let functions = transaction
+        .query_typed(
+            "SELECT p.oid::regprocedure::text FROM pg_proc p
+             WHERE p.pronamespace = 'cronvec'::regnamespace AND starts_with(p.proname::text, $1) ORDER BY 1 LIMIT 100",
+            &[(&format!("source_{id}_"), Type::TEXT)],
+        )
+        .await?;
+    for function in &functions {
+        let function: &str = function.get(0);
+        transaction
+            .execute_typed(&format!("DROP FUNCTION IF EXISTS {function} CASCADE"), &[])
+            .await
+            .map_err(|error| attach::explain_lock(error, table))?;
+    }
+    Ok(())
 }

@@ -72,7 +72,7 @@ impl State {
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
-                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.max_content_bytes, s.compiled = 0,
+                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.max_content_bytes, s.generation = 0,
                      EXISTS (SELECT FROM cronvec.source_truncated t WHERE t.source_id = s.id)
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
                  WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",

@@ -214,25 +214,3 @@ async fn a_text_is_the_same_in_every_session_and_with_any_search_path() {
         assert_eq!(reconcile(&system, &source).await.changed, 0);
     }
 }
-
-#[tokio::test]
-async fn an_expression_that_fails_for_a_row_fails_no_write_and_is_told_by_the_pass() {
-    let system = System::embedding_in_process().await;
-    create_articles(&system, 2).await;
-    let new = NewSource {
-        text: "title || (10 / (views - 5))",
-        ..articles()
-    };
-    let source = attach(&system, &new).await.unwrap();
-    system.run_sql("UPDATE articles SET views = 5 WHERE id = 1").await;
-    system.store.begin_pass(source.id, false).await.unwrap();
-    let error = system.store.reconcile_slice(source.id).await.unwrap_err().to_string();
-    assert!(error.contains("division by zero"), "{error}");
-    let told = system.store.source(PROJECT).await.unwrap().trouble.unwrap();
-    assert!(told.contains("division by zero"), "{told}");
-    // No tick fails by it.
-    assert_eq!(system.vectorize().await.records, 2);
-    system.run_sql("UPDATE articles SET views = 6 WHERE id = 1").await;
-    assert_eq!(reconcile(&system, &source).await.trouble, None);
-    assert_eq!(texts(&system).await["1"], "title 110");
-}

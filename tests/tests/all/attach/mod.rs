@@ -1,5 +1,7 @@
 //! Tables that people already have: attached, kept up with, let go.
 
+mod again;
+mod capture;
 mod changes;
 mod column;
 mod faults;

@@ -25,7 +25,7 @@ async fn a_table_is_attached_embedded_compared_and_let_go() {
         .await;
     assert_eq!(cli.lines("sources").await, Vec::<serde_json::Value>::new());
     let attach = |more: &'static [&'static str]| {
-        let mut words = vec!["attach", "Recipes", "--project", "kitchen"];
+        let mut words = vec!["attach", "Recipes", "--project", "kitchen", "--yes"];
         words.extend(more);
         words
     };

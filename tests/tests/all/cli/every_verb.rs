@@ -196,7 +196,7 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
             "CREATE TABLE public.notes (id int PRIMARY KEY, note text); INSERT INTO notes VALUES (1, 'water')",
             "attach",
             Acts,
-            "attach notes --text note",
+            "attach notes --text note --yes",
             format!("{SOURCE} written columnIndexes"),
         ),
         ("", "sources", Reads, "sources", SOURCE.into()),

@@ -104,6 +104,48 @@ async fn more_rejects_than_a_jobs_result_shows_are_all_in_the_file_with_the_line
 }
 
 #[tokio::test]
+async fn a_file_of_which_nothing_is_taken_is_a_failure_that_names_its_fields_and_the_options_for_them() {
+    let system = System::embedding_in_process().await;
+    let cli = Cli::at(system.database.url());
+    let folder = Folder::new();
+    let wrong: String = (0..1_500)
+        .map(|n| format!("{{\"nr\": {n}, \"body\": \"a text\"}}\n"))
+        .collect();
+    let file = folder.file("wrong.ndjson", &wrong);
+    let rejects = folder.file("rejects.ndjson", "");
+    for more in ["", " --wait", " --text contents"] {
+        let line = format!("ingest {file} --rejects {rejects}{more}");
+        let outcome = cli.run(&line).await;
+        assert_eq!(outcome.code(), Some(FAILED), "{line}: {outcome:?}");
+        for words in ["no record was taken", "body, nr", "--text FIELD", "--id FIELD"] {
+            assert!(outcome.stderr.contains(words), "{line}: {outcome:?}");
+        }
+        assert_eq!(kept(&rejects).len(), 1_500, "{line}");
+    }
+    assert_eq!(system.count("SELECT count(*) FROM cronvec.job_queue").await, 0);
+    let noise = folder.file("noise.ndjson", "not json at all\nnor this\n");
+    cli.refuses(&format!("ingest {noise}"), FAILED, &["not a JSON record", "--format"])
+        .await;
+    // Two fields in one option, as `attach` takes columns.
+    let both = folder.file(
+        "both.ndjson",
+        r#"{"nr": 7, "title": "Tomatoes", "body": "Water them."}"#,
+    );
+    let outcome = cli
+        .run(&format!(
+            "ingest {both} --id nr --text title,body --metadata nr,title --wait"
+        ))
+        .await;
+    assert_eq!(outcome.code(), Some(DONE), "{outcome:?}");
+    let record = "SELECT jsonb_build_array(content, metadata) FROM cronvec.records WHERE id = '7'";
+    assert_eq!(
+        system.value(record).await,
+        json!(["Tomatoes\n\nWater them.", {}]),
+        "what is id or text isn't metadata, too"
+    );
+}
+
+#[tokio::test]
 async fn without_waiting_it_says_what_reading_found_and_that_the_rest_is_not_known() {
     let system = System::embedding_in_process().await;
     let cli = Cli::at(system.database.url());

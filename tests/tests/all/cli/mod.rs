@@ -2,6 +2,7 @@
 
 mod adoption;
 mod attach;
+mod attach_again;
 mod backfill;
 mod backfill_ends;
 mod called;

@@ -113,7 +113,7 @@ async fn what_is_written_is_stored_and_embedded_by_its_schedule_and_sigterm_ends
     let service = Service::start(&cli, "").await;
     cli.run_reading(
         "ingest -",
-        "{\"id\":\"a\",\"content\":\"a text\"}\n{\"id\":\"b\",\"content\":\"another text\"}\n",
+        "{\"id\":\"a\",\"content\":\"a text\"}\n{\"id\":\"b\",\"content\":\"another text\"}\n{\"id\":\"c\"}\n",
     )
     .await;
     eventually("both are embedded", || async {
@@ -133,6 +133,7 @@ async fn what_is_written_is_stored_and_embedded_by_its_schedule_and_sigterm_ends
     .await;
     assert_eq!(service.metric("cronvec_database_up").await, 1.0);
     assert_eq!(service.metric("cronvec_pending_records").await, 0.0);
+    assert_eq!(service.metric("cronvec_rejected_records_total").await, 1.0);
     assert!(
         service
             .metric("cronvec_worker_last_seen_seconds{worker=\"ingestion\"}")

@@ -162,3 +162,31 @@ async fn what_the_database_alone_finds_wrong_with_a_record_sets_that_one_aside()
         "{rejected}"
     );
 }
+
+#[tokio::test]
+async fn a_job_of_which_nothing_is_taken_has_failed_and_says_which_fields_it_saw() {
+    let system = System::embedding_in_process().await;
+    let lines: Vec<Vec<u8>> = (0..3)
+        .map(|n| json!({"id": n, "text": "of another field"}).to_string().into_bytes())
+        .collect();
+    let id = enqueue_lines(&system, &lines, EnqueueOptions::default()).await;
+    let report = system.ingest().await;
+    assert_eq!((report.records, report.rejected), (0, 3));
+    let job = job(&system, id).await;
+    assert_eq!(job["status"], "FAILED");
+    let result = &job["result"];
+    assert_eq!(
+        (&result["savedCount"], &result["rejectedCount"]),
+        (&json!(0), &json!(3))
+    );
+    assert_eq!(result["rejected"].as_array().unwrap().len(), 3, "{result}");
+    let error = result["error"].as_str().unwrap();
+    for words in [
+        "all 3 records were rejected",
+        "no text",
+        "fields are: id, text",
+        "--text FIELD",
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+}

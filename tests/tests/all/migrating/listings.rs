@@ -137,7 +137,7 @@ async fn an_index_over_the_column_is_told_of_before_it_is_filled_and_offered_to_
     // It has nothing to do with vectors, though it is about the column.
     says(&reader.sql, "CREATE INDEX empty ON ads (id) WHERE embedding IS NULL;").await;
     reader.run("cronvec migrate up").await;
-    let attach = "cronvec attach ads --text title --embedding-column embedding";
+    let attach = "cronvec attach ads --text title --embedding-column embedding --yes";
     let said = reader.run(attach).await;
     let (drop, create) = (
         "DROP INDEX CONCURRENTLY public.ads_embedding_idx",
@@ -174,7 +174,7 @@ async fn of_a_partitioned_table_the_index_is_built_as_one() {
         INSERT INTO ads VALUES (1, 'one');
         CREATE INDEX of_all ON ads USING hnsw (embedding vector_cosine_ops);";
     says(&reader.sql, schema).await;
-    let attach = "cronvec migrate up; cronvec attach ads --text title --embedding-column embedding --json";
+    let attach = "cronvec migrate up; cronvec attach ads --text title --embedding-column embedding --json --yes";
     let said = reader.run(attach).await;
     let attached: Value = serde_json::from_str(said.stdout.lines().last().unwrap()).unwrap();
     let index = &attached["columnIndexes"]["indexes"][0];
@@ -248,7 +248,7 @@ async fn at_full_size_it_is_filled_at_1600_rows_a_second_and_by_four_lanes_three
     for lanes in [1, 4] {
         let mut reader = ads(&slow, FULL).await;
         reader.set("EMBEDDING_CONCURRENT_REQUESTS", "1");
-        let attach = "cronvec migrate up; cronvec attach ads --text 'title, company, description'";
+        let attach = "cronvec migrate up; cronvec attach ads --text 'title, company, description' --yes";
         assert!(reader.run(attach).await.status.success());
         let ended = reader
             .lines(&format!("backfill --yes --parallel {lanes}"))

@@ -8,7 +8,7 @@ use cronvec_tests::provider::{Answer, Options, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
 
-use super::{WIDTH, assert_nobody_is_charged, id, jobs, quarantine, text, with_records};
+use super::{CANARY, WIDTH, assert_nobody_is_charged, end_pauses, id, jobs, quarantine, text, with_records};
 
 /// What this model reads; chunks are cut for three times as much.
 const READS_BYTES: usize = 500;
@@ -50,6 +50,49 @@ async fn a_text_that_proves_too_long_is_cut_smaller_until_it_is_read_whole() {
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
     let widest = "SELECT max(octet_length(content)) FROM cronvec.embeddings WHERE record_id = 'a long one'";
     assert!(system.value(widest).await.as_u64().unwrap() > 1_000);
+}
+
+#[tokio::test]
+async fn a_long_text_that_is_refused_in_unknown_words_is_cut_smaller_once() {
+    let (provider, system) = with_records(30).await;
+    system.put(PROJECT, "read in halves", &long_text(100)).await;
+    system.put(PROJECT, "too long in halves, too", &long_text(150)).await;
+    provider.answer_when(is_too_long, Answer::error(400, "api_error", "no"));
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.failed, report.remaining), (31, 1, false));
+    let chunks = "SELECT count(*) FROM cronvec.embeddings WHERE record_id = 'read in halves'";
+    assert!(system.count(chunks).await >= 2);
+    let aside = "SELECT record_id || ' ' || reason FROM cronvec.quarantine";
+    assert_eq!(system.value(aside).await, json!("too long in halves, too rejected"));
+}
+
+#[tokio::test]
+async fn a_long_text_that_always_gives_500_is_cut_smaller_once() {
+    let (provider, system) = with_records(30).await;
+    system.put(PROJECT, "read in halves", &long_text(100)).await;
+    system.put(PROJECT, "fails in halves, too", &long_text(150)).await;
+    provider.answer_when(is_too_long, Answer::error(500, "server_error", "no"));
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.failed, report.quarantined), (31, 1, 0));
+    let chunks = "SELECT count(*) FROM cronvec.embeddings WHERE record_id = 'read in halves'";
+    assert!(system.count(chunks).await >= 2);
+    let waits = "SELECT record_id || ' ' || attempts FROM cronvec.pending";
+    assert_eq!(system.value(waits).await, json!("fails in halves, too 1"));
+}
+
+#[tokio::test]
+async fn a_long_text_is_cut_smaller_also_where_a_pause_came_between_its_refusal_and_the_canary() {
+    let (provider, system) = with_records(0).await;
+    system.put(PROJECT, "long", &long_text(100)).await;
+    provider.answer_when(is_too_long, Answer::error(400, "api_error", "no"));
+    provider.answer_when(|inputs| inputs == [CANARY], Answer::throttled(1));
+    system.vectorize().await;
+    provider.behave();
+    provider.answer_when(is_too_long, Answer::error(400, "api_error", "no"));
+    end_pauses(&system).await;
+    let report = system.vectorize().await;
+    assert_eq!((report.records, report.failed, report.remaining), (1, 0, false));
+    assert!(system.count("SELECT count(*) FROM cronvec.embeddings").await >= 2);
 }
 
 #[tokio::test]

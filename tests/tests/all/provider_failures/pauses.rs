@@ -146,8 +146,8 @@ async fn what_only_a_person_can_mend_opens_the_circuit() {
         ),
         (
             Answer::Width(3),
-            "the model answers 3 wide, the space is 16 wide, and a space keeps its width: set EMBEDDING_DIMENSIONS=3 and \
-             make a new project, or let the server answer with the model that the space was made for",
+            "the model answers 3 wide, the space is 16 wide and stays so: make a new project with EMBEDDING_DIMENSIONS=3, or \
+             let the server answer with the model that the space was made for",
         ),
     ] {
         let (provider, system) = with_records(60).await;

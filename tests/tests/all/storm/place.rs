@@ -119,6 +119,7 @@ impl Place {
             "ads",
             "--embedding-column",
             "embedding",
+            "--yes",
         ];
         self.must(&attach, "2").await;
         self.run(LOGS).await;

@@ -56,7 +56,24 @@ fn every_sslmode_is_understood() {
 fn a_root_certificate_asks_for_tls_on_loopback_too() {
     let address = Address::parse("postgresql://u@localhost/d?sslrootcert=/etc/ca%20file.pem").unwrap();
     assert_eq!(address.tls.mode, SslMode::Require);
-    assert_eq!(address.tls.roots, Some(PathBuf::from("/etc/ca file.pem")));
+    assert_eq!(address.tls.roots, Some(Roots::File("/etc/ca file.pem".into())));
+}
+
+#[test]
+fn roots_are_a_file_or_the_text_itself_and_those_of_the_address_count_first() {
+    let pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----";
+    let text = Some(Roots::Text(pem.to_owned()));
+    let json = serde_json::json!({"host": "h", "username": "u", "password": "p", "sslrootcert": pem}).to_string();
+    assert_eq!(Address::parse(&json).unwrap().tls.roots, text);
+    let url = "postgresql://u@localhost/d";
+    let given = |url: &str, roots: &str| Address::with_roots(url, Some(roots)).unwrap().tls;
+    assert_eq!(given(url, &pem.replace('\n', "\\n")).roots, text);
+    assert_eq!(given(url, pem).mode, SslMode::Require);
+    let file = Some(Roots::File("ca.pem".into()));
+    assert_eq!(given(&format!("{url}?sslrootcert=ca.pem"), pem).roots, file);
+    assert_eq!(given(&format!("{url}?sslrootcert=system"), pem).roots, None);
+    // What isn't one, a wrong secret perhaps, is never taken for a path, which messages repeat.
+    assert_eq!(given(url, "hunter2").roots, Some(Roots::Text("hunter2".to_owned())));
 }
 
 #[test]

@@ -11,7 +11,8 @@ impl Store {
     /// its owner's rights, and is executable by nobody but those that it is for.
     pub(super) async fn faults_of_functions(&self, source: &Source, now: &Now) -> Result<Vec<Fault>, StoreError> {
         let expressions = ["text", "metadata", "where"];
-        let mut expected = vec!["text", "take", "truncated", "event", "rows", "named", "there", "count"];
+        let page = if source.generation == 0 { "rows" } else { "page" };
+        let mut expected = vec!["text", "take", "truncated", "event", page, "named", "there", "count"];
         expected.extend(source.metadata.is_some().then_some("metadata"));
         expected.extend(source.filter.is_some().then_some("where"));
         if source.embedding_column.is_some() {

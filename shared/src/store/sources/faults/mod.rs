@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use super::super::{Store, StoreError};
 use super::Source;
 use super::command::{Changes, again};
+use super::compile::GENERATION;
 
 /// Something that isn't as `attach` left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,16 @@ impl Store {
                      another project first",
                     source.project
                 ),
+            ));
+        }
+        if source.generation < GENERATION {
+            faults.push(Fault::warn(
+                format!(
+                    "{} was attached by an older version: one row that can't be read keeps all from being compared, and large \
+                     statements cost memory",
+                    now.name
+                ),
+                now.again(source),
             ));
         }
         if let Some(trouble) = &source.trouble {

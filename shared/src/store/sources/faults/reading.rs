@@ -20,12 +20,17 @@ impl Store {
     /// Whatever broke an expression, a column or a key: the functions that name them say so when they are called.
     pub(super) async fn fault_of_reading(&self, source: &Source, now: &Now) -> Result<Option<Fault>, StoreError> {
         let id = source.id;
+        // A row that raises is told of by comparisons; what all of them raise is looked for here.
+        let (page, named) = match source.generation {
+            0 => ("rows(NULL, 5)", ""),
+            _ => ("page(NULL, 5, 1000000, 1)", ", 1000000, 1"),
+        };
         let read = self
             .query_in_transaction(
                 BEGIN,
                 &format!(
-                    "WITH few AS MATERIALIZED (SELECT r.id FROM cronvec.source_{id}_rows(NULL, 5) AS r)
-                     SELECT (SELECT count(*) FROM cronvec.source_{id}_named(ARRAY(SELECT id FROM few))),
+                    "WITH few AS MATERIALIZED (SELECT r.id FROM cronvec.source_{id}_{page} AS r)
+                     SELECT (SELECT count(*) FROM cronvec.source_{id}_named(ARRAY(SELECT id FROM few){named})),
                          (SELECT count(*) FROM cronvec.source_{id}_there(ARRAY(SELECT id FROM few)))"
                 ),
                 &[],

@@ -82,7 +82,7 @@ impl Store {
                 "SELECT string_agg(format('cronvec.%s', p.proname), ', ' ORDER BY p.proname) FROM pg_proc p
                  WHERE p.pronamespace = 'cronvec'::regnamespace AND NOT has_function_privilege(p.oid, 'EXECUTE')
                      AND p.proname = ANY (SELECT format('source_%s_%s', $1, k.kind)
-                         FROM unnest(ARRAY['rows', 'named', 'there', 'count', 'lock', 'set']) AS k (kind))",
+                         FROM unnest(ARRAY['rows', 'page', 'named', 'there', 'count', 'lock', 'set']) AS k (kind))",
                 &[(&source.id, Type::INT4)],
             )
             .await?;
