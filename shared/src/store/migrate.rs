@@ -46,6 +46,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(10, "origins", "0010_origins", serves 10),
     migration!(11, "upkeep", "0011_upkeep", serves 11),
     migration!(12, "pipeline", "0012_pipeline", serves 12),
+    migration!(14, "column", "0014_column", serves 12),
 ];
 
 /// The newest schema that this program knows.
