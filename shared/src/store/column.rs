@@ -1,10 +1,11 @@
-//! Owns how vectors get into a table's own column when one of its rows refuses: by halves, each a statement of its own, until
-//! the rows that refuse are found. Refuses to touch the records' own vectors: they are stored by then, and found.
+//! Owns how vectors get into a table's own column when one of its rows refuses: row by row, until those that refuse are known.
+//! Refuses to touch the records' own vectors: they are stored by then, and found.
 
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
+use super::sqlstate::{self, Fault};
 use super::vectors::{Holding, NewChunk, Target};
 use super::write_statement::settle;
 use super::{Connection, Param, Store, StoreError, count, describe};
@@ -12,6 +13,8 @@ use super::{Connection, Param, Store, StoreError, count, describe};
 /// Quarantine's reason for a row that refuses its vector.
 pub const COLUMN_REFUSED: &str = "column_refused";
 
+/// Rows that one statement writes. Each may become a subtransaction, and of more than 64 the server loses sight.
+const PIECE: usize = 50;
 /// Meanwhile the lease is renewed so often.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A record whose row can't be written because of others is left alone for so long.
@@ -35,6 +38,14 @@ impl Filled {
     }
 }
 
+/// A record whose row didn't get its vector.
+struct Unset {
+    id: String,
+    hash: Vec<u8>,
+    fault: Fault,
+    message: String,
+}
+
 impl StoreError {
     /// Whether a write may have failed by some rows of a user's table alone: by a constraint or a trigger of it, or by a
     /// lock that somebody holds. Not where the database is away, or the statement was ended.
@@ -56,59 +67,68 @@ impl Store {
         let mut filled = Filled::default();
         let Some(source) = target.column else { return Ok(filled) };
         let mut kept = Instant::now();
-        let mut parts = vec![records];
-        while let Some(part) = parts.pop() {
+        for piece in records.chunks(PIECE) {
             if let Some(holding) = holding
                 && kept.elapsed() >= KEEP_EVERY
             {
                 self.keep_job(connection, holding).await?;
                 kept = Instant::now();
             }
-            let error = match set(connection, target, source, part).await {
-                Ok(written) => {
+            let unset = match set(connection, target, source, piece).await {
+                Ok((written, unset)) => {
                     filled.set += written;
-                    continue;
+                    unset
                 }
-                Err(error) if error.may_be_the_rows() => error,
+                // Their rows can't even be locked.
+                Err(error) if error.is_refusal() => piece.iter().map(|record| all_unset(record, &error)).collect(),
                 Err(error) => return Err(error),
             };
-            match part {
-                [] => {}
-                [record] if error.is_refusal() => {
-                    let refused = refuse(connection, target, source, record, &said(&error)).await?;
-                    filled.refused += refused;
-                    if filled.refused == 1 {
-                        tracing::warn!(source.id = source, error = %error, "rows of an attached table refuse their vectors");
-                    }
-                }
-                [record] => put_off(connection, target, record).await?,
-                several => {
-                    let (first, rest) = several.split_at(several.len() / 2);
-                    parts.extend([rest, first]);
-                }
+            let (refused, others): (Vec<Unset>, Vec<Unset>) =
+                unset.into_iter().partition(|unset| unset.fault.is_refusal());
+            if let Some(gone) = others.iter().find(|unset| !unset.fault.is_contention()) {
+                return Err(StoreError::Outage(gone.message.clone()));
+            }
+            if let Some(first) = refused.first() {
+                tracing::warn!(
+                    source.id = source, rows = refused.len(), error = %first.message, "rows of an attached table refuse their vectors"
+                );
+                filled.refused += refuse(connection, target, source, &refused).await?;
+            }
+            if !others.is_empty() {
+                put_off(connection, target, &others).await?;
             }
         }
         Ok(filled)
     }
 }
 
-/// The server's own words, without ours.
-fn said(error: &StoreError) -> String {
+fn all_unset(record: &NewChunk, error: &StoreError) -> Unset {
     let said = match error {
+        // The server's own words, without ours.
         StoreError::Database(error) => describe(error),
         error => error.to_string(),
     };
-    said.chars().take(MOST_SAID).collect()
+    Unset {
+        id: record.record_id.clone(),
+        hash: record.record_hash.as_bytes().to_vec(),
+        fault: Fault::Bug,
+        message: said,
+    }
 }
 
 /// Rows before records, as everywhere. What somebody holds is left, and what isn't complete, or is of another text.
-async fn set(connection: &Connection, target: &Target, source: i32, records: &[&NewChunk]) -> Result<u64, StoreError> {
+async fn set(
+    connection: &Connection,
+    target: &Target,
+    source: i32,
+    records: &[&NewChunk],
+) -> Result<(u64, Vec<Unset>), StoreError> {
     let Target {
         fence, space_id: space, ..
     } = target;
     let ids: Vec<&str> = records.iter().map(|record| record.record_id.as_str()).collect();
     let hashes: Vec<&[u8]> = records.iter().map(|record| record.record_hash.as_bytes()).collect();
-    let settled = settle(*space, "firsts");
+    let settled = settle(*space, "done");
     let statement = format!(
         "WITH {fence}, rows AS MATERIALIZED (
              SELECT r.id FROM job CROSS JOIN LATERAL cronvec.source_{source}_lock($4) AS r (id)
@@ -121,7 +141,7 @@ async fn set(connection: &Connection, target: &Target, source: i32, records: &[&
                  LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
              WHERE i.id = ANY (ARRAY(SELECT id FROM rows))
          ), firsts AS MATERIALIZED (
-             SELECT l.id, c.embedding FROM locked l
+             SELECT l.id, l.hash, c.embedding FROM locked l
              CROSS JOIN LATERAL (
                  SELECT c.embedding FROM cronvec.chunks_{space} c
                  WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = l.id AND c.content_hash = l.hash
@@ -129,48 +149,61 @@ async fn set(connection: &Connection, target: &Target, source: i32, records: &[&
              WHERE EXISTS (
                  SELECT FROM cronvec.embedded_{space} e
                  WHERE e.space_id = {space} AND e.project_id = $3 AND e.record_id = l.id AND e.content_hash = l.hash)
+         ), unset AS MATERIALIZED (
+             SELECT u.id, f.hash, u.code, u.message
+             FROM cronvec.fill_column({source}, ARRAY(SELECT id FROM firsts), ARRAY(SELECT embedding FROM firsts)) AS u
+             JOIN firsts f ON f.id = u.id
+         ), done AS MATERIALIZED (
+             SELECT f.id FROM firsts f WHERE f.id <> ALL (ARRAY(SELECT id FROM unset))
          ){settled}
-         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM firsts),
-             (SELECT cronvec.source_{source}_set(ARRAY(SELECT id FROM firsts), ARRAY(SELECT embedding FROM firsts))
-              WHERE EXISTS (SELECT FROM firsts))"
+         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM done), ARRAY(SELECT id FROM unset ORDER BY id),
+             ARRAY(SELECT hash FROM unset ORDER BY id), ARRAY(SELECT code FROM unset ORDER BY id),
+             ARRAY(SELECT message FROM unset ORDER BY id)"
     );
     let (job_id, token) = target.job_and_token();
-    fenced(
-        connection,
-        &statement,
-        &[
-            (&job_id, Type::INT8),
-            (&token, Type::UUID),
-            (&target.project_id, Type::INT4),
-            (&ids, Type::TEXT_ARRAY),
-            (&hashes, Type::BYTEA_ARRAY),
-        ],
-    )
-    .await
+    let params: [Param<'_>; 5] = [
+        (&job_id, Type::INT8),
+        (&token, Type::UUID),
+        (&target.project_id, Type::INT4),
+        (&ids, Type::TEXT_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+    ];
+    let row = connection.query_one(&statement, &params).await?;
+    if !row.get::<_, bool>(0) {
+        return Err(StoreError::LeaseLost);
+    }
+    let (ids, hashes): (Vec<String>, Vec<Vec<u8>>) = (row.get(2), row.get(3));
+    let (codes, messages): (Vec<String>, Vec<String>) = (row.get(4), row.get(5));
+    let named = ids.into_iter().zip(hashes);
+    let unset = named
+        .zip(codes.iter().zip(messages))
+        .map(|((id, hash), (code, message))| Unset {
+            id,
+            hash,
+            fault: sqlstate::of_code(code),
+            message,
+        });
+    Ok((count(row.get(1))?, unset.collect()))
 }
 
-/// The record whose text is still the one that was read, locked. $3 is the project, $4 the record, $5 its hash.
-const THE_RECORD: &str = "the_record AS MATERIALIZED (
-    SELECT r.id, r.content_hash FROM job CROSS JOIN LATERAL (
-        SELECT r.id, r.content_hash FROM cronvec.records r
-        WHERE r.project_id = $3 AND r.id = $4 AND r.content_hash = $5 LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r)";
+/// Records whose text is still the one that was read, locked. $3 is the project, $4 the records, $5 their hashes, $6 what was
+/// said of them.
+const THEIRS: &str = "theirs AS MATERIALIZED (
+    SELECT i.* FROM job CROSS JOIN unnest($4::text[], $5::bytea[], $6::text[]) AS i (id, hash, message)
+    CROSS JOIN LATERAL (
+        SELECT FROM cronvec.records r
+        WHERE r.project_id = $3 AND r.id = i.id AND r.content_hash = i.hash LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r)";
 
-/// Into quarantine with it, unless the table was detached meanwhile. It stays embedded.
-async fn refuse(
-    connection: &Connection,
-    target: &Target,
-    source: i32,
-    record: &NewChunk,
-    message: &str,
-) -> Result<u64, StoreError> {
+/// Into quarantine with them, unless the table was detached meanwhile. They stay embedded.
+async fn refuse(connection: &Connection, target: &Target, source: i32, unset: &[Unset]) -> Result<u64, StoreError> {
     let Target {
         fence, space_id: space, ..
     } = target;
     let statement = format!(
-        "WITH {fence}, {THE_RECORD}, aside AS (
+        "WITH {fence}, {THEIRS}, aside AS (
              INSERT INTO cronvec.quarantined_records AS q
                  (space_id, project_id, record_id, content_hash, reason, message, attempts)
-             SELECT {space}, $3, r.id, r.content_hash, '{COLUMN_REFUSED}', $6, 1 FROM the_record r
+             SELECT {space}, $3, t.id, t.hash, '{COLUMN_REFUSED}', t.message, 1 FROM theirs t
              WHERE EXISTS (SELECT FROM cronvec.sources s WHERE s.id = {source} AND s.embedding_column IS NOT NULL)
              ON CONFLICT ON CONSTRAINT quarantined_records_pkey DO UPDATE SET
                  attempts = CASE WHEN q.reason = excluded.reason AND q.content_hash = excluded.content_hash
@@ -179,57 +212,46 @@ async fn refuse(
                  last_attempt_at = now()
          ), settled AS (
              DELETE FROM cronvec.pending
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM the_record))
+             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM theirs))
          )
-         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM the_record)"
+         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM theirs)"
     );
-    let (job_id, token) = target.job_and_token();
-    fenced(
-        connection,
-        &statement,
-        &[
-            (&job_id, Type::INT8),
-            (&token, Type::UUID),
-            (&target.project_id, Type::INT4),
-            (&record.record_id, Type::TEXT),
-            (&record.record_hash.as_bytes(), Type::BYTEA),
-            (&message, Type::TEXT),
-        ],
-    )
-    .await
+    about(connection, target, &statement, unset).await
 }
 
 /// Others were in the way, and will be gone.
-async fn put_off(connection: &Connection, target: &Target, record: &NewChunk) -> Result<(), StoreError> {
+async fn put_off(connection: &Connection, target: &Target, unset: &[Unset]) -> Result<u64, StoreError> {
     let Target {
         fence, space_id: space, ..
     } = target;
     let statement = format!(
-        "WITH {fence}, {THE_RECORD}, later AS (
+        "WITH {fence}, {THEIRS}, later AS (
              UPDATE cronvec.pending SET not_before = clock_timestamp() + interval '{BUSY_DELAY}'
-             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM the_record))
+             WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM theirs))
          )
-         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM the_record)"
+         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM theirs)"
     );
-    let (job_id, token) = target.job_and_token();
-    fenced(
-        connection,
-        &statement,
-        &[
-            (&job_id, Type::INT8),
-            (&token, Type::UUID),
-            (&target.project_id, Type::INT4),
-            (&record.record_id, Type::TEXT),
-            (&record.record_hash.as_bytes(), Type::BYTEA),
-        ],
-    )
-    .await
-    .map(|_| ())
+    about(connection, target, &statement, unset).await
 }
 
 /// A statement whose row says first whether the fence held, and then how many records it was about.
-async fn fenced(connection: &Connection, statement: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
-    let row = connection.query_one(statement, params).await?;
+async fn about(connection: &Connection, target: &Target, statement: &str, unset: &[Unset]) -> Result<u64, StoreError> {
+    let (job_id, token) = target.job_and_token();
+    let ids: Vec<&str> = unset.iter().map(|unset| unset.id.as_str()).collect();
+    let hashes: Vec<&[u8]> = unset.iter().map(|unset| unset.hash.as_slice()).collect();
+    let messages: Vec<String> = unset
+        .iter()
+        .map(|unset| unset.message.chars().take(MOST_SAID).collect())
+        .collect();
+    let params: [Param<'_>; 6] = [
+        (&job_id, Type::INT8),
+        (&token, Type::UUID),
+        (&target.project_id, Type::INT4),
+        (&ids, Type::TEXT_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&messages, Type::TEXT_ARRAY),
+    ];
+    let row = connection.query_one(statement, &params).await?;
     if !row.get::<_, bool>(0) {
         return Err(StoreError::LeaseLost);
     }

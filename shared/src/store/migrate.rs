@@ -49,6 +49,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(11, "upkeep", "0011_upkeep", serves 11),
     migration!(12, "pipeline", "0012_pipeline", serves 12),
     migration!(13, "capture", "0013_capture", serves 12),
+    migration!(14, "column", "0014_column", serves 12),
     migration!(15, "frozen", "0015_frozen", serves 12),
     migration!(16, "attach_again", "0016_attach_again", serves 12),
     migration!(17, "figures", "0017_figures", serves 12),

@@ -152,15 +152,14 @@ impl StoreError {
         self.fault() == Some(Fault::ValueRefused)
     }
 
-    /// The server won't do it, and says the same again whenever it is tried: a value, a constraint, a trigger that raises, a
-    /// right that is missing, something that isn't there.
+    /// The same again whenever it is tried.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.fault(), Some(Fault::ValueRefused | Fault::Duplicate | Fault::Bug))
+        self.fault().is_some_and(Fault::is_refusal)
     }
 
     /// Somebody else was in the way.
     pub fn is_contention(&self) -> bool {
-        matches!(self.fault(), Some(Fault::LockTimeout | Fault::Conflict))
+        self.fault().is_some_and(Fault::is_contention)
     }
 
     /// Someone else has written such a row.

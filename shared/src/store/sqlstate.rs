@@ -28,6 +28,19 @@ pub enum Fault {
     Bug,
 }
 
+impl Fault {
+    /// The server won't do it, and says the same again whenever it is tried: a value, a constraint, a trigger that raises, a
+    /// right that is missing, something that isn't there.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::ValueRefused | Self::Duplicate | Self::Bug)
+    }
+
+    /// Somebody else was in the way.
+    pub fn is_contention(self) -> bool {
+        matches!(self, Self::LockTimeout | Self::Conflict)
+    }
+}
+
 /// What the driver's error means.
 pub fn of(error: &tokio_postgres::Error) -> Fault {
     match error.code() {
