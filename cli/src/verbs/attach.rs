@@ -212,6 +212,11 @@ pub(super) async fn print_sql(
         .sql_of(new, project, space, source)
         .await
         .map_err(as_usage)?;
+    if source.is_none() {
+        context
+            .output
+            .note("-- 0 stands for the number that the source will get");
+    }
     context.output.show(&json!({ "sql": sql }), || {
         sql.iter().map(|statement| format!("{statement};\n")).collect()
     })?;
@@ -242,10 +247,7 @@ impl Estimate {
                 format!("about {}", count(u64::try_from(self.cost.tokens).unwrap_or_default())),
                 self.cost.in_words(&self.model),
             ),
-            false => (
-                "unknown: the expressions fail for some row".to_owned(),
-                "unknown".to_owned(),
-            ),
+            false => ("unknown: no text could be looked at".to_owned(), "unknown".to_owned()),
         };
         format!(
             "{}, project {}, model {}\n  rows     {about}{} to embed at most: what the project has already isn't sent again\n  \

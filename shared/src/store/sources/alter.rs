@@ -15,6 +15,9 @@ use super::table::Table;
 use super::{Source, drop_functions};
 use crate::space::SpaceSpec;
 
+/// A slice of a comparison that is under way takes no longer, but for a slow table's.
+const SLICE_TIMEOUT: &str = "5s";
+
 /// What attaching again would change.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Changes {
@@ -114,9 +117,9 @@ impl Store {
         let table = self.find_table(new.table).await?;
         let plan = self.plan_again(new, project, space, &table, source).await?;
         let mut client = self.client().await?;
-        let settings = format!("SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'");
+        let settings = format!("SET LOCAL lock_timeout = '{SLICE_TIMEOUT}'");
         let transaction = self.begin(&mut client, &settings).await?;
-        // As comparisons do: the source first, then the table.
+        // As comparisons do: the source first, then the table. Nobody stands behind us while we wait for a slice to end.
         transaction
             .execute_typed(
                 "SELECT FROM cronvec.sources WHERE id = $1 FOR UPDATE",
@@ -124,6 +127,9 @@ impl Store {
             )
             .await
             .map_err(|error| explain_lock(error, &table.name))?;
+        transaction
+            .batch_execute(&format!("SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
+            .await?;
         drop_functions(&transaction, plan.id, &table.name).await?;
         update(&transaction, new, &plan, allow_deletes).await?;
         attach::make(&transaction, &plan).await?;
