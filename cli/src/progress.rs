@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn an_end_is_told_only_of_what_moves() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(pace(12.4, minute, None), ", 12/s, 1 minute left");
-        assert_eq!(pace(0.25, minute, None), ", 0.2/s, 1 minute left");
+        let two_hours = Duration::from_secs(7200);
+        assert_eq!(pace(12.4, two_hours, None), ", 12/s, 2 hours left");
+        assert_eq!(pace(0.25, two_hours, None), ", 0.2/s, 2 hours left");
         assert_eq!(pace(0.0, Duration::ZERO, None), ", nothing moves yet");
         assert_eq!(
-            pace(12.4, minute, Some("the project is stopped")),
+            pace(12.4, two_hours, Some("the project is stopped")),
             ", nothing moves: the project is stopped"
         );
     }

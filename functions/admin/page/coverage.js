@@ -25,7 +25,8 @@ export function show({ coverage, coverageLeftOut, backfills, paused, projects },
     "No project yet. Make one: cronvec projects create NAME. Then: cronvec ingest FILE --project NAME.",
   );
   const left = coverageLeftOut - uncounted.length;
-  setText(at("coverage-left-out"), left > 0 ? `${count(left, "more project")} that ${left === 1 ? "isn’t" : "aren’t"} shown: cronvec coverage lists all.` : "");
+  at("coverage-left-out").hidden = left <= 0;
+  setText(at("coverage-left-out"), left > 0 ? `${count(left, "more project")} ${left === 1 ? "isn’t" : "aren’t"} shown: cronvec coverage lists all.` : "");
   const acts = isAdmin && items.length > 0 ? [{ paused: paused.all, isSome: paused.projects.length > 0, projects }] : [];
   keep(at("pause-all"), acts, () => "all", everything);
 }
