@@ -14,7 +14,7 @@ AS $$
         FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = the_type;
 $$;
 -- They are read from the functions themselves: an expression's parameters are the columns in it.
-CREATE FUNCTION cronvec.source_columns(the_source int) RETURNS jsonb
+CREATE FUNCTION cronvec.columns_of_source(the_source int) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -36,9 +36,9 @@ AS $$
         ) AS u (options)
         WHERE s.id = the_source AND u.options IS NOT NULL;
 $$;
-REVOKE EXECUTE ON FUNCTION cronvec.source_columns(int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION cronvec.columns_of_source(int) FROM PUBLIC;
 
-UPDATE cronvec.sources SET table_columns = cronvec.source_columns(id);
+UPDATE cronvec.sources SET table_columns = cronvec.columns_of_source(id);
 
 -- step: transaction
 -- What owners of attached tables, searchers and workers with roles of their own call. PUBLIC may by PostgreSQL's default,

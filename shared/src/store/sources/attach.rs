@@ -310,7 +310,7 @@ pub(super) async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Resu
     run(format!("SELECT cronvec.secure_source({})", plan.id)).await?;
     // What may become of them is told by comparing it with this.
     run(format!(
-        "UPDATE cronvec.sources SET table_columns = cronvec.source_columns(id) WHERE id = {}",
+        "UPDATE cronvec.sources SET table_columns = cronvec.columns_of_source(id) WHERE id = {}",
         plan.id
     ))
     .await

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Transaction};
 
 use super::super::StoreError;
-use super::attach::invalid;
+use super::attach::{explain_lock, invalid};
 use super::compile::{Plan, SETTINGS};
 
 /// Functions that the expressions of source $1 call, and that say nothing of a search path of their own: the statements
@@ -87,8 +87,9 @@ $attempt$",
 }
 
 fn refused(error: Error, plan: &Plan<'_>, statements: Option<String>) -> StoreError {
-    let Some(server) = error.as_db_error() else {
-        return error.into();
+    let server = match error.as_db_error() {
+        Some(server) if *server.code() != SqlState::LOCK_NOT_AVAILABLE => server,
+        _ => return explain_lock(error, &plan.table.name),
     };
     let message = match calls(server) {
         Some(function) => format!("{} (in {function})", server.message()),

@@ -12,7 +12,7 @@ pub(super) fn identifiers(sql: &str) -> Vec<(Range<usize>, String)> {
             '\'' => string(rest, false),
             '"' => {
                 let length = quoted(rest);
-                let inner = rest[1..length].trim_end_matches('"');
+                let inner = rest[1..length].strip_suffix('"').unwrap_or_default();
                 found.push((at..at + length, inner.replace("\"\"", "\"")));
                 length
             }
@@ -93,7 +93,7 @@ mod tests {
     fn names_are_found_as_the_server_folds_them_and_strings_and_comments_are_none() {
         assert_eq!(
             names("Title || ' body ''s ' || \"Odd \"\"Name\""),
-            ["title", "odd \"name"]
+            ["title", "Odd \"Name"]
         );
         assert_eq!(names("E'it\\'s x' || e2 -- y\n/* z */ || $q$ a $ b $q$ || $1"), ["e2"]);
         assert_eq!(names("left(größe, 10) -- "), ["left", "größe"]);

@@ -94,6 +94,12 @@ async fn a_table_that_was_attached_before_goes_on_and_its_functions_get_their_ri
         faults.len() == 1 && !faults[0].fails && faults[0].found.contains("was attached by an older version"),
         "{faults:?}"
     );
+    // What its functions name is known from now on.
+    let named = "SELECT jsonb_object_agg(c->>'name', c->'options') FROM cronvec.sources, jsonb_array_elements(table_columns) AS c";
+    assert_eq!(
+        system.value(named).await,
+        json!({"id": ["id"], "title": ["text"], "v": ["embedding-column"]})
+    );
     let guarded = "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc
         WHERE prosrc LIKE '%BEGIN%PERFORM cronvec.assert_definer(''' || proname || ''');%'";
     assert_eq!(

@@ -88,6 +88,7 @@ impl Store {
             // Else it would say the same once more, in worse words.
             faults.extend(self.fault_of_reading(source, &now).await?);
         }
+        attach_again_alone(&mut faults);
         if let Some(strangers @ 1..) = self.strangers(source).await? {
             faults.push(Fault::warn(
                 format!(
@@ -168,5 +169,19 @@ impl Store {
             vector: format!("{}vector", self.vector_prefix().await?),
             owner_of_schema: row.get(5),
         }))
+    }
+}
+
+/// Attaching again makes triggers, too: what makes one alone would find it there, or no function for it.
+fn attach_again_alone(faults: &mut [Fault]) {
+    let again = faults.iter().find(|fault| fault.mend.starts_with("cronvec attach "));
+    let Some(again) = again.map(|fault| fault.mend.clone()) else {
+        return;
+    };
+    for fault in faults
+        .iter_mut()
+        .filter(|fault| fault.mend.starts_with("CREATE TRIGGER "))
+    {
+        fault.mend.clone_from(&again);
     }
 }

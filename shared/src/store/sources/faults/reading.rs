@@ -67,7 +67,8 @@ impl Store {
         server: &DbError,
     ) -> Result<(String, String), StoreError> {
         let message = server.message().to_owned();
-        if attempt::is_name_unknown(server) {
+        // Ours aren't found where a column's type has changed.
+        if attempt::is_name_unknown(server) && !message.contains("source_") {
             let rows = self.query(attempt::OPEN_FUNCTIONS, &[(&source.id, Type::INT4)]).await?;
             if let Some(statements) = rows.first().and_then(|row| row.get::<_, Option<String>>(0)) {
                 return Ok((message, statements));
