@@ -21,18 +21,21 @@ pub(super) struct Amiss {
     definitions: Vec<Definition>,
     /// The vectors went with the extension.
     column: bool,
+    /// Those of rows that left, too. They are kept for a while to save requests: nothing is lost with them.
+    left: bool,
 }
 
 impl Amiss {
     /// The names of all that is amiss.
     pub fn names(&self) -> Vec<String> {
-        let column = self.column.then(|| "chunks.embedding".to_owned());
+        let columns = [(self.column, "chunks.embedding"), (self.left, "left_vectors.embedding")];
+        let columns = columns.into_iter().filter(|(is_amiss, _)| *is_amiss);
         let others = self.definitions.iter().map(|definition| definition.name.clone());
-        column.into_iter().chain(others).collect()
+        columns.map(|(_, name)| name.to_owned()).chain(others).collect()
     }
 
     fn is_nothing(&self) -> bool {
-        !self.column && self.definitions.is_empty()
+        !self.column && !self.left && self.definitions.is_empty()
     }
 }
 
@@ -67,15 +70,19 @@ pub(super) async fn amiss(client: &impl GenericClient) -> Result<Amiss, StoreErr
             _ => false,
         }
     };
-    let column = client
+    let columns = client
         .query_typed(
-            "SELECT FROM pg_attribute WHERE attrelid = to_regclass('cronvec.chunks') AND attname = 'embedding' AND NOT attisdropped",
+            "SELECT c.relname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+             WHERE a.attrelid IN (to_regclass('cronvec.chunks'), to_regclass('cronvec.left_vectors'))
+                 AND a.attname = 'embedding' AND NOT a.attisdropped",
             &[],
         )
         .await?;
+    let is_lost = |table: &str| columns.iter().all(|row| row.get::<_, &str>(0) != table);
     Ok(Amiss {
         definitions: all.into_iter().filter(|one| is_bound(one) && is_amiss(one)).collect(),
-        column: column.is_empty() && done.contains(&1),
+        column: is_lost("chunks") && done.contains(&1),
+        left: is_lost("left_vectors") && done.contains(&16),
     })
 }
 
@@ -132,6 +139,13 @@ pub(super) async fn mend(client: &mut Client) -> Result<Vec<String>, StoreError>
             ))
             .await?;
         check_widths(&transaction, &schema).await?;
+    }
+    if amiss.left {
+        transaction
+            .batch_execute(&format!(
+                "TRUNCATE cronvec.left_vectors; ALTER TABLE cronvec.left_vectors ADD COLUMN embedding {schema}.vector NOT NULL"
+            ))
+            .await?;
     }
     // Each other's objects are looked up when they are called.
     transaction

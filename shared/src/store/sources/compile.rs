@@ -124,36 +124,79 @@ impl Plan<'_> {
             named = self.named_ids("$1"),
             is = self.is_named()
         );
-        let body = format!("BEGIN\n    {}\nEND", self.in_place(&sql, "ids", "query"));
+        let body = format!("BEGIN\n    {}\nEND", self.in_place(&sql));
         let rest = format!("RETURNS SETOF text LANGUAGE plpgsql VOLATILE {SETTINGS}");
         self.of_workers("lock", "ids text[]", &rest, &body)
     }
 
     /// Writes vectors into the table's own column, and nothing else of it. The rows are locked.
+    ///
+    /// The table's own triggers run under the names that they know, those of its schema and `public`: what is looked up by
+    /// then names its schema.
     fn set(&self, column: &Column) -> Function {
-        let keys: Vec<String> = self.key.iter().map(|c| format!("k.{0} = u.{0}", c.quoted)).collect();
-        let sql = format!(
-            "WITH named AS MATERIALIZED (
+        let columns: Vec<(String, &Column)> = (1..).map(|nth: u8| format!("key_{nth}")).zip(&self.key).collect();
+        let joined = |text: &dyn Fn(&(String, &Column)) -> String, by: &str| -> String {
+            columns.iter().map(text).collect::<Vec<_>>().join(by)
+        };
+        let find = format!(
+            "SELECT {}, array_agg(v.vector) FROM unnest($1, $2) AS v (id, vector) JOIN (
                 SELECT i.id AS cronvec_id, t.* FROM {named} CROSS JOIN LATERAL (
-                    SELECT {keys} FROM @table@ AS t WHERE {is} LIMIT 1) AS t
-            )
-            UPDATE @table@ AS u SET {column} = v.vector
-                FROM named AS k JOIN unnest($1, $2) AS v (id, vector) ON v.id = k.cronvec_id
-                WHERE {same}",
+                    SELECT {keys} FROM @table@ AS t WHERE {is} LIMIT 1) AS t) AS t ON t.cronvec_id = v.id",
+            joined(&|(_, key)| format!("array_agg(t.{}::{})", key.quoted, key.base), ", "),
             named = self.named_ids("$1"),
             keys = self.keys("t"),
             is = self.is_named(),
-            column = column.quoted,
-            same = keys.join(" AND ")
+        );
+        let update = format!(
+            "UPDATE @table@ AS u SET {} = k.vector FROM unnest({}, $1) AS k ({}, vector) WHERE {}",
+            column.quoted,
+            joined(&|(name, _)| name.clone(), ", "),
+            joined(&|(name, _)| name.clone(), ", "),
+            joined(
+                &|(name, key)| format!("u.{} OPERATOR(pg_catalog.=) k.{name}", key.quoted),
+                " AND "
+            ),
+        );
+        let names = joined(&|(name, _)| name.clone(), ", ");
+        let numbered: Vec<String> = (1..=columns.len()).map(|nth| format!("${nth}")).collect();
+        let update_now = update.replace(
+            &format!("unnest({names}, $1)"),
+            &format!("unnest({}, ${})", numbered.join(", "), columns.len() + 1),
         );
         let body = format!(
             "DECLARE
+    {declared};
+    found vectors%TYPE;
     written bigint;
 BEGIN
-    {}
+    BEGIN
+        {find} INTO {names}, found;
+    EXCEPTION WHEN undefined_table THEN
+        EXECUTE {find_now} INTO {names}, found USING ids, vectors;
+    END;
+    PERFORM set_config('search_path', (
+        SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = cronvec.table_of({id})) || ', public', true);
+    BEGIN
+        {update};
+        GET DIAGNOSTICS written = ROW_COUNT;
+    EXCEPTION WHEN undefined_table THEN
+        EXECUTE {update_now} USING {names}, found;
+        GET DIAGNOSTICS written = ROW_COUNT;
+    END;
     RETURN written;
 END",
-            self.in_place(&sql, "ids, vectors", "written")
+            declared = joined(&|(name, key)| format!("{name} pg_catalog.{}[]", key.base), ";\n    "),
+            find = find
+                .replace("@table@", &self.table.name)
+                .replace("$1", "ids")
+                .replace("$2", "vectors"),
+            find_now = self.with_table_now(&find),
+            id = self.id,
+            update = update.replace("@table@", &self.table.name).replace("$1", "found"),
+            update_now = self
+                .with_table_now(&update_now)
+                .replacen("replace(", "pg_catalog.replace(", 1),
         );
         let rest = format!("RETURNS bigint LANGUAGE plpgsql VOLATILE {SETTINGS}");
         self.of_workers("set", &format!("ids text[], vectors {}[]", self.vector), &rest, &body)

@@ -95,7 +95,7 @@ async fn another_text_embeds_only_the_rows_whose_text_is_another() {
 async fn whatever_happened_to_the_table_attaching_again_makes_it_whole() {
     for (mishap, table) in [
         ("DROP FUNCTION cronvec.source_{id}_event CASCADE", "articles"),
-        ("DROP FUNCTION cronvec.source_{id}_rows", "articles"),
+        ("DROP FUNCTION cronvec.source_{id}_page", "articles"),
         ("DROP TRIGGER cronvec_{id}_update ON articles", "articles"),
         ("ALTER TABLE articles DISABLE TRIGGER USER", "articles"),
         ("ALTER TABLE articles RENAME TO pages", "pages"),

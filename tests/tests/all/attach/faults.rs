@@ -46,7 +46,7 @@ async fn each_fault_of_columns_triggers_and_functions_is_found_and_its_mend_mend
     assert_eq!(faults(&system, &source).await, []);
     let late = Role::create(&system, "late").await;
     let name = &late.name;
-    let own = format!("ALTER FUNCTION cronvec.source_1_rows OWNER TO {name}");
+    let own = format!("ALTER FUNCTION cronvec.source_1_page OWNER TO {name}");
     let take = format!("ALTER FUNCTION cronvec.source_1_take OWNER TO {name}");
     for (wrong, fails, found) in [
         (
@@ -79,7 +79,7 @@ async fn each_fault_of_columns_triggers_and_functions_is_found_and_its_mend_mend
             true,
             "trigger cronvec_1_insert of public.first is disabled",
         ),
-        (own.as_str(), false, "cronvec.source_1_rows belongs to"),
+        (own.as_str(), false, "cronvec.source_1_page belongs to"),
         (take.as_str(), true, "cronvec.source_1_take belongs to"),
         (
             "ALTER FUNCTION cronvec.source_1_take SECURITY INVOKER",
@@ -87,9 +87,9 @@ async fn each_fault_of_columns_triggers_and_functions_is_found_and_its_mend_mend
             "cronvec.source_1_take don't run with their owner's rights alone",
         ),
         (
-            "ALTER FUNCTION cronvec.source_1_event SECURITY INVOKER; GRANT EXECUTE ON FUNCTION cronvec.source_1_rows TO PUBLIC",
+            "ALTER FUNCTION cronvec.source_1_event SECURITY INVOKER; GRANT EXECUTE ON FUNCTION cronvec.source_1_page TO PUBLIC",
             true,
-            "cronvec.source_1_event, cronvec.source_1_rows don't run",
+            "cronvec.source_1_event, cronvec.source_1_page don't run",
         ),
         (
             "GRANT EXECUTE ON FUNCTION cronvec.source_1_take TO PUBLIC",
@@ -188,7 +188,7 @@ async fn a_worker_is_told_what_it_and_the_owner_may_not_do() {
             .collect::<Vec<_>>()
     };
     let found: Vec<String> = seen().await.into_iter().map(|fault| fault.found).collect();
-    let functions = "cronvec.source_1_count, cronvec.source_1_lock, cronvec.source_1_named, cronvec.source_1_rows, \
+    let functions = "cronvec.source_1_count, cronvec.source_1_lock, cronvec.source_1_named, cronvec.source_1_page, \
                      cronvec.source_1_set, cronvec.source_1_there";
     assert_eq!(
         found,

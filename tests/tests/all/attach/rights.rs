@@ -60,7 +60,7 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
     let owned = "SELECT jsonb_object_agg(substr(proname, length('source_1_') + 1), proowner::regrole::text = '";
     let owned = system
         .value(&format!(
-            "{owned}{}') FROM pg_proc WHERE proname ~ '^source_'",
+            "{owned}{}') FROM pg_proc WHERE proname ~ '^source_[0-9]'",
             owner.name
         ))
         .await;
@@ -69,14 +69,14 @@ async fn a_role_of_the_tables_that_was_granted_nothing_else_keeps_the_records_in
         json!({"text": true, "event": true, "page": true, "named": true, "there": true, "count": true, "take": false, "truncated": false})
     );
     let as_invoker =
-        "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_' AND NOT prosecdef";
+        "SELECT jsonb_agg(proname ORDER BY proname) FROM pg_proc WHERE proname ~ '^source_[0-9]' AND NOT prosecdef";
     assert_eq!(system.value(as_invoker).await, json!(["source_1_text"]));
     // Those that write our tables are the owner's to call, whose triggers do; the others the workers'.
     let callers = async |role: &str| {
         system
             .value(&format!(
                 "SELECT coalesce(jsonb_agg(proname ORDER BY proname), '[]') FROM pg_proc
-                 WHERE proname ~ '^source_' AND prosecdef AND has_function_privilege('{role}', oid, 'EXECUTE')"
+                 WHERE proname ~ '^source_[0-9]' AND prosecdef AND has_function_privilege('{role}', oid, 'EXECUTE')"
             ))
             .await
     };

@@ -168,7 +168,7 @@ async fn functions_that_the_migration_may_not_alter_stay_as_they_are_and_doctor_
 
     let source = system.store.source(PROJECT).await.unwrap();
     let faults = of_migrator.source_faults(&source).await.unwrap();
-    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults.len(), 2, "{faults:?}");
     assert!(
         faults[0].fails && faults[0].found.contains("source_1_event"),
         "{faults:?}"

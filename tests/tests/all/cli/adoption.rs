@@ -24,7 +24,7 @@ async fn notes(system: &System, rows: u32, made_of: impl Fn(u32) -> String) {
 
 async fn attach(cli: &Cli, more: &str) -> Outcome {
     cli.run(&format!(
-        "attach notes --text body --embedding-column embedding --adopt-existing {MODEL} {more}"
+        "attach notes --text body --embedding-column embedding --adopt-existing {MODEL} --yes {more}"
     ))
     .await
 }
@@ -93,7 +93,7 @@ async fn vectors_of_another_model_are_refused_with_figures_and_causes_unless_the
     assert_says(
         &attach(&cli, "--force-adopt").await,
         DONE,
-        &["40 have their vectors already"],
+        &["40 rows have their vectors already"],
     );
     assert_eq!(provider.inputs(), 20, "who forces them pays for no sample");
 }
@@ -180,7 +180,7 @@ async fn where_no_sample_can_be_embedded_it_is_said_what_to_do() {
     assert_says(
         &attach(&elsewhere, "--force-adopt").await,
         DONE,
-        &["5 have their vectors already"],
+        &["5 rows have their vectors already"],
     );
 }
 

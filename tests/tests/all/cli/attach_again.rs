@@ -114,7 +114,7 @@ async fn the_same_command_again_is_done_and_another_alters_in_place() {
     assert!(outcome.stderr.contains("embed its 10 rows?"), "{outcome:?}");
     // The doctor names the command.
     system
-        .run_sql("DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname ~ '^source_[0-9]+_rows$'); END $$")
+        .run_sql("DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname ~ '^source_[0-9]+_page$'); END $$")
         .await;
     let sick = cli.run("doctor --offline").await;
     assert_eq!(sick.code(), Some(FAILED), "{sick:?}");

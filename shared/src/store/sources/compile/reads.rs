@@ -107,46 +107,46 @@ impl Plan<'_> {
             self.passes("t"),
             given + 1
         );
-        let key: Vec<String> = self.key.iter().map(|c| format!("one.{}::text", c.quoted)).collect();
-        let vector = match &self.embedding_column {
-            Some(column) => format!("one.{}", column.quoted),
-            None => "NULL".into(),
-        };
+        let key: Vec<String> = self.key.iter().map(|c| format!("t.{}::text", c.quoted)).collect();
+        let keys = format!(
+            "SELECT ARRAY[{}] AS place, {} AS id, t.cronvec_size AS size FROM ({rows}) AS t",
+            key.join(", "),
+            self.id_of("t")
+        );
+        let place: Vec<String> = (1..)
+            .zip(&self.key)
+            .map(|(nth, column)| format!("t.{} = $1[{nth}]::{}", column.quoted, column.base))
+            .collect();
+        let alone = format!(
+            "SELECT {} FROM (SELECT t.*, NULL::bigint AS cronvec_found FROM @table@ AS t WHERE {} LIMIT 1) AS t
+             CROSS JOIN LATERAL (SELECT coalesce({}, false)) AS p (passes)",
+            self.columns_of_row("$2"),
+            place.join(" AND "),
+            self.passes("t")
+        );
         format!(
             "IF mode = 0 THEN
         RETURN QUERY EXECUTE {fast} USING {parameters}, max_bytes, vector;
         RETURN;
     END IF;
-    FOR one IN EXECUTE {rows} USING {parameters} LOOP
-        place := ARRAY[{key}];
-        id := {id};
-        passes := true;
-        content := NULL;
-        metadata := NULL;
-        vector := {vector};
-        reason := NULL;
-        message := NULL;
+    FOR one IN EXECUTE {keys} USING {parameters} LOOP
         BEGIN
             IF mode = 2 THEN
-                reason := 'too_slow';
-                message := 'reading the row takes too long';
-            ELSE
-                passes := coalesce({passes}, false);
-                IF passes THEN
-                    content := {text};
-                    metadata := {metadata};
-                END IF;
+                RAISE EXCEPTION 'reading the row takes too long';
             END IF;
+            RETURN QUERY EXECUTE {alone} USING one.place, vector;
         EXCEPTION WHEN OTHERS THEN
-            content := NULL;
-            reason := 'unreadable';
+            place := one.place;
+            id := one.id;
+            passes := true;
+            reason := CASE mode WHEN 2 THEN 'too_slow' ELSE 'unreadable' END;
             message := SQLERRM;
             state := SQLSTATE;
             failed := failed + 1;
+            RETURN NEXT;
         END;
-        RETURN NEXT;
         rows_read := rows_read + 1;
-        bytes_read := bytes_read + one.cronvec_size;
+        bytes_read := bytes_read + one.size;
         EXIT WHEN bytes_read >= max_bytes;
     END LOOP;
     -- What fails for each row alike is the expression's fault, or the table's.
@@ -154,12 +154,8 @@ impl Plan<'_> {
         RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message;
     END IF;",
             fast = self.with_table_now(&fast),
-            rows = self.with_table_now(rows),
-            key = key.join(", "),
-            id = self.id_of("one"),
-            passes = self.passes("one"),
-            text = self.text.of(self.id, "one"),
-            metadata = self.metadata_of("one"),
+            keys = self.with_table_now(&keys),
+            alone = self.with_table_now(&alone),
         )
     }
 
@@ -223,32 +219,18 @@ END"
         self.read_function("named", "ids text[]", &self.read(&rows, "ids"))
     }
 
-    /// One that does without looking up the table's name, as long as it has the one that it had when it was attached: it
+    /// A query that does without looking up the table's name, as long as it has the one that it had when it was attached: it
     /// runs often.
-    pub(super) fn in_place(&self, sql: &str, using: &str, returns: &str) -> String {
-        let fixed = sql.replace("@table@", &self.table.name);
-        let fixed = (1..)
-            .zip(using.split(", "))
-            .fold(fixed, |sql, (nth, name)| sql.replace(&format!("${nth}"), name));
+    pub(super) fn in_place(&self, sql: &str) -> String {
+        let fixed = sql.replace("@table@", &self.table.name).replace("$1", "ids");
         let now = self.with_table_now(sql);
-        match returns {
-            "query" => format!(
-                "BEGIN
+        format!(
+            "BEGIN
         RETURN QUERY {fixed};
     EXCEPTION WHEN undefined_table THEN
-        RETURN QUERY EXECUTE {now} USING {using};
+        RETURN QUERY EXECUTE {now} USING ids;
     END;"
-            ),
-            _ => format!(
-                "BEGIN
-        {fixed};
-        GET DIAGNOSTICS written = ROW_COUNT;
-    EXCEPTION WHEN undefined_table THEN
-        EXECUTE {now} USING {using};
-        GET DIAGNOSTICS written = ROW_COUNT;
-    END;"
-            ),
-        }
+        )
     }
 
     /// Which of these ids have a row that is a record.
@@ -259,7 +241,7 @@ END"
             self.is_named(),
             self.passes("t")
         );
-        let body = format!("BEGIN\n    {}\nEND", self.in_place(&sql, "ids", "query"));
+        let body = format!("BEGIN\n    {}\nEND", self.in_place(&sql));
         let rest = format!("RETURNS SETOF text LANGUAGE plpgsql STABLE {SETTINGS}");
         self.of_workers("there", "ids text[]", &rest, &body)
     }
