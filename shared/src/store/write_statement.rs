@@ -124,6 +124,8 @@ pub(super) fn settle(space: i32, ids: &str) -> String {
          ), freed AS (
              DELETE FROM cronvec.quarantined_records
              WHERE space_id = {space} AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM {ids}))
+                 -- Where it is empty, it isn't about a text: the row of an attached table can't be read.
+                 AND content_hash <> ''
          )"
     )
 }

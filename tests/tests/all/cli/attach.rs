@@ -202,7 +202,8 @@ async fn a_row_that_refuses_its_vector_is_explained_and_tried_again_by_a_compari
              ALTER TABLE ads ADD CONSTRAINT ads_price CHECK (price > -2) NOT VALID",
         )
         .await;
-    cli.object("attach ads --text title --embedding-column embedding --yes").await;
+    cli.object("attach ads --text title --embedding-column embedding --yes")
+        .await;
     let tick = cli.object("tick vectorization").await;
     assert_eq!(
         (&tick["records"], &tick["quarantined"]),
