@@ -125,6 +125,7 @@ mod tests {
             id: 1,
             project: "my notes".into(),
             table: "shop.\"Items\"".into(),
+            generation: 1,
             attached_as: "shop.\"Items\"".into(),
             key: vec!["order_id".into(), "Line".into()],
             text: "note, \"Remark\"".into(),

@@ -5,7 +5,7 @@ use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
 use shared::store::sources::NewSource;
 
-use super::{articles, attach, create_articles, reconcile, texts, waiting};
+use super::{articles, attach, reconcile, texts, waiting};
 
 #[tokio::test]
 async fn ids_are_keys_as_text_and_those_of_composite_keys_the_json_array_of_their_parts() {
