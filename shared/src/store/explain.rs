@@ -71,7 +71,13 @@ impl Store {
         let rows = self
             .query_in_transaction(
                 Begin::read("SET LOCAL row_security = off; SET LOCAL statement_timeout = '5s'"),
-                &format!("SELECT passes FROM cronvec.source_{}_named(ARRAY[$1::text])", source.id),
+                &match source.generation {
+                    0 => format!("SELECT passes FROM cronvec.source_{}_named(ARRAY[$1::text])", source.id),
+                    _ => format!(
+                        "SELECT passes FROM cronvec.source_{}_named(ARRAY[$1::text], 1, 1)",
+                        source.id
+                    ),
+                },
                 &[(&record, Type::TEXT)],
             )
             .await?;

@@ -167,23 +167,23 @@ impl Plan<'_> {
             "DECLARE
     {declared};
     found vectors%TYPE;
+    is_named_so boolean := {named_so};
     written bigint;
 BEGIN
-    BEGIN
+    IF is_named_so THEN
         {find} INTO {names}, found;
-    EXCEPTION WHEN undefined_table THEN
+    ELSE
         EXECUTE {find_now} INTO {names}, found USING ids, vectors;
-    END;
+    END IF;
     PERFORM set_config('search_path', (
         SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = cronvec.table_of({id})) || ', public', true);
-    BEGIN
+    IF is_named_so THEN
         {update};
-        GET DIAGNOSTICS written = ROW_COUNT;
-    EXCEPTION WHEN undefined_table THEN
+    ELSE
         EXECUTE {update_now} USING {names}, found;
-        GET DIAGNOSTICS written = ROW_COUNT;
-    END;
+    END IF;
+    GET DIAGNOSTICS written = ROW_COUNT;
     RETURN written;
 END",
             declared = joined(&|(name, key)| format!("{name} pg_catalog.{}[]", key.base), ";\n    "),
@@ -192,6 +192,7 @@ END",
                 .replace("$1", "ids")
                 .replace("$2", "vectors"),
             find_now = self.with_table_now(&find),
+            named_so = self.has_its_name(),
             id = self.id,
             update = update.replace("@table@", &self.table.name).replace("$1", "found"),
             update_now = self

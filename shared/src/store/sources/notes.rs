@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
 use super::compile::Mode;
-use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, try_to_fill_column};
+use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, try_to_fill_column, undone};
 use super::{compare, trouble};
 
 impl Store {
@@ -46,25 +46,34 @@ impl Store {
     async fn note_of(&self, source_id: i32, mode: Mode) -> Result<Option<u64>, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        let Some(state) = State::lock(&transaction, source_id).await? else {
-            return Ok(None);
-        };
-        if state.was_emptied {
-            truncations(&transaction, source_id).await?;
+        match note(&transaction, source_id, mode).await {
+            Ok(written) => {
+                transaction.commit().await?;
+                Ok(written)
+            }
+            Err(error) => Err(undone(transaction, error).await),
         }
-        let written = match gone(&transaction, &state).await? {
-            Some(deleted) => Some(deleted),
-            None => named(&transaction, &state, mode).await?,
-        };
-        transaction
-            .execute_typed(
-                "UPDATE cronvec.sources SET noted_at = now() WHERE id = $1",
-                &[(&source_id, Type::INT4)],
-            )
-            .await?;
-        transaction.commit().await?;
-        Ok(written.or(state.was_emptied.then_some(0)))
     }
+}
+
+async fn note(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Result<Option<u64>, StoreError> {
+    let Some(state) = State::lock(transaction, source_id).await? else {
+        return Ok(None);
+    };
+    if state.was_emptied {
+        truncations(transaction, source_id).await?;
+    }
+    let written = match gone(transaction, &state).await? {
+        Some(deleted) => Some(deleted),
+        None => named(transaction, &state, mode).await?,
+    };
+    transaction
+        .execute_typed(
+            "UPDATE cronvec.sources SET noted_at = now() WHERE id = $1",
+            &[(&source_id, Type::INT4)],
+        )
+        .await?;
+    Ok(written.or(state.was_emptied.then_some(0)))
 }
 
 /// After a TRUNCATE a pass begins anew, and deletes what went with it, however much that is.

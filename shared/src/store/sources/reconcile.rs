@@ -192,22 +192,39 @@ impl Store {
     async fn slice_of(&self, source_id: i32, mode: Mode) -> Result<Slice, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        let Some(mut state) = State::lock(&transaction, source_id).await? else {
-            return Ok(Slice::Busy);
-        };
-        if state.was_emptied {
-            notes::truncations(&transaction, source_id).await?;
-            state = State::lock(&transaction, source_id)
-                .await?
-                .ok_or_else(super::super::no_row)?;
+        match slice(&transaction, source_id, mode).await {
+            Ok(slice) => {
+                transaction.commit().await?;
+                Ok(slice)
+            }
+            Err(error) => Err(undone(transaction, error).await),
         }
-        let slice = match state.phase.as_str() {
-            "idle" | "rows" => rows_slice(&transaction, &state, mode).await?,
-            "count" => count_slice(&transaction, &state).await?,
-            _ => gone_slice(&transaction, &state).await?,
-        };
-        transaction.commit().await?;
-        Ok(slice)
+    }
+}
+
+/// Ends a transaction that failed. Left to itself it would hold the source for a moment longer, and the next try, on another
+/// connection, would take it for somebody else's.
+pub(super) async fn undone(transaction: deadpool_postgres::Transaction<'_>, error: StoreError) -> StoreError {
+    if let Err(lost) = transaction.rollback().await {
+        tracing::debug!(error = %lost, "a transaction that failed is ended by its connection");
+    }
+    error
+}
+
+async fn slice(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Result<Slice, StoreError> {
+    let Some(mut state) = State::lock(transaction, source_id).await? else {
+        return Ok(Slice::Busy);
+    };
+    if state.was_emptied {
+        notes::truncations(transaction, source_id).await?;
+        state = State::lock(transaction, source_id)
+            .await?
+            .ok_or_else(super::super::no_row)?;
+    }
+    match state.phase.as_str() {
+        "idle" | "rows" => rows_slice(transaction, &state, mode).await,
+        "count" => count_slice(transaction, &state).await,
+        _ => gone_slice(transaction, &state).await,
     }
 }
 
@@ -216,6 +233,7 @@ impl Store {
 async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Result<Slice, StoreError> {
     let id = state.id;
     if state.place.is_none() {
+        follow_rename(transaction, id).await?;
         missing_triggers(transaction, id).await?;
     }
     let wanted = if mode == Mode::Blind { 1 } else { state.page_rows };
@@ -442,6 +460,20 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
         return Ok(Slice::Through { written });
     }
     Ok(Slice::More { written })
+}
+
+/// A table that was renamed, or moved to another schema, is known by its new name from now on: should another one take that
+/// name, it takes the table's place.
+async fn follow_rename(transaction: &Transaction<'_>, source_id: i32) -> Result<(), StoreError> {
+    transaction
+        .execute_typed(
+            "UPDATE cronvec.sources s SET table_name = format('%I.%I', n.nspname, c.relname)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE s.id = $1 AND c.oid = s.relation AND to_regclass(s.table_name) IS NULL",
+            &[(&source_id, Type::INT4)],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Partitions that came after the table was attached get its triggers: rows written to them directly are noticed from now

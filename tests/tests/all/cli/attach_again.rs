@@ -118,7 +118,7 @@ async fn the_same_command_again_is_done_and_another_alters_in_place() {
         .await;
     let sick = cli.run("doctor --offline").await;
     assert_eq!(sick.code(), Some(FAILED), "{sick:?}");
-    let mend = "cronvec attach 'public.remarks' --project 'notes' --id 'id' --text 'title' --where 'kept'";
+    let mend = "cronvec attach public.remarks --project notes --id id --text title --where kept";
     assert!(sick.stdout.contains(mend), "{sick:?}");
     let mended = run(
         &cli,

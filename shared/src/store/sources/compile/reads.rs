@@ -219,17 +219,22 @@ END"
         self.read_function("named", "ids text[]", &self.read(&rows, "ids"))
     }
 
-    /// A query that does without looking up the table's name, as long as it has the one that it had when it was attached: it
-    /// runs often.
+    /// Whether the table has the name that it had when this was made. Then its statements are planned once a session.
+    pub(super) fn has_its_name(&self) -> String {
+        format!("{} = '{}'", self.table_now(), self.table.name.replace('\'', "''"))
+    }
+
+    /// A query of these ids, by the table's name as long as it has it.
     pub(super) fn in_place(&self, sql: &str) -> String {
         let fixed = sql.replace("@table@", &self.table.name).replace("$1", "ids");
-        let now = self.with_table_now(sql);
         format!(
-            "BEGIN
+            "IF {} THEN
         RETURN QUERY {fixed};
-    EXCEPTION WHEN undefined_table THEN
-        RETURN QUERY EXECUTE {now} USING ids;
-    END;"
+    ELSE
+        RETURN QUERY EXECUTE {} USING ids;
+    END IF;",
+            self.has_its_name(),
+            self.with_table_now(sql)
         )
     }
 

@@ -2,6 +2,7 @@
 //! names, no record is harmed, `doctor` tells, its mend works, and the table can be let go.
 
 mod cases;
+mod day;
 mod pgvector;
 mod restored;
 mod rights;
@@ -57,10 +58,6 @@ async fn mend(system: &System, mend: &str) {
         ("EMBEDDING_PROVIDER", "static"),
     ];
     let run = async |words: &[&str]| Process::spawn("cronvec", words, &environment).await.outcome().await;
-    if line.starts_with("attach ") {
-        let detached = run(&["detach", PROJECT, "--yes"]).await;
-        assert_eq!(detached.code(), Some(0), "{detached:?}");
-    }
     let read = std::process::Command::new("sh")
         .args(["-c", &format!("printf '%s\\0' {line}")])
         .output()
