@@ -219,9 +219,11 @@ END"
         self.read_function("named", "ids text[]", &self.read(&rows, "ids"))
     }
 
-    /// Whether the table has the name that it had when this was made. Then its statements are planned once a session.
+    /// Whether the table has the name that it had when this was made, or isn't attached yet. Then its statements are planned
+    /// once a session.
     pub(super) fn has_its_name(&self) -> String {
-        format!("{} = '{}'", self.table_now(), self.table.name.replace('\'', "''"))
+        let name = self.table.name.replace('\'', "''");
+        format!("coalesce({}, '{name}') = '{name}'", self.table_now())
     }
 
     /// A query of these ids, by the table's name as long as it has it.
