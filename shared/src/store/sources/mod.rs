@@ -10,6 +10,7 @@ mod compare;
 mod compile;
 mod expression;
 mod faults;
+mod fill;
 mod identifiers;
 mod indexes;
 mod notes;

@@ -7,7 +7,8 @@ use tokio_postgres::types::Type;
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
 use super::compile::Mode;
-use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, try_to_fill_column, undone};
+use super::fill::try_to_fill_column;
+use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, undone};
 use super::{compare, trouble};
 
 impl Store {
