@@ -173,8 +173,11 @@ impl Pass {
         let mut batches = 0;
         let mut other = None;
         let end = loop {
-            if batches > 0 && self.must_end(tally) {
-                break End::Released { progressed: true };
+            // Another slot may have reached the limit, and let this job go, while it was claimed here.
+            if self.is_enough(tally) || (batches > 0 && self.must_end(tally)) {
+                break End::Released {
+                    progressed: batches > 0,
+                };
             }
             let stepped = if job.is_suspected() {
                 let _alone = self.company.write().await;
