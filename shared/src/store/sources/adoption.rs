@@ -6,9 +6,9 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::attach::{self, NewSource, readable};
-use super::compile::{Function, Plan, SETTINGS};
-use super::table::{Column, Table};
+use super::attach::{self, NewSource};
+use super::compile::{Function, Plan};
+use super::table::Column;
 use crate::space::SpaceSpec;
 
 /// Rows that are looked at.
@@ -47,10 +47,10 @@ impl Store {
         let Some(column) = plan.embedding_column.clone() else {
             return Ok(Vec::new());
         };
-        let percent = (100.0 * BLOCKS / self.blocks(&table).await?.max(1.0)).min(100.0);
         let mut client = self.client().await?;
         // It is dropped, and so rolled back.
         let transaction = self.begin(&mut client, LIMITS).await?;
+        let percent = (100.0 * BLOCKS / table.sizes(&transaction).await?.blocks.max(1.0)).min(100.0);
         let id = attach::reserve(&transaction).await?;
         let plan = Plan { id, ..plan };
         let mut ways = vec![plan.sample("whole", &column, "")];
@@ -60,7 +60,7 @@ impl Store {
                 plan.sample("part", &column, &format!("TABLESAMPLE SYSTEM ({percent:.6})")),
             );
         }
-        make(&transaction, &plan, &ways).await?;
+        attach::make_look(&transaction, &plan, &ways.iter().collect::<Vec<_>>()).await?;
         let mut found = Vec::new();
         for way in ways {
             match read(&transaction, &way).await {
@@ -74,18 +74,6 @@ impl Store {
             }
         }
         Ok(found)
-    }
-
-    /// How large a table is, with its partitions.
-    async fn blocks(&self, table: &Table) -> Result<f64, StoreError> {
-        let row = self
-            .query_one(
-                "SELECT coalesce(sum(pg_relation_size(t.oid)), 0)::float8 / current_setting('block_size')::float8
-                 FROM (SELECT $1 UNION SELECT relid FROM pg_partition_tree($1)) AS t (oid)",
-                &[(&table.oid, Type::OID)],
-            )
-            .await?;
-        Ok(row.get(0))
     }
 }
 
@@ -103,21 +91,8 @@ END",
             self.passes("t"),
             vector = column.quoted,
         );
-        let rest = format!(
-            "RETURNS TABLE (content text, vector real[]) LANGUAGE plpgsql VOLATILE {SETTINGS} SET row_security = off"
-        );
-        self.function(name, "", &rest, &body, true)
+        self.look(name, "RETURNS TABLE (content text, vector real[])", &body)
     }
-}
-
-async fn make(transaction: &Transaction<'_>, plan: &Plan<'_>, ways: &[Function]) -> Result<(), StoreError> {
-    for expression in [Some(&plan.text), plan.filter.as_ref()].into_iter().flatten() {
-        expression.create(transaction, plan.id, plan.table).await?;
-    }
-    for way in ways {
-        transaction.execute_typed(&way.create, &[]).await.map_err(readable)?;
-    }
-    attach::give_to_owner(transaction, plan.id, plan.table).await
 }
 
 async fn read(transaction: &Transaction<'_>, way: &Function) -> Result<Vec<Sampled>, StoreError> {

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
-use super::compile::{GENERATION, Plan};
+use super::compile::{Function, GENERATION, Plan};
 use super::expression::{Expression, Role};
 use super::table::{Column, Table};
 use super::{Source, alter, attempt, origins};
@@ -259,19 +259,23 @@ pub(super) fn explain_lock(error: tokio_postgres::Error, table: &str) -> StoreEr
     }
 }
 
-/// The function that tells which ids have a row, for a look before anything is attached.
-pub(super) async fn make_there(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
-    if let Some(filter) = &plan.filter {
-        filter.create(transaction, plan.id, plan.table).await?;
+/// What a look at the table needs before it is attached. It runs what users wrote, so it belongs to the table's owner.
+pub(super) async fn make_look(
+    transaction: &Transaction<'_>,
+    plan: &Plan<'_>,
+    functions: &[&Function],
+) -> Result<(), StoreError> {
+    make_expressions(transaction, plan).await?;
+    for function in functions {
+        transaction
+            .execute_typed(&function.create, &[])
+            .await
+            .map_err(readable)?;
     }
-    transaction
-        .execute_typed(&plan.there().create, &[])
-        .await
-        .map_err(readable)?;
-    Ok(())
+    give_to_owner(transaction, plan.id, plan.table).await
 }
 
-pub(super) async fn make_expressions(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+async fn make_expressions(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
     plan.text.create(transaction, plan.id, plan.table).await?;
     for expression in [&plan.metadata, &plan.filter].into_iter().flatten() {
         expression.create(transaction, plan.id, plan.table).await?;
@@ -344,7 +348,7 @@ async fn roles(transaction: &Transaction<'_>, table: &Table) -> Result<Roles, St
 }
 
 /// Functions that run what users wrote run with the rights of the table's owner.
-pub(super) async fn give_to_owner(transaction: &Transaction<'_>, id: i32, table: &Table) -> Result<(), StoreError> {
+async fn give_to_owner(transaction: &Transaction<'_>, id: i32, table: &Table) -> Result<(), StoreError> {
     let roles = roles(transaction, table).await?;
     if table.owner == roles.me {
         return Ok(());

@@ -56,6 +56,12 @@ impl Plan<'_> {
         self.function(name, arguments, &format!("{rest} {OF_WORKERS}"), &body, true)
     }
 
+    /// One for a look at the table before it is attached: it goes with the transaction.
+    pub(super) fn look(&self, name: &str, returns: &str, body: &str) -> Function {
+        let rest = format!("{returns} LANGUAGE plpgsql VOLATILE {SETTINGS} {OF_WORKERS}");
+        self.function(name, "", &rest, body, true)
+    }
+
     pub(super) fn function(&self, name: &str, arguments: &str, rest: &str, body: &str, of_table: bool) -> Function {
         let types: Vec<&str> = arguments
             .split(", ")

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
 use super::attach::{NewSource, invalid, readable};
+use super::compile::Plan;
 use super::reconcile::SETTINGS;
 use super::table::Table;
 use super::{Source, attach};
@@ -57,7 +58,8 @@ impl Store {
         refuse_second(&transaction, project.id).await?;
         let former = former(&transaction, project.id, &table.name).await?;
         let id = attach::reserve(&transaction).await?;
-        attach::make_there(&transaction, &super::compile::Plan { id, ..plan }).await?;
+        let plan = Plan { id, ..plan };
+        attach::make_look(&transaction, &plan, &[&plan.there()]).await?;
         take_over(&transaction, project.id, id, former, before).await
     }
 

@@ -1,13 +1,12 @@
 //! Owns what attaching a table would send: how many rows, how much text. Refuses to keep anything of the look.
 
 use rand::Rng;
-use tokio_postgres::Transaction;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, Transaction};
 
 use super::super::projects::Project;
 use super::super::{Store, StoreError};
 use super::attach::{self, NewSource};
-use super::compile::Plan;
+use super::compile::{Function, Plan};
 use super::{Source, origins};
 use crate::space::SpaceSpec;
 
@@ -16,7 +15,7 @@ const SAMPLED: i64 = 200;
 /// Of a table that has more blocks only about so many are looked at for these.
 const BLOCKS: f64 = 200.0;
 /// Counting takes no longer: what a table says of itself will do.
-const SETTINGS: &str =
+const LIMITS: &str =
     "SET LOCAL row_security = off; SET LOCAL lock_timeout = '900ms'; SET LOCAL statement_timeout = '10s'";
 
 /// What a table's rows would send.
@@ -46,7 +45,7 @@ impl Store {
         let plan = self.plan(new, project, space, &table).await?;
         let mut client = self.client().await?;
         // It is dropped, and so rolled back.
-        let mut transaction = self.begin(&mut client, SETTINGS).await?;
+        let mut transaction = self.begin(&mut client, LIMITS).await?;
         if source.is_none() {
             origins::refuse_second(&transaction, project.id).await?;
             let former = origins::former(&transaction, project.id, &table.name).await?;
@@ -57,15 +56,22 @@ impl Store {
             id: rand::rng().random_range(2_000_000_000..=i32::MAX),
             ..plan
         };
-        attach::make_expressions(&transaction, &plan).await?;
-        let is_adopted = new.adopt.is_some();
-        let counted = count(&mut transaction, &plan, is_adopted).await;
-        let sizes = sizes(&transaction, &plan).await?;
-        let (rows, is_exact) = match counted {
-            Some(rows) => (rows, true),
-            None => (sizes.rows, false),
+        let sizes = table.sizes(&transaction).await?;
+        let part = match sizes.blocks > BLOCKS {
+            true => format!("TABLESAMPLE SYSTEM ({})", 100.0 * BLOCKS / sizes.blocks),
+            false => String::new(),
         };
-        let sampled = sample(&mut transaction, &plan, is_adopted, sizes.blocks).await;
+        let condition = plan.is_sent(new.adopt.is_some());
+        let (counted, texts) = (plan.counted(&condition), plan.texts(&condition, &part));
+        attach::make_look(&transaction, &plan, &[&counted, &texts]).await?;
+        let counted = tried(&mut transaction, &format!("SELECT {}", counted.signature)).await;
+        let (rows, is_exact) = match counted.as_deref() {
+            Some([row]) => (row.get(0), true),
+            _ => (sizes.rows, false),
+        };
+        let sampled = tried(&mut transaction, &format!("SELECT * FROM {}", texts.signature)).await;
+        let sampled: Option<Vec<(String, i32)>> =
+            sampled.map(|rows| rows.iter().map(|row| (row.get(0), row.get(1))).collect());
         let bytes = sampled.as_ref().and_then(|sampled| mean(sampled));
         #[allow(clippy::cast_precision_loss, reason = "an estimate")]
         Ok(Preview {
@@ -78,83 +84,46 @@ impl Store {
     }
 }
 
-/// What a table says of its size.
-struct Sizes {
-    rows: i64,
-    blocks: f64,
-}
+/// With the rights of the table's owner, as everything that runs an expression.
+impl Plan<'_> {
+    /// Which rows of `t` would be sent.
+    fn is_sent(&self, is_adopted: bool) -> String {
+        match self.embedding_column.as_ref().filter(|_| is_adopted) {
+            Some(column) => format!("{} AND t.{} IS NULL", self.passes("t"), column.quoted),
+            None => self.passes("t"),
+        }
+    }
 
-async fn sizes(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<Sizes, StoreError> {
-    let rows = transaction
-        .query_typed(
-            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
-                 coalesce(sum(pg_relation_size(c.oid)), 0)::float8 / current_setting('block_size')::float8
-             FROM (SELECT $1 UNION SELECT relid FROM pg_partition_tree($1)) AS t (oid)
-             JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r'",
-            &[(&plan.table.oid, Type::OID)],
-        )
-        .await?;
-    let row = rows.first().ok_or_else(super::super::no_row)?;
-    Ok(Sizes {
-        rows: row.get(0),
-        blocks: row.get(1),
-    })
-}
+    fn counted(&self, condition: &str) -> Function {
+        let body = format!(
+            "BEGIN RETURN (SELECT count(*) FROM {} AS t WHERE {condition}); END",
+            self.table.name
+        );
+        self.look("counted", "RETURNS bigint", &body)
+    }
 
-/// Which rows of `t` would be sent.
-fn condition(plan: &Plan<'_>, is_adopted: bool) -> String {
-    let passes = plan
-        .filter
-        .as_ref()
-        .map_or("true".to_owned(), |filter| filter.of(plan.id, "t"));
-    match plan.embedding_column.as_ref().filter(|_| is_adopted) {
-        Some(column) => format!("{passes} AND t.{} IS NULL", column.quoted),
-        None => passes,
+    /// Texts, each cut short, and how long they are.
+    fn texts(&self, condition: &str, part: &str) -> Function {
+        let body = format!(
+            "BEGIN
+    RETURN QUERY SELECT left(s.text, 20000), octet_length(s.text)
+        FROM (SELECT {} AS text FROM {} AS t {part} WHERE {condition} LIMIT {SAMPLED}) AS s
+        WHERE btrim(s.text, E' \\t\\n\\r') <> '';
+END",
+            self.text.of(self.id, "t"),
+            self.table.name,
+        );
+        self.look("texts", "RETURNS TABLE (content text, bytes int)", &body)
     }
 }
 
 /// None: it took too long, or an expression raises for a row.
-async fn count(transaction: &mut Transaction<'_>, plan: &Plan<'_>, is_adopted: bool) -> Option<i64> {
-    let statement = format!(
-        "SELECT count(*) FROM {} AS t WHERE {}",
-        plan.table.name,
-        condition(plan, is_adopted)
-    );
+async fn tried(transaction: &mut Transaction<'_>, statement: &str) -> Option<Vec<Row>> {
     let savepoint = transaction.transaction().await.ok()?;
-    let rows = savepoint.query_typed(&statement, &[]).await;
-    match rows {
-        Ok(rows) => rows.first().map(|row| row.get(0)),
+    match savepoint.query_typed(statement, &[]).await {
+        Ok(rows) => Some(rows),
         Err(error) => {
-            tracing::debug!(error = %error, "the rows of a table could not be counted");
-            savepoint.rollback().await.ok()?;
-            None
-        }
-    }
-}
-
-/// Texts, each cut short, and how long they are.
-async fn sample(
-    transaction: &mut Transaction<'_>,
-    plan: &Plan<'_>,
-    is_adopted: bool,
-    blocks: f64,
-) -> Option<Vec<(String, i32)>> {
-    let part = match blocks > BLOCKS {
-        true => format!("TABLESAMPLE SYSTEM ({})", 100.0 * BLOCKS / blocks),
-        false => String::new(),
-    };
-    let statement = format!(
-        "SELECT left(s.text, 20000), octet_length(s.text)
-         FROM (SELECT {} AS text FROM {} AS t {part} WHERE {} LIMIT {SAMPLED}) AS s WHERE btrim(s.text, E' \\t\\n\\r') <> ''",
-        plan.text.of(plan.id, "t"),
-        plan.table.name,
-        condition(plan, is_adopted)
-    );
-    let savepoint = transaction.transaction().await.ok()?;
-    match savepoint.query_typed(&statement, &[]).await {
-        Ok(rows) => Some(rows.iter().map(|row| (row.get(0), row.get(1))).collect()),
-        Err(error) => {
-            tracing::debug!(error = %error, "the texts of a table could not be sampled");
+            tracing::debug!(error = %error, "the rows of a table could not be looked at");
             savepoint.rollback().await.ok()?;
             None
         }

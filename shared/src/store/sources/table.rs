@@ -1,5 +1,6 @@
 //! Owns what is to be known of a user's table before it is attached, and what is wrong with it. Refuses to change it.
 
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use super::super::{Store, StoreError};
@@ -74,6 +75,32 @@ impl Table {
     pub fn column_names(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|column| column.quoted.as_str()).collect();
         names.join(", ")
+    }
+}
+
+/// What a table says of its size, with its partitions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub rows: i64,
+    pub blocks: f64,
+}
+
+impl Table {
+    pub async fn sizes(&self, transaction: &Transaction<'_>) -> Result<Sizes, StoreError> {
+        let row = transaction
+            .query_typed(
+                "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
+                     coalesce(sum(pg_relation_size(c.oid)), 0)::float8 / current_setting('block_size')::float8
+                 FROM (SELECT $1 UNION SELECT relid FROM pg_partition_tree($1)) AS t (oid)
+                 JOIN pg_class c ON c.oid = t.oid AND c.relkind = 'r'",
+                &[(&self.oid, Type::OID)],
+            )
+            .await?;
+        let row = row.first().ok_or_else(super::super::no_row)?;
+        Ok(Sizes {
+            rows: row.get(0),
+            blocks: row.get(1),
+        })
     }
 }
 

@@ -236,6 +236,83 @@ async fn whatever_an_owner_makes_of_its_functions_they_run_with_its_rights_or_no
 }
 
 #[tokio::test]
+async fn a_look_before_attaching_lends_nobodys_rights_to_an_expression() {
+    let system = System::embedding_in_process().await;
+    let owner = Role::create(&system, "owner").await;
+    create_articles(&system, 3).await;
+    // A sequence keeps its number when a look is rolled back.
+    system
+        .run_sql(&format!(
+            "ALTER TABLE articles ADD v vector(256) DEFAULT array_fill(1, ARRAY[256])::vector;
+             ALTER TABLE articles OWNER TO {0}; CREATE SEQUENCE public.lent; GRANT USAGE ON SEQUENCE public.lent TO PUBLIC;
+             CREATE SCHEMA evil AUTHORIZATION {0}; GRANT USAGE ON SCHEMA evil TO PUBLIC;
+             CREATE FUNCTION evil.rendered(t text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+                 IF current_user <> '{0}' THEN PERFORM nextval('public.lent'); END IF; RETURN t; END $$",
+            owner.name
+        ))
+        .await;
+    let new = NewSource {
+        text: "evil.rendered(title)",
+        filter: Some("evil.rendered(body) <> ''"),
+        embedding_column: Some("v"),
+        adopt: Some("minilm-static-256"),
+        ..articles()
+    };
+    let project = system.store.project(PROJECT).await.unwrap();
+    let space = &system.settings.embedding.new_space;
+    system
+        .store
+        .put_record(
+            &shared::store::records::NewRecord {
+                project: PROJECT,
+                id: "1",
+                content: "a text",
+                metadata: "{}",
+            },
+            None,
+        )
+        .await
+        .unwrap();
+    let taking = NewSource {
+        take_over: Some(i64::MAX),
+        ..new
+    };
+    let preview = system
+        .store
+        .preview_attach(&taking, &project, space, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        (preview.rows, preview.is_exact),
+        (0, true),
+        "all have a vector that is adopted"
+    );
+    assert_eq!(
+        system
+            .store
+            .preview_take_over(&new, &project, space)
+            .await
+            .unwrap()
+            .with_row,
+        1
+    );
+    assert_eq!(
+        system
+            .store
+            .sample_for_adoption(&new, &project, space)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
+    let lent = "SELECT is_called::int::bigint FROM public.lent";
+    assert_eq!(system.count(lent).await, 0);
+    system.run_sql("SELECT evil.rendered('as somebody else')").await;
+    assert_eq!(system.count(lent).await, 1);
+    owner.leave(&system).await;
+}
+
+#[tokio::test]
 async fn a_table_of_the_workers_own_role_is_compared_whatever_it_logged_in_as() {
     let system = System::embedding_in_process().await;
     create_articles(&system, 3).await;
