@@ -119,7 +119,6 @@ async fn leave_held(run: &Shared, records: &mut Vec<PendingRecord>) -> Result<()
 
 fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
     let mut prepared = Prepared::default();
-    let mut accepted = Vec::with_capacity(records.len());
     for PendingRecord { id, text, attempts: _ } in records {
         let Some(PendingText {
             content,
@@ -145,17 +144,13 @@ fn split_all(run: &Shared, records: Vec<PendingRecord>) -> Prepared {
             });
             continue;
         }
-        if let Some(since) = since {
-            accepted.push((id.clone(), since));
-        }
         if let Some(suspicion) = suspicion {
             prepared.suspicions.insert(id, suspicion);
         }
         prepared
             .chunks
-            .extend(chunks.into_iter().map(|chunk| NewChunk { is_new, ..chunk }));
+            .extend(chunks.into_iter().map(|chunk| NewChunk { is_new, since, ..chunk }));
     }
-    run.note_accepted(accepted);
     prepared
 }
 
@@ -183,6 +178,7 @@ pub(super) fn split(
             vector: None,
             is_new: false,
             is_cut_smaller: cut_tokens.is_some(),
+            since: None,
         })
         .collect()
 }

@@ -261,20 +261,20 @@ impl Run {
             return Ok(());
         }
         let hashes: Vec<_> = announced.iter().map(Asking::hash).collect();
-        let mut known = self
+        let known = self
             .shared
             .invocation
             .store
             .known_texts(self.shared.job.space_id, &hashes)
             .await?;
         for asking in announced {
-            match known.remove(&asking.hash()) {
+            match known.get(&asking.hash()) {
                 Some(Known::Stored) => {
                     asking.found();
                     continue;
                 }
                 Some(Known::Left(vector)) => {
-                    asking.answered(vector);
+                    asking.answered(vector.clone());
                     continue;
                 }
                 None => {}

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::histogram::Histogram;
 use crate::store::charges::Outcome;
@@ -79,14 +79,14 @@ impl Tally {
         lock(&self.reasons).clone()
     }
 
-    pub(super) fn note_embedded(&self, project: &str, embedded: u64, delays: &[Duration]) {
+    pub(super) fn note_embedded(&self, project: &str, embedded: u64, since: &[Instant]) {
         if embedded == 0 {
             return;
         }
         Self::add(&self.records, embedded);
         self.note(project, |of| of.embedded += embedded);
-        let mut all = lock(&self.delays);
-        delays.iter().for_each(|delay| all.note(*delay));
+        let (now, mut delays) = (Instant::now(), lock(&self.delays));
+        since.iter().for_each(|since| delays.note(now.duration_since(*since)));
     }
 
     /// Attempts at records that failed.

@@ -213,11 +213,7 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         clock.note_write(began.elapsed());
         run.settled.fetch_add(written.complete, Ordering::Relaxed);
         run.stored.fetch_add(written.stored, Ordering::Relaxed);
-        let delays = match &written.complete_ids {
-            None => run.delays(chunks.iter().map(|chunk| chunk.record_id.as_str())),
-            Some(ids) => run.delays(ids.iter().map(String::as_str)),
-        };
-        tally.note_embedded(&run.job.project, written.complete, &delays);
+        tally.note_embedded(&run.job.project, written.complete, &written.since);
         Tally::add(&tally.chunks, written.stored);
         let copied = chunks.iter().filter(|chunk| chunk.vector.is_none()).count() as u64;
         Tally::add(&tally.reused, copied);

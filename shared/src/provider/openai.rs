@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use reqwest::header::HeaderMap;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -192,18 +191,8 @@ impl Wire for OpenAi {
 
 /// An index, also one that is written as text.
 fn number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<usize>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Index {
-        Number(usize),
-        Text(String),
-        Other(IgnoredAny),
-    }
-    Ok(match Index::deserialize(value)? {
-        Index::Number(index) => Some(index),
-        Index::Text(index) => index.parse().ok(),
-        Index::Other(_) => None,
-    })
+    let written = Option::<&RawValue>::deserialize(value)?;
+    Ok(written.and_then(|written| written.get().trim_matches('"').parse().ok()))
 }
 
 /// What works today where a server wants what no request of ours has, or not what it has.

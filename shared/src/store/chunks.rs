@@ -23,7 +23,7 @@ pub struct StoredSet {
 pub enum Known {
     /// A record shows it.
     Stored,
-    /// A record had it that left its table's `--where`.
+    /// A record of a table with `--where` had it until a few days ago.
     Left(Vec<f32>),
 }
 
@@ -46,12 +46,15 @@ impl Store {
         let rows = self
             .query(
                 &format!(
-                    "SELECT c.chunk_hash, NULL::real[] FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
-                         SELECT c.chunk_hash FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c
-                     UNION ALL
-                     SELECT l.chunk_hash, l.embedding::real[] FROM unnest($1) AS i (hash) CROSS JOIN LATERAL (
-                         SELECT l.chunk_hash, l.embedding FROM cronvec.left_vectors l
-                         WHERE l.space_id = {space_id} AND l.chunk_hash = i.hash LIMIT 1) AS l"
+                    // Whether anything left at all is asked once.
+                    "SELECT i.hash, l.embedding::real[] FROM unnest($1) AS i (hash)
+                     LEFT JOIN LATERAL (
+                         SELECT true AS is_there FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c ON true
+                     LEFT JOIN LATERAL (
+                         SELECT l.embedding FROM cronvec.left_vectors l
+                         WHERE (SELECT EXISTS (SELECT FROM cronvec.left_vectors)) AND c.is_there IS NULL
+                             AND l.space_id = {space_id} AND l.chunk_hash = i.hash LIMIT 1) AS l ON true
+                     WHERE c.is_there OR l.embedding IS NOT NULL"
                 ),
                 &[(&wanted, Type::BYTEA_ARRAY)],
             )
@@ -62,8 +65,7 @@ impl Store {
                 None => Known::Stored,
                 Some(vector) => Known::Left(vector),
             };
-            // Those that are stored come first.
-            known.entry(hash(row.get(0))?).or_insert(text);
+            known.insert(hash(row.get(0))?, text);
         }
         Ok(known)
     }

@@ -68,7 +68,7 @@ impl Store {
                      CASE WHEN s.fits THEN s.content END, s.fits,
                      CASE WHEN s.cut_hash = s.content_hash THEN s.cut_tokens END, s.is_new,
                      CASE WHEN s.suspect_hash = s.content_hash THEN s.suspect_group END, s.suspect_inputs, s.suspect_reason,
-                     s.suspect_message, s.was_held, extract(epoch FROM clock_timestamp() - s.since)::float8
+                     s.suspect_message, s.was_held, s.since, statement_timestamp()
                  FROM (
                      SELECT *, row_number() OVER line = 1 OR sum(bytes) OVER line <= $9 AS fits
                      FROM (
@@ -109,6 +109,7 @@ impl Store {
                 ],
             )
             .await?;
+        let now = Instant::now();
         let mut records = Vec::with_capacity(rows.len());
         let mut next = None;
         for row in rows.iter().take_while(|row| row.get(6)) {
@@ -128,7 +129,7 @@ impl Store {
                     is_new: row.get::<_, Option<bool>>(8).unwrap_or(false),
                     suspicion: suspicion(row),
                     was_held: row.get(13),
-                    since: row.get::<_, Option<f64>>(14).and_then(ago),
+                    since: accepted_at(row, now),
                 }),
                 _ => None,
             };
@@ -185,9 +186,10 @@ impl Store {
     }
 }
 
-/// So many seconds ago, as our own clock has it.
-fn ago(seconds: f64) -> Option<Instant> {
-    Instant::now().checked_sub(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
+/// When a record's text was accepted, by our own clock, which says `now`; columns 14 and 15 of a slice's row are the server's.
+fn accepted_at(row: &tokio_postgres::Row, now: Instant) -> Option<Instant> {
+    let (since, servers_now): (Option<OffsetDateTime>, OffsetDateTime) = (row.get(14), row.get(15));
+    now.checked_sub(Duration::try_from(servers_now - since?).unwrap_or_default())
 }
 
 /// Columns 9 to 12 of a slice's row.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
@@ -29,6 +29,8 @@ pub struct NewChunk {
     pub is_new: bool,
     /// Its text is cut smaller than the space says: a longer one was refused.
     pub is_cut_smaller: bool,
+    /// When its record's text was accepted, or marked, as far as is known.
+    pub since: Option<Instant>,
 }
 
 /// What a write did.
@@ -44,8 +46,8 @@ pub struct Written {
     pub met: bool,
     /// Complete records whose row in the attached table refuses the vector: they stand in quarantine, and are found.
     pub refused: u64,
-    /// Which ones are complete, unless all of the write's are.
-    pub complete_ids: Option<HashSet<String>>,
+    /// When the texts of the records that are complete now were accepted, as far as is known.
+    pub since: Vec<Instant>,
 }
 
 /// What the holder of a lease says from time to time: how far it is, and for how long it wants to go on.
@@ -61,7 +63,7 @@ pub struct Holding<'a> {
 }
 
 impl Store {
-    /// The fenced write, one round trip: locks the job by its live lease, then the records whose text is still the one
+    /// The fenced write, one round trip unless a row of an attached table refuses: locks the job by its live lease, then the records whose text is still the one
     /// that was read, stores the chunks, shows the records that are complete, takes these out of `pending`.
     ///
     /// Two writes of one job may go beside each other if no record is part of both, or neither would see it complete.
@@ -138,6 +140,10 @@ impl Store {
         if written.complete > 0 {
             let filled = self.fill_column(connection, target, holding, &records).await?;
             written.passed_over += written.complete.saturating_sub(filled.settled());
+            if filled.settled() < written.complete {
+                // Some come again, and are counted then; nobody knows here which.
+                written.since.clear();
+            }
             written.complete = filled.settled();
             written.refused = filled.refused;
         }
@@ -226,12 +232,22 @@ async fn write_once(
     }
     let locked = count(row.get(3))?;
     let passed_over = (record_ids.len() as u64).saturating_sub(locked);
+    let complete: Option<HashSet<&str>> = row.get::<_, Option<Vec<&str>>>(5).map(HashSet::from_iter);
+    let is_complete = |record: &&&NewChunk| {
+        complete
+            .as_ref()
+            .is_none_or(|ids| ids.contains(record.record_id.as_str()))
+    };
     Ok(Written {
         stored: count(row.get(1))?,
         complete: count(row.get(2))?,
         passed_over,
         met,
         refused: 0,
-        complete_ids: row.get::<_, Option<Vec<String>>>(5).map(HashSet::from_iter),
+        since: records
+            .iter()
+            .filter(is_complete)
+            .filter_map(|record| record.since)
+            .collect(),
     })
 }

@@ -109,8 +109,8 @@ pub(super) fn write_statement(fence: &str, space: i32, column: ColumnPart, meets
          ){settled}
          SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
              (SELECT count(*) FROM locked), {set},
-             -- Mostly all of them are: then nothing is told.
-             (SELECT array_agg(id) FROM complete HAVING count(*) < cardinality($4))"
+             -- Mostly all of them are: then nothing is gathered.
+             CASE WHEN (SELECT count(*) FROM complete) < cardinality($4) THEN ARRAY(SELECT id FROM complete) END"
     )
 }
 

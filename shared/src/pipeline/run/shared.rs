@@ -1,6 +1,6 @@
 //! Owns what the reader, the batches and the writer of a run share, and why a run stops. Refuses to work on it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,8 +69,6 @@ pub(in crate::pipeline) struct Shared {
     pub alone_until: Option<Instant>,
     pub has_asked: AtomicBool,
     pub began: Instant,
-    /// When the texts were accepted of those records that were read and aren't complete yet.
-    accepted: std::sync::Mutex<HashMap<String, Instant>>,
     /// When the lease was renewed last.
     kept: std::sync::Mutex<Instant>,
     lost: AtomicBool,
@@ -113,7 +111,6 @@ impl Shared {
             alone_until,
             has_asked: AtomicBool::new(false),
             began: Instant::now(),
-            accepted: std::sync::Mutex::default(),
             kept: std::sync::Mutex::new(Instant::now()),
             lost: AtomicBool::new(false),
             trouble: OnceLock::new(),
@@ -128,18 +125,6 @@ impl Shared {
             *last = Instant::now();
         }
         due
-    }
-
-    pub fn note_accepted(&self, records: Vec<(String, Instant)>) {
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        accepted.extend(records);
-    }
-
-    /// How long these have waited, which are complete now.
-    pub fn delays<'a>(&self, complete: impl Iterator<Item = &'a str>) -> Vec<Duration> {
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = complete.filter_map(|id| accepted.remove(id));
-        since.map(|since| since.elapsed()).collect()
     }
 
     pub fn has_ended(&self) -> bool {

@@ -117,6 +117,7 @@ async fn chunks_of_a_former_text_are_neither_stored_nor_counted_with_those_of_th
         vector: Some(Arc::new(vec![0.5; 256])),
         is_new: true,
         is_cut_smaller: false,
+        since: None,
     };
     let present = |ordinal| {
         chunk(
