@@ -62,7 +62,11 @@ async fn of_deployment(remote: &Remote, project: Option<&str>) -> Result<Vec<Cov
         let query: Vec<(&str, &str)> = after.iter().map(|after| ("after", after.as_str())).collect();
         let mut page: Vec<Found> = remote.get("api/admin/coverage", &query).await?;
         let mut before = usize::MAX;
+        let next = (page.len() >= PAGE)
+            .then(|| page.last().map(|found| found.project.clone()))
+            .flatten();
         loop {
+            page.retain(|found| project.is_none_or(|name| found.project == name));
             let uncounted = page.iter().filter(|found| found.counted().is_none()).count();
             if uncounted == 0 {
                 break;
@@ -73,19 +77,14 @@ async fn of_deployment(remote: &Remote, project: Option<&str>) -> Result<Vec<Cov
             before = uncounted;
             page = remote.get("api/admin/coverage", &query).await?;
         }
-        after = (page.len() >= PAGE)
-            .then(|| page.last().map(|found| found.project.clone()))
-            .flatten();
         lines.extend(page.iter().filter_map(Found::counted));
+        after = next;
         if after.is_none() {
             break;
         }
     }
-    if let Some(name) = project {
-        lines.retain(|line| line.project == name);
-        if lines.is_empty() {
-            bail!("no project '{name}' that this token reaches");
-        }
+    if let (Some(name), true) = (project, lines.is_empty()) {
+        bail!("no project '{name}' that this token reaches");
     }
     Ok(lines)
 }

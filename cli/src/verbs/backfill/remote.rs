@@ -35,6 +35,8 @@ impl From<Progress> for Line {
     fn from(progress: Progress) -> Self {
         let mut backfill = progress.backfill;
         backfill.silent_seconds = progress.silent_seconds;
+        // Where it stands isn't told, but whether it stands anywhere.
+        backfill.cursor = (!progress.marked_all).then(String::new);
         Self::new(backfill, progress.left, progress.done, progress.how_far)
     }
 }

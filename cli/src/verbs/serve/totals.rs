@@ -26,9 +26,11 @@ pub(super) struct Sums {
 impl Totals {
     pub fn add(&self, report: &Report) {
         let mut sums = self.read();
-        sums.embedded += report.records;
-        sums.retried += report.failed.saturating_sub(report.quarantined);
-        sums.quarantined += report.quarantined;
+        for of in report.projects.values() {
+            sums.embedded += of.embedded;
+            sums.retried += of.retried;
+            sums.quarantined += of.quarantined;
+        }
         for (reason, records) in &report.reasons {
             *sums.reasons.entry(reason).or_default() += records;
         }
