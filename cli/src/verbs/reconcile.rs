@@ -132,13 +132,13 @@ async fn audit(app: &App, source: &Source, allow_deletes: bool, told: Option<&To
 pub(super) async fn to_the_end(app: &App, source: &Source, context: &Context) -> Result<Told> {
     let mut written = 0;
     let mut waits = 0;
-    while let Some(more) = app.store().take_note(source.id).await? {
+    while let Some(more) = app.store().take_note(source.id, app.max_content_bytes()).await? {
         written += more;
     }
     loop {
         let slice = context
             .interrupt
-            .or_end(app.store().reconcile_slice(source.id), || {})
+            .or_end(app.store().reconcile_slice(source.id, app.max_content_bytes()), || {})
             .await?;
         match slice {
             Ok(slice) => {

@@ -18,17 +18,13 @@ const SOURCES: i64 = 100;
 pub(crate) async fn take_notes(invocation: &Invocation, project_id: Option<i32>) -> Result<(), StoreError> {
     let store = &invocation.store;
     let began = Instant::now();
-    let noted = store.sources_with_notes(project_id, SOURCES).await?;
-    if !noted.is_empty() {
-        store.limit_contents(invocation.bounds.max_content_bytes).await?;
-    }
-    for source in noted {
+    for source in store.sources_with_notes(project_id, SOURCES).await? {
         loop {
             let is_over = began.elapsed() > FOR_NOTES || invocation.clock.time_for_request().is_none();
             if is_over || invocation.is_stopped() {
                 return Ok(());
             }
-            match store.take_note(source).await {
+            match store.take_note(source, invocation.bounds.max_content_bytes).await {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) if error.is_outage() => return Err(error),
@@ -48,17 +44,13 @@ pub(crate) async fn reconcile(invocation: &Invocation, project_id: Option<i32>) 
     let store = &invocation.store;
     let began = Instant::now();
     let mut written = 0;
-    let due = store.sources_to_reconcile(project_id, SOURCES).await?;
-    if !due.is_empty() {
-        store.limit_contents(invocation.bounds.max_content_bytes).await?;
-    }
-    for source in due {
+    for source in store.sources_to_reconcile(project_id, SOURCES).await? {
         loop {
             let is_over = began.elapsed() > AT_MOST || invocation.clock.time_for_request().is_none();
             if is_over || invocation.is_stopped() {
                 return Ok(written);
             }
-            match store.reconcile_slice(source).await {
+            match store.reconcile_slice(source, invocation.bounds.max_content_bytes).await {
                 Ok(slice) => {
                     written += slice.written();
                     if !matches!(slice, Slice::More { .. }) {

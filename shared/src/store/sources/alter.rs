@@ -40,17 +40,6 @@ impl Changes {
     }
 }
 
-/// As `--id` and `--embedding-column` read a column's exact name.
-fn identifier(column: &str) -> String {
-    let is_plain = column
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    match is_plain {
-        true => column.to_owned(),
-        false => format!("\"{}\"", column.replace('"', "\"\"")),
-    }
-}
-
 impl Store {
     /// The source that a table feeds already: that of the project that is named, or of the one that is named as the table. The
     /// table is known by what it is, or, where another took its place, by its name. One that was renamed or moved is known
@@ -168,7 +157,8 @@ impl Store {
         let keys: Vec<&str> = plan.key.iter().map(|column| column.name.as_str()).collect();
         // A column that was renamed has the same values, and records the same ids.
         let is_renamed = keys.len() == source.key.len()
-            && (source.key.iter().zip(&keys)).all(|(was, is)| was == is || table.find(&identifier(was)).is_none());
+            && (source.key.iter().zip(&keys))
+                .all(|(was, is)| was == is || table.columns.iter().all(|column| column.name != *was));
         if !is_renamed {
             return Err(invalid(format!(
                 "rows of {} are told apart by {}, and ids of records are made of that: it can't be changed in place; attach \

@@ -6,13 +6,13 @@ use super::identifiers::identifiers;
 
 /// What has become of columns since the table was attached.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct ColumnChanges {
     /// From, to.
     pub renamed: Vec<(String, String)>,
     pub dropped: Vec<String>,
 }
 
-impl Changes {
+impl ColumnChanges {
     fn new_name(&self, column: &str) -> Option<&str> {
         let renamed = self.renamed.iter().find(|(from, _)| from == column);
         renamed.map(|(_, to)| to.as_str())
@@ -68,7 +68,7 @@ enum Written {
 }
 
 /// `cronvec attach` with all that is known of the source, for a shell. `…` stands where a person has to say something.
-pub(super) fn again(source: &Source, table: &str, changes: &Changes) -> String {
+pub(super) fn again(source: &Source, table: &str, changes: &ColumnChanges) -> String {
     let key: Vec<String> = source.key.iter().map(|column| changes.name_of(column)).collect();
     let expression = |sql: &str| match changes.applied(sql) {
         Written::Known(sql) => sql,
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn the_command_says_all_that_was_said_and_a_shell_reads_it_so() {
         assert_eq!(
-            again(&source(), "shop.\"Items\"", &Changes::default()),
+            again(&source(), "shop.\"Items\"", &ColumnChanges::default()),
             "cronvec attach 'shop.\"Items\"' --project 'my notes' --id order_id,Line --text 'note, \"Remark\"' \
              --metadata 'jsonb_build_object('\\''note'\\'', note)' --where shown --embedding-column v --on-change null"
         );
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn renamed_columns_have_their_new_names_and_those_that_are_gone_are_left_out_of_lists() {
-        let changes = Changes {
+        let changes = ColumnChanges {
             renamed: vec![("note".into(), "Notiz".into()), ("v".into(), "w".into())],
             dropped: vec!["Remark".into(), "shown".into()],
         };

@@ -6,9 +6,8 @@ use tokio_postgres::types::Type;
 
 use super::super::again::until_done;
 use super::super::{Store, StoreError};
-use super::compile::Mode;
 use super::fill::try_to_fill_column;
-use super::reconcile::{ROWS_PER_SLICE, SETTINGS, State, number, only, undone};
+use super::reconcile::{How, ROWS_PER_SLICE, SETTINGS, State, number, only, undone};
 use super::{compare, trouble};
 
 impl Store {
@@ -30,12 +29,13 @@ impl Store {
 
     /// Reads a part of what a source's triggers noted. Returns how many records were written; none when nothing is left that
     /// is free.
-    pub async fn take_note(&self, source_id: i32) -> Result<Option<u64>, StoreError> {
-        let taken = until_done!(self.again(), self.note_of(source_id, Mode::Fast));
+    pub async fn take_note(&self, source_id: i32, max_content_bytes: usize) -> Result<Option<u64>, StoreError> {
+        let fast = How::fast(max_content_bytes);
+        let taken = until_done!(self.again(), self.note_of(source_id, fast));
         let Err(error) = taken else { return taken };
         match self.after_failure(source_id, &error).await? {
             Some(mode) => {
-                let taken = until_done!(self.again(), self.note_of(source_id, mode));
+                let taken = until_done!(self.again(), self.note_of(source_id, How { mode, ..fast }));
                 self.keep_trouble(source_id, &taken).await?;
                 taken
             }
@@ -44,10 +44,10 @@ impl Store {
         }
     }
 
-    async fn note_of(&self, source_id: i32, mode: Mode) -> Result<Option<u64>, StoreError> {
+    async fn note_of(&self, source_id: i32, how: How) -> Result<Option<u64>, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        match note(&transaction, source_id, mode).await {
+        match note(&transaction, source_id, how).await {
             Ok(written) => {
                 transaction.commit().await?;
                 Ok(written)
@@ -57,7 +57,7 @@ impl Store {
     }
 }
 
-async fn note(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Result<Option<u64>, StoreError> {
+async fn note(transaction: &Transaction<'_>, source_id: i32, how: How) -> Result<Option<u64>, StoreError> {
     let Some(state) = State::lock(transaction, source_id).await? else {
         return Ok(None);
     };
@@ -66,7 +66,7 @@ async fn note(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Resu
     }
     let written = match gone(transaction, &state).await? {
         Some(deleted) => Some(deleted),
-        None => named(transaction, &state, mode).await?,
+        None => named(transaction, &state, how).await?,
     };
     transaction
         .execute_typed(
@@ -150,7 +150,7 @@ async fn gone(transaction: &Transaction<'_>, state: &State) -> Result<Option<u64
 }
 
 /// Reads the rows that the oldest note names, or as many of them as one page has.
-async fn named(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Result<Option<u64>, StoreError> {
+async fn named(transaction: &Transaction<'_>, state: &State, how: How) -> Result<Option<u64>, StoreError> {
     let notes = transaction
         .query_typed(
             "SELECT n.id, n.ids FROM cronvec.source_notes n
@@ -160,12 +160,12 @@ async fn named(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Resu
         .await?;
     let Some(note) = notes.first() else { return Ok(None) };
     let (id, mut ids): (i64, Vec<String>) = (note.get(0), note.get(1));
-    let wanted = if mode == Mode::Blind { 1 } else { state.page_rows };
+    let wanted = how.rows(state.page_rows);
     let mut rest = ids.split_off(ids.len().min(usize::try_from(wanted).unwrap_or(1)));
     let began = std::time::Instant::now();
     let rows = transaction
         .query_typed(
-            &compare::statement(&state.reader("named", mode, wanted), state.live_space, true),
+            &compare::statement(&state.reader("named", how.mode, wanted), state.live_space, true),
             &[
                 (&ids, Type::TEXT_ARRAY),
                 (&state.project_id, Type::INT4),
@@ -173,7 +173,7 @@ async fn named(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Resu
                 (&state.fills, Type::BOOL),
                 (&state.id, Type::INT4),
                 (&state.take_over, Type::INT8),
-                (&state.max_content_bytes, Type::INT8),
+                (&how.max_content_bytes, Type::INT8),
             ],
         )
         .await?;
@@ -202,7 +202,7 @@ async fn named(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Resu
             )
             .await?;
     }
-    let page_rows = trouble::next_page(state.page_rows, mode, began.elapsed());
+    let page_rows = trouble::next_page(state.page_rows, how.mode, began.elapsed());
     transaction
         .execute_typed(
             "UPDATE cronvec.sources SET page_rows = $2, trouble = CASE WHEN $2 < $3 THEN trouble END WHERE id = $1",

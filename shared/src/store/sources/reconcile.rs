@@ -60,11 +60,31 @@ pub(super) struct State {
     pub fills: bool,
     passes: i64,
     pub page_rows: i32,
-    pub max_content_bytes: i64,
     /// Its functions are those of a program before schema 13: they read all rows at once, and no fewer for their bytes.
     pub is_old: bool,
     /// It, or a part of it, was truncated, which is yet to be read.
     pub was_emptied: bool,
+}
+
+/// How a slice, or a note, is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub mode: Mode,
+    pub max_content_bytes: i64,
+}
+
+impl How {
+    pub fn fast(max_content_bytes: usize) -> Self {
+        Self {
+            mode: Mode::Fast,
+            max_content_bytes: i64::try_from(max_content_bytes).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// So many rows at a time.
+    pub fn rows(self, page_rows: i32) -> i32 {
+        if self.mode == Mode::Blind { 1 } else { page_rows }
+    }
 }
 
 impl State {
@@ -73,7 +93,7 @@ impl State {
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
-                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.max_content_bytes, s.generation = 0,
+                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.generation = 0,
                      EXISTS (SELECT FROM cronvec.source_truncated t WHERE t.source_id = s.id)
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
                  WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
@@ -93,9 +113,8 @@ impl State {
             fills: row.get(9),
             passes: row.get(10),
             page_rows: row.get(11),
-            max_content_bytes: row.get(12),
-            is_old: row.get(13),
-            was_emptied: row.get(14),
+            is_old: row.get(12),
+            was_emptied: row.get(13),
         }))
     }
 
@@ -174,14 +193,15 @@ impl Store {
         Ok(())
     }
 
-    /// One slice of a source's pass, in one transaction. A row that can't be read costs itself alone; a page that takes too
-    /// long is tried again with fewer rows.
-    pub async fn reconcile_slice(&self, source_id: i32) -> Result<Slice, StoreError> {
-        let done = until_done!(self.again(), self.slice_of(source_id, Mode::Fast));
+    /// One slice of a source's pass, in one transaction. A row that can't be read, or whose text has more bytes, costs itself
+    /// alone; a page that takes too long is tried again with fewer rows.
+    pub async fn reconcile_slice(&self, source_id: i32, max_content_bytes: usize) -> Result<Slice, StoreError> {
+        let fast = How::fast(max_content_bytes);
+        let done = until_done!(self.again(), self.slice_of(source_id, fast));
         let Err(error) = done else { return done };
         match self.after_failure(source_id, &error).await? {
             Some(mode) => {
-                let done = until_done!(self.again(), self.slice_of(source_id, mode));
+                let done = until_done!(self.again(), self.slice_of(source_id, How { mode, ..fast }));
                 self.keep_trouble(source_id, &done).await?;
                 done
             }
@@ -190,10 +210,10 @@ impl Store {
         }
     }
 
-    async fn slice_of(&self, source_id: i32, mode: Mode) -> Result<Slice, StoreError> {
+    async fn slice_of(&self, source_id: i32, how: How) -> Result<Slice, StoreError> {
         let mut client = self.client().await?;
         let transaction = self.begin(&mut client, SETTINGS).await?;
-        match slice(&transaction, source_id, mode).await {
+        match slice(&transaction, source_id, how).await {
             Ok(slice) => {
                 transaction.commit().await?;
                 Ok(slice)
@@ -212,7 +232,7 @@ pub(super) async fn undone(transaction: deadpool_postgres::Transaction<'_>, erro
     error
 }
 
-async fn slice(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Result<Slice, StoreError> {
+async fn slice(transaction: &Transaction<'_>, source_id: i32, how: How) -> Result<Slice, StoreError> {
     let Some(mut state) = State::lock(transaction, source_id).await? else {
         return Ok(Slice::Busy);
     };
@@ -223,7 +243,7 @@ async fn slice(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Res
             .ok_or_else(super::super::no_row)?;
     }
     match state.phase.as_str() {
-        "idle" | "rows" => rows_slice(transaction, &state, mode).await,
+        "idle" | "rows" => rows_slice(transaction, &state, how).await,
         "count" => count_slice(transaction, &state).await,
         _ => gone_slice(transaction, &state).await,
     }
@@ -231,17 +251,17 @@ async fn slice(transaction: &Transaction<'_>, source_id: i32, mode: Mode) -> Res
 
 /// The table's rows along their key, each beside its record. Rows whose text or metadata differ are written, unless the
 /// record was written meanwhile; rows without a record are filled in.
-async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) -> Result<Slice, StoreError> {
+async fn rows_slice(transaction: &Transaction<'_>, state: &State, how: How) -> Result<Slice, StoreError> {
     let id = state.id;
     if state.place.is_none() {
         follow_rename(transaction, id).await?;
         missing_triggers(transaction, id).await?;
     }
-    let wanted = if mode == Mode::Blind { 1 } else { state.page_rows };
+    let wanted = how.rows(state.page_rows);
     let began = Instant::now();
     let rows = transaction
         .query_typed(
-            &compare::statement(&state.reader("page", mode, wanted), state.live_space, false),
+            &compare::statement(&state.reader("page", how.mode, wanted), state.live_space, false),
             &[
                 (&state.place, Type::TEXT_ARRAY),
                 (&state.project_id, Type::INT4),
@@ -249,7 +269,7 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) ->
                 (&state.fills, Type::BOOL),
                 (&id, Type::INT4),
                 (&state.take_over, Type::INT8),
-                (&state.max_content_bytes, Type::INT8),
+                (&how.max_content_bytes, Type::INT8),
             ],
         )
         .await?;
@@ -265,7 +285,7 @@ async fn rows_slice(transaction: &Transaction<'_>, state: &State, mode: Mode) ->
         Some(found) => found == read && read < i64::from(wanted),
         None => read == 0,
     };
-    let page_rows = trouble::next_page(state.page_rows, mode, began.elapsed());
+    let page_rows = trouble::next_page(state.page_rows, how.mode, began.elapsed());
     transaction
         .execute_typed(
             "UPDATE cronvec.sources SET phase = CASE WHEN $2 THEN 'count' ELSE 'rows' END,

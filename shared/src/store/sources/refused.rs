@@ -1,5 +1,5 @@
 //! Owns which rows a comparison leaves alone because they refuse their vector, and what it does when one of them does.
-//! Refuses to find out which: a worker does, by halves.
+//! Refuses to find out which: a worker does, row by row.
 
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;

@@ -74,16 +74,6 @@ impl Store {
         Ok(())
     }
 
-    /// Texts of attached tables that have more bytes are quarantined.
-    pub async fn limit_contents(&self, max_content_bytes: usize) -> Result<(), StoreError> {
-        self.execute(
-            "UPDATE cronvec.sources SET max_content_bytes = $1 WHERE max_content_bytes <> $1",
-            &[(&i64::try_from(max_content_bytes).unwrap_or(i64::MAX), Type::INT8)],
-        )
-        .await?;
-        Ok(())
-    }
-
     /// Attached tables whose last comparison, or reading of notes, didn't get through.
     pub async fn troubled_sources(&self) -> Result<Vec<TroubledSource>, StoreError> {
         let rows = self

@@ -43,7 +43,7 @@ impl Store {
         let quoted = &column.quoted;
         let type_of = unqualified(&column.full_type);
         if type_of != "vector" && type_of != format!("vector({width})") {
-            let held = self.held(table, column).await;
+            let held = self.held(name, column).await;
             return Err(invalid(format!(
                 "{quoted} of {name} is {type_of}, and project '{}' embeds with {}, {width} dimensions{}; {}",
                 project.name,
@@ -65,9 +65,20 @@ impl Store {
         Ok(column.clone())
     }
 
+    /// What makes such a column hold vectors of this width: a statement, or, where it would lose what stands there, what
+    /// else there is to do.
+    pub(super) async fn made_to_hold(&self, table: &str, column: &Column, width: u16) -> Result<String, StoreError> {
+        let prefix = self.vector_prefix().await?;
+        let held = self.held(table, column).await;
+        Ok(match statement(table, column, &prefix, width, held) {
+            Some(statement) => statement,
+            None => advice(table, column, &prefix, width, held),
+        })
+    }
+
     /// What can't be looked at counts as something.
-    async fn held(&self, table: &Table, column: &Column) -> Held {
-        let (name, quoted) = (&table.name, &column.quoted);
+    async fn held(&self, name: &str, column: &Column) -> Held {
+        let quoted = &column.quoted;
         let is_numbers = OF_NUMBERS.contains(&unqualified(&column.bare_type));
         let width = match is_numbers {
             true => format!("cardinality(t.{quoted}::real[])"),
@@ -93,12 +104,29 @@ fn unless_chosen(space: &SpaceSpec) -> &'static str {
     }
 }
 
+/// None where one would lose what stands in the column.
+fn statement(table: &str, column: &Column, prefix: &str, width: u16, held: Held) -> Option<String> {
+    let quoted = &column.quoted;
+    let using = match held {
+        Held::Numbers(numbers) if numbers == i32::from(width) => format!("{quoted}::{prefix}vector({width})"),
+        Held::Nothing if width_of(&column.full_type) == Some(width) => format!("{quoted}::{prefix}vector({width})"),
+        Held::Nothing => "NULL".to_owned(),
+        Held::Numbers(_) | Held::Something => return None,
+    };
+    Some(format!(
+        "ALTER TABLE {table} ALTER COLUMN {quoted} TYPE {prefix}vector({width}) USING {using}"
+    ))
+}
+
 /// Never a statement that loses what stands in the column.
 fn advice(table: &str, column: &Column, prefix: &str, width: u16, held: Held) -> String {
-    let quoted = &column.quoted;
-    let alter = |using: &str| {
-        format!("run: ALTER TABLE {table} ALTER COLUMN {quoted} TYPE {prefix}vector({width}) USING {using}")
-    };
+    if let Some(statement) = statement(table, column, prefix, width, held) {
+        return match held {
+            Held::Numbers(_) => format!("run: {statement}, which keeps its vectors"),
+            _ if statement.ends_with(" NULL") => format!("it is empty: run: {statement}"),
+            _ => format!("run: {statement}"),
+        };
+    }
     let beside = format!(
         "ALTER TABLE {table} ADD COLUMN {} {prefix}vector({width})",
         with_suffix(column, width)
@@ -112,23 +140,13 @@ fn advice(table: &str, column: &Column, prefix: &str, width: u16, held: Held) ->
          project with --project; or give this project's vectors a column of their own: {beside}"
     );
     match held {
-        Held::Numbers(numbers) if numbers == i32::from(width) => {
-            format!(
-                "{}, which keeps its vectors",
-                alter(&format!("{quoted}::{prefix}vector({width})"))
-            )
-        }
-        Held::Nothing if width_of(&column.full_type) == Some(width) => {
-            alter(&format!("{quoted}::{prefix}vector({width})"))
-        }
-        Held::Nothing => format!("it is empty: {}", alter("NULL")),
         Held::Numbers(numbers) => {
             format!("it has vectors of {numbers} numbers, which no ALTER TABLE can turn into these; {of_its_model}")
         }
         Held::Something if unqualified(&column.bare_type) == "vector" => {
             format!("it has vectors, which an ALTER TABLE would lose; {of_its_model}")
         }
-        Held::Something => format!("it isn't empty; name another column, or run: {beside}"),
+        Held::Nothing | Held::Something => format!("it isn't empty; name another column, or run: {beside}"),
     }
 }
 

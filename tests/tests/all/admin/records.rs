@@ -224,7 +224,7 @@ async fn records_of_a_project_that_a_table_feeds_are_written_by_nobody_else() {
     let project = api.system.store.project(PROJECT).await.unwrap();
     let space = &api.system.settings.embedding.new_space;
     let source = api.system.store.attach(&new, &project, space).await.unwrap();
-    api.system.store.reconcile_slice(source.id).await.unwrap();
+    api.system.store.reconcile_slice(source.id, 10_000_000).await.unwrap();
 
     let ingest = json!({"project": PROJECT, "records": [{"id": "note", "content": "a note"}]});
     let refused = [

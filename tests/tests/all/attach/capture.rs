@@ -6,7 +6,7 @@ use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
 use shared::store::sources::NewSource;
 
-use super::{articles, attach, create_articles, pass, reconcile, texts, waiting};
+use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts, waiting};
 
 /// Why rows are no records, or can't be read.
 const QUARANTINED: &str =
@@ -210,7 +210,7 @@ async fn a_statement_with_many_bytes_names_its_rows_and_a_page_has_no_more_than_
     assert_eq!(system.count(noted).await, 60);
     assert_eq!(system.count("SELECT count(*) FROM cronvec.records").await, 0);
     let mut pages = 0;
-    while system.store.take_note(source.id).await.unwrap().is_some() {
+    while system.store.take_note(source.id, MOST_BYTES).await.unwrap().is_some() {
         pages += 1;
     }
     assert!((3..10).contains(&pages), "{pages}");
@@ -391,7 +391,7 @@ async fn a_page_that_takes_too_long_is_read_in_smaller_ones_and_told() {
     });
     let mut told = Vec::new();
     for _ in 0..20 {
-        system.store.reconcile_slice(source.id).await.unwrap();
+        system.store.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
         told.extend(system.store.source(PROJECT).await.unwrap().trouble);
         if system.value(QUARANTINED).await == json!({"2": "too_slow"}) {
             break;

@@ -5,7 +5,7 @@ use serde_json::json;
 use shared::store::sources::NewSource;
 
 use super::rights::Role;
-use super::{articles, attach, create_articles, pass};
+use super::{MOST_BYTES, articles, attach, create_articles, pass};
 
 /// Functions that look for names where somebody else may put some. Those with a body that was parsed once look nowhere.
 const CARELESS: &str = "
@@ -148,7 +148,10 @@ async fn operators_of_a_role_that_may_write_an_attached_table_are_run_by_no_work
     user.batch_execute("INSERT INTO articles SELECT n, 'many ' || n FROM generate_series(2, 2100) AS n")
         .await
         .unwrap();
-    assert_eq!(system.store.take_note(source.id).await.unwrap(), Some(1_000));
+    assert_eq!(
+        system.store.take_note(source.id, MOST_BYTES).await.unwrap(),
+        Some(1_000)
+    );
     pass(&system, &source).await;
     assert_eq!(seen(&system).await, json!([]));
     drop(user);
@@ -215,7 +218,7 @@ async fn whatever_an_owner_makes_of_its_functions_they_run_with_its_rights_or_no
         system.store.begin_pass(source.id, false).await.unwrap();
         let mut outcome = Ok(());
         for _ in 0..3 {
-            outcome = outcome.and(system.store.reconcile_slice(source.id).await.map(|_| ()));
+            outcome = outcome.and(system.store.reconcile_slice(source.id, MOST_BYTES).await.map(|_| ()));
         }
         let error = outcome.expect_err(more).to_string();
         assert!(
@@ -328,7 +331,7 @@ async fn a_table_of_the_workers_own_role_is_compared_whatever_it_logged_in_as() 
     let source = attach(&system, &articles()).await.unwrap();
     let of_owner = shared::store::Store::new(shared::store::Database::at(&owner.url, 1).unwrap());
     of_owner.begin_pass(source.id, false).await.unwrap();
-    of_owner.reconcile_slice(source.id).await.unwrap();
+    of_owner.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
     assert_eq!(of_owner.coverage(PROJECT).await.unwrap().total, 3);
     drop(of_owner);
     owner.leave(&system).await;

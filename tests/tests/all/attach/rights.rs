@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::store::{self, Store};
 use tokio_postgres::Client;
 
-use super::{articles, attach, create_articles, pass, reconcile, texts};
+use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts};
 
 /// A role of the server's, named by the test's database, so that no two tests share one.
 pub(super) struct Role {
@@ -246,7 +246,7 @@ async fn row_level_security_hides_rows_from_no_trigger_and_a_pass_that_it_would_
     assert_eq!(of_worker.source_faults(&source).await.unwrap(), []);
     of_worker.begin_pass(source.id, true).await.unwrap();
     for _ in 0..3 {
-        of_worker.reconcile_slice(source.id).await.unwrap();
+        of_worker.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
     }
     assert_eq!(of_worker.source(PROJECT).await.unwrap().passes, source.passes + 2);
     assert_eq!(texts(&system).await.as_object().unwrap().len(), 11);
@@ -254,7 +254,11 @@ async fn row_level_security_hides_rows_from_no_trigger_and_a_pass_that_it_would_
     // The policy would hide rows from the owner, too.
     system.run_sql("ALTER TABLE articles FORCE ROW LEVEL SECURITY").await;
     of_worker.begin_pass(source.id, true).await.unwrap();
-    let error = of_worker.reconcile_slice(source.id).await.unwrap_err().to_string();
+    let error = of_worker
+        .reconcile_slice(source.id, MOST_BYTES)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("row-level security"), "{error}");
     assert_eq!(texts(&system).await.as_object().unwrap().len(), 11);
     drop((user, of_worker));

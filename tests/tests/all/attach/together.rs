@@ -15,7 +15,7 @@ use shared::call::CallOptions;
 use shared::store::sources::NewSource;
 use tokio_postgres::Client;
 
-use super::{articles, attach, create_articles, pass, reconcile, texts, waiting};
+use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts, waiting};
 
 const ROWS: i32 = 40;
 
@@ -80,7 +80,7 @@ async fn of_applications_workers_and_passes_on_the_same_rows_none_costs_a_user_a
     let compare = async {
         while Instant::now() < until {
             system.store.begin_pass(source.id, true).await.unwrap();
-            match system.store.reconcile_slice(source.id).await {
+            match system.store.reconcile_slice(source.id, MOST_BYTES).await {
                 Err(error) => assert!(error.is_lock_timeout() || error.is_outage(), "{error}"),
                 Ok(_) => {
                     passes.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +132,15 @@ async fn an_attaching_that_is_killed_in_the_middle_is_finished_by_ticks_with_not
     };
     let source = system.store.attach(&new, &project, space).await.unwrap();
     // The first slice, and there it ends.
-    assert_eq!(system.store.reconcile_slice(source.id).await.unwrap().written(), 1_000);
+    assert_eq!(
+        system
+            .store
+            .reconcile_slice(source.id, MOST_BYTES)
+            .await
+            .unwrap()
+            .written(),
+        1_000
+    );
     // Written meanwhile: rows that were read, and rows that weren't.
     system
         .run_sql(
@@ -177,7 +185,7 @@ async fn a_pass_writes_nothing_over_a_row_that_changes_while_it_looks() {
     let user = cronvec_tests::between::Transaction::begin(&system).await;
     user.run("UPDATE articles SET title = 'of the user' WHERE id = 1").await;
     system.store.begin_pass(source.id, false).await.unwrap();
-    let slice = system.store.reconcile_slice(source.id).await.unwrap();
+    let slice = system.store.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
     assert_eq!(slice.written(), 0, "the record is in a user's hands");
     user.commit().await;
     pass(&system, &source).await;

@@ -7,7 +7,7 @@ use shared::store::{self, Store, migrate};
 use tokio_postgres::Client;
 
 use super::rights::Role;
-use super::{pass, texts};
+use super::{MOST_BYTES, pass, texts};
 
 /// A system on a schema of that time with such a table; `migrator` owns the schema.
 struct Former {
@@ -136,7 +136,7 @@ async fn a_table_that_was_attached_before_goes_on_and_its_functions_get_their_ri
         .run_sql("ALTER TABLE articles DISABLE TRIGGER USER; DELETE FROM articles WHERE id = 20; ALTER TABLE articles ENABLE TRIGGER USER")
         .await;
     for _ in 0..3 {
-        of_migrator.reconcile_slice(source.id).await.unwrap();
+        of_migrator.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
     }
     let after = texts(system).await;
     assert_eq!(after.as_object().unwrap().len(), 21);

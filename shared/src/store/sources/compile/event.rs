@@ -143,11 +143,19 @@ END",
     pub(super) fn event(&self) -> Function {
         let same: Vec<String> = self.key.iter().map(|c| format!("t.{0} = o.{0}", c.quoted)).collect();
         let body = TEMPLATE
+            .replace("@name_inserted@", &name_all("named", "@new_id@", "FROM new_rows AS t"))
+            .replace(
+                "@name_updated@",
+                &name_all("named", "@new_id@", "@updated@ OR (checks AND @written@)"),
+            )
+            .replace("@name_left@", &name_all("gone", "@old_id@", "@left@"))
+            .replace("@name_deleted@", &name_all("gone", "@old_id@", "FROM old_rows AS o"))
+            .replace("@updated@", UPDATED)
+            .replace("@left@", LEFT)
             .replace("@id@", &self.id.to_string())
             .replace("@rows@", &ROWS_COPIED.to_string())
             .replace("@bytes@", &BYTES_COPIED.to_string())
             .replace("@row_bytes@", &BYTES_OF_ROW.to_string())
-            .replace("@names@", &NAMES.to_string())
             .replace(
                 "@first_key@",
                 &self.key.first().map_or(String::new(), |c| c.quoted.clone()),
@@ -174,6 +182,31 @@ END",
     }
 }
 
+/// Rows of an UPDATE that are others than before.
+const UPDATED: &str = "FROM new_rows AS t LEFT JOIN old_rows AS o ON @same@ WHERE (o.@first_key@ IS NULL OR @changed@)";
+
+/// Those that have no new row of their key.
+const LEFT: &str =
+    "FROM old_rows AS o WHERE NOT EXISTS (SELECT FROM new_rows AS t WHERE @same@ AND @new_id@ = @old_id@)";
+
+/// Hands the ids of rows on as `named` or as `gone`, some at a time.
+fn name_all(list: &str, id: &str, rows: &str) -> String {
+    let arguments = match list {
+        "named" => "NULL, NULL, NULL, NULL, named",
+        _ => "NULL, NULL, NULL, gone, NULL",
+    };
+    format!(
+        "FOR one IN SELECT {id} AS id {rows} LOOP
+            {list} := array_append({list}, one.id);
+            IF cardinality({list}) = {NAMES} THEN
+                PERFORM cronvec.source_@id@_take({arguments});
+                {list} := NULL;
+            END IF;
+        END LOOP;
+        PERFORM cronvec.source_@id@_take({arguments}) WHERE {list} IS NOT NULL;"
+    )
+}
+
 /// `t` is a new row, `o` an old one, `one` a row of a loop.
 const TEMPLATE: &str = "DECLARE
     ids text[];
@@ -198,9 +231,11 @@ BEGIN
             OR NOT has_function_privilege('cronvec.source_@id@_truncated(oid)', 'EXECUTE') THEN
             RAISE EXCEPTION 'permission denied: % may not call cronvec.source_@id@_take', current_user;
         END IF;
-        IF TG_OP = 'INSERT' THEN
+        IF TG_OP IN ('INSERT', 'UPDATE') THEN
             SELECT count(*) > @rows@ OR coalesce(sum(s.size), 0) > @bytes@ INTO is_large
                 FROM (SELECT @size@ AS size FROM new_rows AS t LIMIT @rows@ + 1) AS s;
+        END IF;
+        IF TG_OP = 'INSERT' THEN
             IF is_large THEN
                 PERFORM @new_id@ FROM new_rows AS t LIMIT 0;
             ELSE
@@ -219,11 +254,8 @@ BEGIN
                 GET DIAGNOSTICS called_by = PG_CONTEXT;
                 checks := called_by !~ E'\\nPL/pgSQL function cronvec\\\\.source_@id@_set\\\\(';
             END IF;
-            SELECT count(*) > @rows@ OR coalesce(sum(s.size), 0) > @bytes@ INTO is_large
-                FROM (SELECT @size@ AS size FROM new_rows AS t LIMIT @rows@ + 1) AS s;
             IF is_large THEN
-                PERFORM @new_id@ FROM new_rows AS t LEFT JOIN old_rows AS o ON @same@
-                    WHERE o.@first_key@ IS NULL OR @changed@ OR (checks AND @written@) LIMIT 0;
+                PERFORM @new_id@ @updated@ OR (checks AND @written@) LIMIT 0;
             ELSE
                 SELECT array_agg(n.id) FILTER (WHERE n.passes AND n.is_small),
                     array_agg(n.content) FILTER (WHERE n.passes AND n.is_small),
@@ -234,13 +266,11 @@ BEGIN
                         SELECT @new_id@ AS id, s.is_small, p.passes,
                             CASE WHEN p.passes AND s.is_small THEN @new_text@ END AS content,
                             CASE WHEN p.passes AND s.is_small THEN @new_metadata@ END AS metadata
-                        FROM new_rows AS t LEFT JOIN old_rows AS o ON @same@
+                        FROM (SELECT t.* @updated@) AS t
                         CROSS JOIN LATERAL (SELECT @size@ <= @row_bytes@) AS s (is_small)
                         CROSS JOIN LATERAL (SELECT coalesce(@new_passes@, false)) AS p (passes)
-                        WHERE o.@first_key@ IS NULL OR @changed@
                     ) AS n;
-                SELECT gone || array_agg(@old_id@) INTO gone FROM old_rows AS o
-                    WHERE NOT EXISTS (SELECT FROM new_rows AS t WHERE @same@ AND @new_id@ = @old_id@);
+                SELECT gone || array_agg(@old_id@) INTO gone @left@;
                 IF checks THEN
                     SELECT named || array_agg(@new_id@) INTO named FROM new_rows AS t JOIN old_rows AS o ON @same@
                         WHERE @written@;
@@ -278,8 +308,7 @@ BEGIN
                 END;
             END LOOP;
             IF TG_OP = 'UPDATE' THEN
-                SELECT gone || array_agg(@old_id@) INTO gone FROM old_rows AS o
-                    WHERE NOT EXISTS (SELECT FROM new_rows AS t WHERE @same@ AND @new_id@ = @old_id@);
+                SELECT gone || array_agg(@old_id@) INTO gone @left@;
             END IF;
             problem := NULL;
         EXCEPTION WHEN OTHERS THEN
@@ -295,48 +324,16 @@ BEGIN
         PERFORM cronvec.source_@id@_truncated(TG_RELID);
         RETURN NULL;
     END IF;
-    IF is_large AND TG_OP = 'INSERT' THEN
-        FOR one IN SELECT @new_id@ AS id FROM new_rows AS t LOOP
-            named := array_append(named, one.id);
-            IF cardinality(named) = @names@ THEN
-                PERFORM cronvec.source_@id@_take(NULL, NULL, NULL, NULL, named);
-                named := NULL;
-            END IF;
-        END LOOP;
-    ELSIF is_large AND TG_OP = 'UPDATE' THEN
-        FOR one IN
-            SELECT @new_id@ AS id FROM new_rows AS t LEFT JOIN old_rows AS o ON @same@
-            WHERE o.@first_key@ IS NULL OR @changed@ OR (checks AND @written@)
-        LOOP
-            named := array_append(named, one.id);
-            IF cardinality(named) = @names@ THEN
-                PERFORM cronvec.source_@id@_take(NULL, NULL, NULL, NULL, named);
-                named := NULL;
-            END IF;
-        END LOOP;
-    END IF;
-    IF is_large AND TG_OP = 'UPDATE' THEN
-        FOR one IN
-            SELECT @old_id@ AS id FROM old_rows AS o
-            WHERE NOT EXISTS (SELECT FROM new_rows AS t WHERE @same@ AND @new_id@ = @old_id@)
-        LOOP
-            gone := array_append(gone, one.id);
-            IF cardinality(gone) = @names@ THEN
-                PERFORM cronvec.source_@id@_take(NULL, NULL, NULL, gone, NULL);
-                gone := NULL;
-            END IF;
-        END LOOP;
-    ELSIF is_large AND TG_OP = 'DELETE' THEN
-        FOR one IN SELECT @old_id@ AS id FROM old_rows AS o LOOP
-            gone := array_append(gone, one.id);
-            IF cardinality(gone) = @names@ THEN
-                PERFORM cronvec.source_@id@_take(NULL, NULL, NULL, gone, NULL);
-                gone := NULL;
-            END IF;
-        END LOOP;
-    END IF;
-    IF ids IS NOT NULL OR gone IS NOT NULL OR named IS NOT NULL THEN
-        PERFORM cronvec.source_@id@_take(ids, contents, metadatas, gone, named);
+    IF NOT is_large THEN
+        PERFORM cronvec.source_@id@_take(ids, contents, metadatas, gone, named)
+            WHERE ids IS NOT NULL OR gone IS NOT NULL OR named IS NOT NULL;
+    ELSIF TG_OP = 'INSERT' THEN
+        @name_inserted@
+    ELSIF TG_OP = 'UPDATE' THEN
+        @name_updated@
+        @name_left@
+    ELSE
+        @name_deleted@
     END IF;
     RETURN NULL;
 END";

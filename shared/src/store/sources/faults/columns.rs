@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::{Fault, Now};
 use crate::store::sources::Source;
-use crate::store::sources::command::{Changes, again};
+use crate::store::sources::command::{ColumnChanges, again};
 use crate::store::sources::table::Column;
 use crate::store::{Store, StoreError};
 
@@ -44,7 +44,7 @@ impl Store {
             faults.extend(self.faults_of_key(source, now, &frozen, &columns).await?);
             faults.extend(virtuals(source, now, &frozen, &columns));
         }
-        faults.extend(vector(source, now, &columns, &changes));
+        faults.extend(self.fault_of_vectors(source, now, &columns, &changes).await?);
         Ok(faults)
     }
 
@@ -69,6 +69,51 @@ impl Store {
                 is: row.get(4),
             })
             .collect())
+    }
+
+    /// The column that gets the vectors.
+    async fn fault_of_vectors(
+        &self,
+        source: &Source,
+        now: &Now,
+        columns: &[Column],
+        changes: &ColumnChanges,
+    ) -> Result<Option<Fault>, StoreError> {
+        let Some(name) = source.embedding_column.as_ref() else {
+            return Ok(None);
+        };
+        let (table, width, vector) = (&now.name, now.width, &now.vector);
+        if changes.renamed.iter().any(|(from, _)| from == name) {
+            return Ok(None);
+        }
+        let Some(column) = columns.iter().find(|column| column.name == *name) else {
+            return Ok(Some(Fault::fail(
+                format!("{table} has no column {name} any more: vectors can't be written to it"),
+                format!(
+                    "ALTER TABLE {table} ADD COLUMN \"{}\" {vector}({width})",
+                    name.replace('"', "\"\"")
+                ),
+            )));
+        };
+        let quoted = &column.quoted;
+        let type_of = column.full_type.rsplit('.').next().unwrap_or_default();
+        if type_of != "vector" && type_of != format!("vector({width})") {
+            return Ok(Some(Fault::fail(
+                format!(
+                    "{quoted} of {table} is {type_of}, and project '{}' embeds with {width} dimensions",
+                    source.project
+                ),
+                self.made_to_hold(table, column, u16::try_from(width).unwrap_or_default())
+                    .await?,
+            )));
+        }
+        if source.on_change == "null" && column.not_null {
+            return Ok(Some(Fault::fail(
+                format!("{quoted} of {table} can't be emptied any more when a text changes"),
+                format!("ALTER TABLE {table} ALTER COLUMN {quoted} DROP NOT NULL"),
+            )));
+        }
+        Ok(None)
     }
 
     async fn faults_of_key(
@@ -114,8 +159,8 @@ impl Store {
     }
 }
 
-fn changes(frozen: &[Frozen], columns: &[Column]) -> Changes {
-    let mut changes = Changes::default();
+fn changes(frozen: &[Frozen], columns: &[Column]) -> ColumnChanges {
+    let mut changes = ColumnChanges::default();
     for was in frozen {
         if columns.iter().any(|column| column.name == was.name) {
             continue;
@@ -129,7 +174,7 @@ fn changes(frozen: &[Frozen], columns: &[Column]) -> Changes {
 }
 
 /// Columns that have another name or are gone, but for the one of the vectors, which is made again when it is gone.
-fn names(source: &Source, now: &Now, frozen: &[Frozen], changes: &Changes) -> Vec<Fault> {
+fn names(source: &Source, now: &Now, frozen: &[Frozen], changes: &ColumnChanges) -> Vec<Fault> {
     let table = &now.name;
     let command = again(source, table, changes);
     let renamed = changes.renamed.iter().filter_map(|(name, new)| {
@@ -177,40 +222,4 @@ fn virtuals(source: &Source, now: &Now, frozen: &[Frozen], columns: &[Column]) -
         })
     });
     used.collect()
-}
-
-/// The column that gets the vectors.
-fn vector(source: &Source, now: &Now, columns: &[Column], changes: &Changes) -> Option<Fault> {
-    let name = source.embedding_column.as_ref()?;
-    let (table, width, vector) = (&now.name, now.width, &now.vector);
-    if changes.renamed.iter().any(|(from, _)| from == name) {
-        return None;
-    }
-    let Some(column) = columns.iter().find(|column| column.name == *name) else {
-        return Some(Fault::fail(
-            format!("{table} has no column {name} any more: vectors can't be written to it"),
-            format!(
-                "ALTER TABLE {table} ADD COLUMN \"{}\" {vector}({width})",
-                name.replace('"', "\"\"")
-            ),
-        ));
-    };
-    let quoted = &column.quoted;
-    let type_of = column.full_type.rsplit('.').next().unwrap_or_default();
-    if type_of != "vector" && type_of != format!("vector({width})") {
-        return Some(Fault::fail(
-            format!(
-                "{quoted} of {table} is {type_of}, and project '{}' embeds with {width} dimensions",
-                source.project
-            ),
-            format!("ALTER TABLE {table} ALTER COLUMN {quoted} TYPE {vector}({width}) USING NULL"),
-        ));
-    }
-    if source.on_change == "null" && column.not_null {
-        return Some(Fault::fail(
-            format!("{quoted} of {table} can't be emptied any more when a text changes"),
-            format!("ALTER TABLE {table} ALTER COLUMN {quoted} DROP NOT NULL"),
-        ));
-    }
-    None
 }

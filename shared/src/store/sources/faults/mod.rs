@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::super::{Store, StoreError};
 use super::Source;
-use super::command::{Changes, again};
+use super::command::{ColumnChanges, again};
 use super::compile::GENERATION;
 
 /// Something that isn't as `attach` left it.
@@ -57,7 +57,7 @@ struct Now {
 impl Now {
     /// The command that makes functions and triggers again, as the table is now.
     fn again(&self, source: &Source) -> String {
-        again(source, &self.name, &Changes::default())
+        again(source, &self.name, &ColumnChanges::default())
     }
 }
 
@@ -74,7 +74,7 @@ impl Store {
                     "{} is another table now; the one that is attached is named {}",
                     source.attached_as, now.name
                 ),
-                again(source, &source.attached_as, &Changes::default()),
+                again(source, &source.attached_as, &ColumnChanges::default()),
             ));
         }
         faults.extend(self.faults_of_columns(source, &now).await?);
@@ -127,7 +127,7 @@ impl Store {
         Ok(match self.is_table(name).await? {
             true => Fault::fail(
                 format!("{name} was dropped and made again: nothing of the new one is noticed"),
-                again(source, name, &Changes::default()),
+                again(source, name, &ColumnChanges::default()),
             ),
             false => Fault::fail(format!("{name} is gone"), format!("cronvec detach {}", source.project)),
         })
