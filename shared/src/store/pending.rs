@@ -1,6 +1,6 @@
 //! Owns the reading of the pending set, slice by slice. Refuses to take anything out of it: that is `vectors`'.
 
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
@@ -188,8 +188,8 @@ impl Store {
 
 /// When a record's text was accepted, by our own clock, which says `now`; columns 14 and 15 of a slice's row are the server's.
 fn accepted_at(row: &tokio_postgres::Row, now: Instant) -> Option<Instant> {
-    let (since, servers_now): (Option<OffsetDateTime>, OffsetDateTime) = (row.get(14), row.get(15));
-    now.checked_sub(Duration::try_from(servers_now - since?).unwrap_or_default())
+    let (since, servers_now): (Option<SystemTime>, SystemTime) = (row.get(14), row.get(15));
+    now.checked_sub(servers_now.duration_since(since?).unwrap_or_default())
 }
 
 /// Columns 9 to 12 of a slice's row.

@@ -22,11 +22,11 @@ async fn one_row_whose_expression_raises_costs_itself_alone() {
     };
     let source = attach(&system, &new).await.unwrap();
     system
-        .run_sql(
-            "INSERT INTO articles VALUES (4, 'title 4', NULL, 6), (5, 'title 5', NULL, 5);
-             UPDATE articles SET views = id + 3",
-        )
+        .run_sql("INSERT INTO articles VALUES (4, 'title 4', NULL, 6), (5, 'title 5', NULL, 5)")
         .await;
+    let inserted = texts(&system).await;
+    assert_eq!((&inserted["4"], inserted.get("5")), (&json!("title 410"), None));
+    system.run_sql("UPDATE articles SET views = id + 3").await;
     // The others are records at once; those that raise are named.
     assert_eq!(
         texts(&system).await,
@@ -34,6 +34,8 @@ async fn one_row_whose_expression_raises_costs_itself_alone() {
     );
     system.vectorize().await;
     assert_eq!(system.value(QUARANTINED).await, json!({"2": "unreadable"}));
+    let said = "SELECT to_jsonb(message) FROM cronvec.quarantine";
+    assert!(system.value(said).await.as_str().unwrap().contains("division by zero"));
     let coverage = system.store.coverage(PROJECT).await.unwrap();
     assert_eq!((coverage.total, coverage.quarantined), (5, 1));
     let after = reconcile(&system, &source).await;
@@ -94,8 +96,8 @@ async fn keys_that_can_be_no_ids_are_quarantined_and_keep_no_other_row_from_bein
         ..articles()
     };
     let source = attach(&system, &new).await.unwrap();
-    let quarantined = "SELECT coalesce(jsonb_agg(DISTINCT reason), '[]') FROM cronvec.quarantine";
-    assert_eq!(system.value(quarantined).await, json!(["no_id"]));
+    let quarantined = "SELECT coalesce(jsonb_agg(reason), '[]') FROM cronvec.quarantine";
+    assert_eq!(system.value(quarantined).await, json!(["no_id", "no_id"]));
     system
         .run_sql("INSERT INTO pages VALUES ('late', 'late'), (repeat('b', 2000), 'long, too')")
         .await;
@@ -107,7 +109,8 @@ async fn keys_that_can_be_no_ids_are_quarantined_and_keep_no_other_row_from_bein
         .run_sql("DELETE FROM pages WHERE length(url) > 1000 OR url = ''")
         .await;
     assert_eq!(system.value(quarantined).await, json!([]));
-    system.store.coverage(PROJECT).await.unwrap();
+    let coverage = system.store.coverage(PROJECT).await.unwrap();
+    assert_eq!((coverage.total, coverage.embedded, coverage.quarantined), (6, 6, 0));
 }
 
 #[tokio::test]
@@ -130,17 +133,15 @@ async fn keys_that_are_equal_and_of_another_text_are_one_record_and_dates_are_ke
         "[\"2026-03-01 00:00:00+00\", \"-2\"]": "c"
     });
     assert_eq!(texts(&system).await, ids);
+    system.vectorize().await;
+    assert_eq!(waiting(&system).await, json!([]));
     system
         .run_sql("SET timezone = 'Asia/Tokyo'; UPDATE measured SET value = 1.500 WHERE body = 'a'")
         .await;
     let after = reconcile(&system, &source).await;
     assert_eq!((after.changed, after.deleted), (0, 0));
     assert_eq!(texts(&system).await, ids);
-    assert_eq!(
-        waiting(&system).await.as_array().unwrap().len(),
-        3,
-        "only those of the beginning"
-    );
+    assert_eq!(waiting(&system).await, json!([]), "no text is another");
 }
 
 #[tokio::test]
@@ -235,6 +236,9 @@ async fn no_statement_becomes_a_subtransaction_and_a_held_record_makes_nobody_wa
     let counted = "SELECT coalesce(sum(s.subxact_count), 0)::bigint FROM pg_stat_get_backend_idset() b, pg_stat_get_backend_subxact(b) s
         WHERE pg_stat_get_backend_dbid(b) = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(system.count(counted).await, 0);
+    user.run("SAVEPOINT one; UPDATE articles SET views = 1 WHERE id = 1")
+        .await;
+    assert_eq!(system.count(counted).await, 1, "a subtransaction would be seen");
     user.commit().await;
 
     let holder = Transaction::begin(&system).await;
@@ -349,6 +353,9 @@ async fn a_vector_that_somebody_else_writes_into_the_column_is_set_right() {
             .await;
         let requests = provider.inputs();
         system.vectorize().await;
+        // Who emptied a column that is emptied when its text changes can't be told: a comparison finds it.
+        let at_once = if forgets { 3 } else { 4 };
+        assert_eq!(system.count(right).await, at_once, "forgets: {forgets}");
         reconcile(&system, &source).await;
         assert_eq!(system.count(right).await, 4, "forgets: {forgets}");
         assert_eq!(provider.inputs(), requests, "no provider was asked");

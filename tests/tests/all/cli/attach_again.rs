@@ -139,4 +139,6 @@ async fn the_same_command_again_is_done_and_another_alters_in_place() {
     assert_eq!(mended.code(), Some(DONE), "{mended:?}");
     let well = cli.run("doctor --offline").await;
     assert!(!well.stdout.contains("source_"), "{well:?}");
+    let made = "SELECT count(*) FROM pg_proc WHERE proname ~ '^source_[0-9]+_page$'";
+    assert_eq!(system.count(made).await, 1);
 }

@@ -143,7 +143,12 @@ async fn a_schema_dropped_with_the_extension_in_it_loses_vectors_alone_and_migra
     same(&system.value(OURS).await, &before);
     assert_eq!(system.count("SELECT count(*) FROM cronvec.pending").await, 4);
     // The table's own column went, too: `doctor` leads through it.
-    for fault in faults(&system).await {
+    let all = faults(&system).await;
+    assert!(
+        all.iter().any(|fault| fault.found.contains("has no column v")),
+        "{all:?}"
+    );
+    for fault in all {
         super::mend(&system, &fault.mend).await;
     }
     all_well(&system, "public is back").await;

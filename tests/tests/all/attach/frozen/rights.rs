@@ -132,6 +132,11 @@ async fn a_row_for_which_the_expression_raises_keeps_no_table_from_being_attache
         .attach(&new, &project, &system.settings.embedding.new_space)
         .await
         .unwrap();
+    system.vectorize().await;
+    let quarantined = "SELECT to_jsonb(record_id || ' ' || reason) FROM cronvec.quarantine";
+    assert_eq!(system.value(quarantined).await, "1 unreadable");
+    system.run_sql("INSERT INTO articles VALUES (2, '7', 'x')").await;
+    assert_eq!(live(&system, "2").await, 1);
 }
 
 #[tokio::test]
