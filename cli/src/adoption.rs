@@ -1,10 +1,10 @@
 //! What is found out about vectors that a table has already, and what is said of it, before they are adopted.
 
 use anyhow::Result;
-use shared::pipeline::{ALIKE, AdoptionCheck, Unserved, check_adoption};
-use shared::space::SpaceSpec;
-use shared::store::projects::Project;
-use shared::store::sources::NewSource;
+use cronvec_nouns::space::SpaceSpec;
+use cronvec_pipeline::{ALIKE, AdoptionCheck, Unserved, check_adoption};
+use cronvec_store::projects::Project;
+use cronvec_store::sources::NewSource;
 
 use crate::app::App;
 use crate::exit::usage;

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_config::{SecretSource, Settings};
+use cronvec_nouns::record::Rejection;
+use cronvec_nouns::space::{Space, SpaceSpec};
+use cronvec_pipeline::{self as pipeline, Unserved};
+use cronvec_provider::{Provider, Purpose, Timeout};
+use cronvec_secrets::Secrets;
+use cronvec_store::audit::{Act, IDS_NAMED};
+use cronvec_store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
+use cronvec_store::enqueue::{EnqueueOptions, NewJob, Retries};
+use cronvec_store::figures::CAP;
+use cronvec_store::jobs::JobView;
+use cronvec_store::migrate::{self, MigrationStatus, SchemaError};
+use cronvec_store::projects::{Coverage, Project};
+use cronvec_store::search::Hit;
+use cronvec_store::{Store, StoreError};
 use serde_json::{Value, json};
-use shared::call::CallOptions;
-use shared::config::{SecretSource, Settings};
-use shared::pipeline::{self, Unserved};
-use shared::provider::{Provider, Purpose, Timeout};
-use shared::record::Rejection;
-use shared::secrets::Secrets;
-use shared::space::{Space, SpaceSpec};
-use shared::store::audit::{Act, IDS_NAMED};
-use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
-use shared::store::enqueue::{EnqueueOptions, NewJob, Retries};
-use shared::store::figures::CAP;
-use shared::store::jobs::JobView;
-use shared::store::migrate::{self, MigrationStatus, SchemaError};
-use shared::store::projects::{Coverage, Project};
-use shared::store::search::Hit;
-use shared::store::{Store, StoreError};
 
 use crate::exit::{Interrupt, usage};
 use crate::local::Server;
@@ -82,7 +82,7 @@ impl App {
     }
 
     async fn connect(settings: Settings, connections: usize) -> Result<Self> {
-        let secrets = Secrets::new();
+        let secrets = crate::aws::secrets();
         let database = Database::open(&settings, &secrets, connections)
             .await
             .map_err(|error| match error {
@@ -192,7 +192,7 @@ impl App {
         let _in_the_middle = interrupt.watch();
         let report = match worker {
             Worker::Ingestion => {
-                let worker = ingestion::Worker::new(store, self.settings.clone());
+                let worker = ingestion::Worker::new(store, self.settings.clone(), self.secrets.clone());
                 let report = interrupt
                     .or_end(worker.run(options, deadline), || worker.stop())
                     .await?;
@@ -208,7 +208,7 @@ impl App {
                 serde_json::to_value(report?)?
             }
             Worker::Cleanup => {
-                let worker = cleanup::Worker::new(store, self.settings.clone());
+                let worker = cleanup::Worker::new(store, self.settings.clone(), self.secrets.clone());
                 serde_json::to_value(
                     interrupt
                         .or_end(worker.run(options, deadline), || worker.stop())
@@ -277,7 +277,7 @@ impl App {
         let mut settings = self.settings.clone();
         settings.retention.job_days = days;
         let deadline = Instant::now() + settings.queue.worker_timeout;
-        let worker = cleanup::Worker::new(Arc::clone(&self.store), settings);
+        let worker = cleanup::Worker::new(Arc::clone(&self.store), settings, self.secrets.clone());
         Ok(interrupt
             .or_end(worker.run(CallOptions::default(), deadline), || worker.stop())
             .await??)

@@ -1,9 +1,9 @@
 //! What `health` and `doctor` look at, as the command line tells it.
 
-use shared::config::AppEnv;
-use shared::token::Reach;
+use cronvec_config::AppEnv;
+use cronvec_nouns::token::Reach;
 
-pub(crate) use shared::checks::{Check, MINUTES_WAITED, Verdict, all_well};
+pub(crate) use cronvec_checks::{Check, MINUTES_WAITED, Verdict, all_well};
 
 use crate::app::App;
 use crate::output::{Align, Table};
@@ -27,17 +27,17 @@ pub(crate) fn table(checks: &[Check]) -> Table {
 
 /// Whether the database answers; the check and whether it is any use to look further.
 pub(crate) async fn database(app: &App) -> (Check, bool) {
-    shared::checks::database(app.store()).await
+    cronvec_checks::database(app.store()).await
 }
 
 /// Whether the schema is this program's, by its version.
 pub(crate) async fn schema(app: &App) -> (Check, bool) {
-    shared::checks::schema(app.store()).await
+    cronvec_checks::schema(app.store()).await
 }
 
 /// The rest of what `health` looks at, on a database whose schema is right.
 pub(crate) async fn queue(app: &App) -> anyhow::Result<Vec<Check>> {
-    Ok(shared::checks::queue(app.store(), &Reach::ALL).await?)
+    Ok(cronvec_checks::queue(app.store(), &Reach::ALL).await?)
 }
 
 /// What the environment lacks.

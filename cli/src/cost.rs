@@ -1,7 +1,7 @@
 //! What texts cost: tokens by some of them, money by the model's price.
 
+use cronvec_nouns::space::{ProviderKind, SpaceSpec};
 use serde::Serialize;
-use shared::space::{ProviderKind, SpaceSpec};
 
 use crate::app::App;
 

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use shared::job::{JobStatus, JobType};
-use shared::store::jobs::JobView;
-use shared::store::projects::Coverage;
-use shared::store::selection::JobFilter;
+use cronvec_nouns::job::{JobStatus, JobType};
+use cronvec_store::jobs::JobView;
+use cronvec_store::projects::Coverage;
+use cronvec_store::selection::JobFilter;
 
-use shared::call::CallOptions;
+use cronvec_call::CallOptions;
 
 use crate::Context;
 use crate::app::{App, Worker};

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::pin;
 
 use anyhow::{Result, bail};
-use shared::cause::chain;
+use cronvec_edges::cause::chain;
 use tokio::sync::watch;
 
 use crate::remote::Refused;

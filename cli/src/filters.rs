@@ -2,11 +2,11 @@
 //! stand aside.
 
 use anyhow::Result;
+use cronvec_nouns::job::{JobStatus, JobType};
+use cronvec_store::quarantine::{COUNTED, QuarantineFilter};
+use cronvec_store::selection::JobFilter;
 use serde::Deserialize;
 use serde_json::json;
-use shared::job::{JobStatus, JobType};
-use shared::store::quarantine::{COUNTED, QuarantineFilter};
-use shared::store::selection::JobFilter;
 
 use crate::app::App;
 use crate::output::count;

@@ -1,7 +1,7 @@
 //! What is said of the indexes over an attached table's vector column.
 
 use anyhow::Result;
-use shared::store::sources::{ColumnIndexes, Source};
+use cronvec_store::sources::{ColumnIndexes, Source};
 
 use crate::app::App;
 

@@ -3,6 +3,7 @@
 mod adoption;
 pub mod app;
 mod args;
+mod aws;
 mod checks;
 mod cost;
 mod drain;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use shared::telemetry;
+use cronvec_edges::telemetry;
 
 use crate::args::Cli;
 use crate::exit::Interrupt;

@@ -6,9 +6,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cronvec_nouns::record::{self, RAW_KEPT, Rejection};
+use cronvec_reading::Unreadable;
 use serde::Serialize;
-use shared::reading::Unreadable;
-use shared::record::{self, RAW_KEPT, Rejection};
 
 use crate::output::brief;
 use crate::reading::Piece;

@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use cronvec_config::{Secret, check_base_url};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shared::config::{Secret, check_base_url};
 use url::Url;
 
 use crate::exit::usage;
@@ -97,7 +97,7 @@ impl Remote {
             ));
         }
         let base = Url::parse(address).context("the address")?;
-        let client = shared::call::remote::client(&base).map_err(anyhow::Error::msg)?;
+        let client = cronvec_call::remote::client(&base).map_err(anyhow::Error::msg)?;
         Ok(Self { client, base, token })
     }
 
@@ -212,7 +212,7 @@ impl Remote {
 
 /// Without the address: what was searched for may stand in it.
 fn unreachable(error: reqwest::Error) -> Unreachable {
-    Unreachable(shared::cause::chain(&error.without_url()))
+    Unreachable(cronvec_edges::cause::chain(&error.without_url()))
 }
 
 /// How long to wait before a call is made again that failed for the so-manieth time; None: not at all.

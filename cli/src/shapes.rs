@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use cronvec_store::endpoints::Pause;
+use cronvec_store::jobs::QueueStats;
+use cronvec_store::workers::WorkerStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::store::endpoints::Pause;
-use shared::store::jobs::QueueStats;
-use shared::store::workers::WorkerStatus;
 
 /// `status`
 #[derive(Clone, Debug, Serialize)]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_nouns::job::{JobType, Lease};
+use cronvec_store::claim::{ClaimWish, claim_statement};
 use cronvec_tests::system::System;
 use serde_json::Value;
-use shared::job::{JobType, Lease};
-use shared::store::claim::{ClaimWish, claim_statement};
 use tokio_postgres::types::Type;
 
 use crate::rounds::median;

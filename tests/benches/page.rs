@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use admin::{Admin, Pace};
+use cronvec_nouns::token::{self, Reach, Role};
+use cronvec_secrets::Secrets;
+use cronvec_store::listing::Listing;
+use cronvec_store::tokens::NewToken;
 use cronvec_tests::http;
 use cronvec_tests::system::System;
-use shared::secrets::Secrets;
-use shared::store::listing::Listing;
-use shared::store::tokens::NewToken;
-use shared::token::{self, Reach, Role};
 use tokio::net::TcpListener;
 
 use crate::rounds::median;
@@ -60,7 +60,7 @@ async fn calls(system: &System, limited: bool) {
         expires_in_days: None,
     };
     system.store.create_token(&new).await.expect("a token");
-    let admin = Admin::in_process(system.settings.clone(), Secrets::new(), 3, Pace::Schedule);
+    let admin = Admin::in_process(system.settings.clone(), Secrets::without_aws(), 3, Pace::Schedule);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let service = admin::router(admin).into_make_service_with_connect_info::<SocketAddr>();

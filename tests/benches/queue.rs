@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_nouns::job::{JobType, Lease};
+use cronvec_store::claim::ClaimWish;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::{Database, Store};
 use cronvec_tests::system::System;
-use shared::job::{JobType, Lease};
-use shared::store::claim::ClaimWish;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::{Database, Store};
 
 use crate::Sizes;
 use crate::rounds::{compare, median, rate};

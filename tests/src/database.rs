@@ -134,7 +134,7 @@ fn template(run: &str) -> String {
 }
 
 async fn migrate(client: &mut Client) {
-    shared::store::migrate::up(client).await.expect("the schema");
+    cronvec_store::migrate::up(client).await.expect("the schema");
 }
 
 /// For measuring: the server that comes is the one that people have. Before anything asks for a database.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use shared::store::{self, Store, migrate};
+use cronvec_store::{self as store, Store, migrate};
 use tokio_postgres::{Client, NoTls};
 
 use crate::conditions::eventually;

@@ -124,7 +124,7 @@ impl Moto {
 }
 
 fn http_client() -> reqwest::Client {
-    shared::tls::install();
+    cronvec_edges::tls::install();
     reqwest::Client::new()
 }
 

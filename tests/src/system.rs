@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_config::Settings;
+use cronvec_nouns::token::{self, Role};
+use cronvec_secrets::Secrets;
+use cronvec_store::connect::DEFAULT_CONNECTIONS;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::tokens::NewToken;
+use cronvec_store::{self as store, Store};
 use serde_json::{Value, json};
-use shared::call::CallOptions;
-use shared::config::Settings;
-use shared::secrets::Secrets;
-use shared::store::connect::DEFAULT_CONNECTIONS;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::tokens::NewToken;
-use shared::store::{self, Store};
-use shared::token::{self, Role};
 use tokio_postgres::Client;
 
 use crate::database::Database;
@@ -146,11 +146,11 @@ impl System {
     }
 
     pub fn ingestion(&self) -> ingestion::Worker {
-        ingestion::Worker::new(Arc::clone(&self.store), self.settings.clone())
+        ingestion::Worker::new(Arc::clone(&self.store), self.settings.clone(), Secrets::without_aws())
     }
 
     pub fn vectorization(&self) -> vectorization::Worker {
-        vectorization::Worker::new(Arc::clone(&self.store), self.settings.clone(), Secrets::new())
+        vectorization::Worker::new(Arc::clone(&self.store), self.settings.clone(), Secrets::without_aws())
     }
 
     /// A worker of another instance: connections of its own, and another provider behind the same model.
@@ -161,11 +161,11 @@ impl System {
         let store = Arc::new(Store::new(
             store::Database::at(url, DEFAULT_CONNECTIONS).expect("an address"),
         ));
-        vectorization::Worker::new(store, settings, Secrets::new())
+        vectorization::Worker::new(store, settings, Secrets::without_aws())
     }
 
     pub fn cleanup(&self) -> cleanup::Worker {
-        cleanup::Worker::new(Arc::clone(&self.store), self.settings.clone())
+        cleanup::Worker::new(Arc::clone(&self.store), self.settings.clone(), Secrets::without_aws())
     }
 
     /// One invocation of `ingestion` with a minute's time.
@@ -185,7 +185,7 @@ impl System {
     pub async fn another_batch_size(&self, inputs: usize) -> vectorization::Report {
         let mut settings = self.settings.clone();
         settings.embedding.batch_size = inputs;
-        let worker = vectorization::Worker::new(Arc::clone(&self.store), settings, Secrets::new());
+        let worker = vectorization::Worker::new(Arc::clone(&self.store), settings, Secrets::without_aws());
         worker.run(CallOptions::default(), minute()).await.expect("a pass")
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use shared::reading::{self, ReadError, Rules};
+use cronvec_reading::{self as reading, ReadError, Rules};
 use tokio::sync::mpsc;
 
 pub use piece::Piece;
@@ -95,7 +95,7 @@ fn spawn(name: String, source: Box<dyn Read + Send>, rules: Rules) -> Pieces {
 
 #[cfg(test)]
 mod tests {
-    use shared::reading::Fields;
+    use cronvec_reading::Fields;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Pieces of NDJSON, bounded in records and bytes.
 
 use anyhow::Result;
-use shared::reading::{self, Stopped, Taker, Unreadable};
+use cronvec_reading::{self as reading, Stopped, Taker, Unreadable};
 use tokio::sync::mpsc;
 
 /// A piece has at most so many records…

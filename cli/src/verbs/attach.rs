@@ -1,12 +1,12 @@
 //! `attach TABLE`
 
 use anyhow::Result;
+use cronvec_nouns::space::SpaceSpec;
+use cronvec_pipeline::AdoptionCheck;
+use cronvec_store::projects::{Coverage, Project};
+use cronvec_store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 use serde::Serialize;
 use serde_json::json;
-use shared::pipeline::AdoptionCheck;
-use shared::space::SpaceSpec;
-use shared::store::projects::{Coverage, Project};
-use shared::store::sources::{ColumnIndexes, NewSource, Source, TakeOver};
 
 use super::reconcile::{Told, to_the_end};
 use super::{as_usage, attach_again, left_as_it_is, ready};

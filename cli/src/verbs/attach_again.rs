@@ -1,7 +1,7 @@
 //! `attach TABLE` of a table that is attached already: nothing, or what is said otherwise in place.
 
 use anyhow::Result;
-use shared::store::sources::{Changes, NewSource, Source};
+use cronvec_store::sources::{Changes, NewSource, Source};
 
 use super::attach::{Args, Asked, Shown, agree, print_sql, say_stopped};
 use super::reconcile::{Told, to_the_end};

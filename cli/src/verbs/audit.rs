@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
+use cronvec_store::audit::{AuditEntry, AuditFilter, CATEGORIES, LEVELS};
 use serde::Deserialize;
-use shared::store::audit::{AuditEntry, AuditFilter, CATEGORIES, LEVELS};
 
 use super::ready;
 use crate::Context;

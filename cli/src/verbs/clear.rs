@@ -1,10 +1,10 @@
 //! `clear`
 
 use anyhow::Result;
+use cronvec_nouns::job::{JobStatus, JobType};
+use cronvec_store::StoreError;
+use cronvec_store::selection::JobFilter;
 use serde_json::json;
-use shared::job::{JobStatus, JobType};
-use shared::store::StoreError;
-use shared::store::selection::JobFilter;
 
 use super::{left_as_it_is, projects_or_all, ready};
 use crate::Context;

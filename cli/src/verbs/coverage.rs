@@ -1,8 +1,8 @@
 //! `coverage`
 
 use anyhow::{Result, bail};
+use cronvec_store::projects::Coverage;
 use serde::Deserialize;
-use shared::store::projects::Coverage;
 
 use super::ready;
 use crate::Context;

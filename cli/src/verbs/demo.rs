@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use shared::store::migrate;
+use cronvec_store::migrate;
 
 use super::search;
 use crate::Context;

@@ -3,11 +3,11 @@
 mod write;
 
 use anyhow::Result;
-use shared::pipeline::canary;
-use shared::provider::Failure;
-use shared::store::health::Server;
-use shared::store::migrate::SchemaError;
-use shared::store::selection::JobFilter;
+use cronvec_pipeline::canary;
+use cronvec_provider::Failure;
+use cronvec_store::health::Server;
+use cronvec_store::migrate::SchemaError;
+use cronvec_store::selection::JobFilter;
 
 use crate::Context;
 use crate::app::App;

@@ -1,12 +1,12 @@
 //! `explain RECORD`: the one thing that keeps a record from being embedded, or when and by what it was.
 
 use anyhow::{Context as _, Result};
+use cronvec_nouns::space::{Space, SpaceSpec};
+use cronvec_pipeline::Unserved;
+use cronvec_store::audit::FailedAttempt;
+use cronvec_store::column::COLUMN_REFUSED;
+use cronvec_store::explain::{RecordFacts, RowFacts};
 use serde::Serialize;
-use shared::pipeline::Unserved;
-use shared::space::{Space, SpaceSpec};
-use shared::store::audit::FailedAttempt;
-use shared::store::column::COLUMN_REFUSED;
-use shared::store::explain::{RecordFacts, RowFacts};
 
 use super::{project_or_only, ready};
 use crate::Context;

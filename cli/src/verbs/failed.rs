@@ -1,9 +1,9 @@
 //! `failed`
 
 use anyhow::Result;
-use shared::job::JobStatus;
-use shared::store::quarantine::QuarantineFilter;
-use shared::store::selection::{FailedGroup, JobFilter};
+use cronvec_nouns::job::JobStatus;
+use cronvec_store::quarantine::QuarantineFilter;
+use cronvec_store::selection::{FailedGroup, JobFilter};
 
 use super::status::jobs;
 use super::{ready, recent};

@@ -1,11 +1,11 @@
 //! `job ID`, `retry`, `cancel`
 
 use anyhow::Result;
+use cronvec_nouns::job::JobStatus;
+use cronvec_store::StoreError;
+use cronvec_store::selection::{JobDetail, JobFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::job::JobStatus;
-use shared::store::StoreError;
-use shared::store::selection::{JobDetail, JobFilter};
 
 use super::status::progress;
 use super::{left_as_it_is, ready};

@@ -1,13 +1,13 @@
 //! `metrics`
 
 use anyhow::Result;
-use serde::Serialize;
-use serde_json::{Value, json};
-use shared::job::JobType;
-use shared::store::figures::{
+use cronvec_nouns::job::JobType;
+use cronvec_store::figures::{
     DELAY_BUCKET, JobFigures, Minute, Percentiles, REQUEST_BUCKET, RecordFigures, percentiles,
 };
-use shared::store::quarantine::QuarantineFilter;
+use cronvec_store::quarantine::QuarantineFilter;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::ready;
 use crate::Context;

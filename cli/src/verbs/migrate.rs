@@ -1,8 +1,8 @@
 //! `migrate up|status|verify`
 
 use anyhow::Result;
+use cronvec_store::migrate::MigrationStatus;
 use serde_json::json;
-use shared::store::migrate::MigrationStatus;
 
 use crate::Context;
 use crate::app::App;

@@ -40,9 +40,9 @@ pub(crate) mod token;
 pub(crate) mod uninstall;
 
 use anyhow::Result;
+use cronvec_store::StoreError;
+use cronvec_store::projects::Project;
 use serde::Deserialize;
-use shared::store::StoreError;
-use shared::store::projects::Project;
 
 use crate::Context;
 use crate::app::App;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use cronvec_nouns::space::{ProviderKind, SpaceSpec};
+use cronvec_pipeline::canary;
+use cronvec_provider::Failure;
 use serde::Serialize;
-use shared::pipeline::canary;
-use shared::provider::Failure;
-use shared::space::{ProviderKind, SpaceSpec};
 
 use super::ready;
 use crate::Context;

@@ -1,8 +1,8 @@
 //! `purge`
 
 use anyhow::Result;
+use cronvec_store::quarantine::QuarantineFilter;
 use serde_json::json;
-use shared::store::quarantine::QuarantineFilter;
 
 use super::{left_as_it_is, ready, refuse_option};
 use crate::Context;

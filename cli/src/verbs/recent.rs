@@ -1,9 +1,9 @@
 //! `recent`
 
 use anyhow::Result;
+use cronvec_nouns::job::JobStatus;
+use cronvec_store::jobs::JobView;
 use serde::Deserialize;
-use shared::job::JobStatus;
-use shared::store::jobs::JobView;
 
 use super::ready;
 use super::status::jobs;

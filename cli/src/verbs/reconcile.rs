@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use cronvec_store::sources::{Slice, Source};
 use serde::Serialize;
-use shared::store::sources::{Slice, Source};
 
 use super::attach::take_over_in_words;
 use super::{as_usage, left_as_it_is, ready};

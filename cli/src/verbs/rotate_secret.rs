@@ -1,12 +1,17 @@
 //! `rotate-secret`
 
 use anyhow::Result;
+#[cfg(feature = "aws")]
+use cronvec_deploy::{Rotation, RotationError};
+#[cfg(feature = "aws")]
 use serde_json::json;
-use shared::rotation::{Rotation, RotationError};
 
+#[cfg(feature = "aws")]
 use super::left_as_it_is;
 use crate::Context;
-use crate::exit::{Ended, usage};
+use crate::exit::Ended;
+#[cfg(feature = "aws")]
+use crate::exit::usage;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,6 +29,12 @@ pub(crate) struct Args {
     at_once: bool,
 }
 
+#[cfg(not(feature = "aws"))]
+pub(crate) async fn run(_args: Args, _context: &Context) -> Result<Ended> {
+    Err(crate::aws::needed("rotate-secret"))
+}
+
+#[cfg(feature = "aws")]
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     let rotation = Rotation::new(&args.secret, &args.previous, &args.schedules).await;
     let rotation = rotation.map_err(|error| match error {
@@ -51,6 +62,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
     told(context, true, &rotated)
 }
 
+#[cfg(feature = "aws")]
 fn told(context: &Context, rotated: bool, schedules: &[String]) -> Result<Ended> {
     let object = json!({"success": true, "rotated": rotated, "schedules": schedules});
     context.output.show(&object, || {

@@ -1,9 +1,9 @@
 //! `search TEXT`
 
 use anyhow::Result;
+use cronvec_store::search::Hit;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::store::search::Hit;
 
 use super::{project_or_only, project_or_only_of, ready};
 use crate::Context;

@@ -1,7 +1,7 @@
 //! `sources`
 
 use anyhow::Result;
-use shared::store::sources::Source;
+use cronvec_store::sources::Source;
 
 use super::ready;
 use crate::Context;

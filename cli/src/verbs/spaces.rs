@@ -1,9 +1,9 @@
 //! `spaces list|remove`
 
 use anyhow::Result;
+use cronvec_nouns::space::SpaceSpec;
 use serde::Serialize;
 use serde_json::json;
-use shared::space::SpaceSpec;
 
 use super::{left_as_it_is, ready};
 use crate::Context;

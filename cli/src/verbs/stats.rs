@@ -1,7 +1,7 @@
 //! `stats`
 
 use anyhow::Result;
-use shared::store::stats::{MOST_HOURS, Stats};
+use cronvec_store::stats::{MOST_HOURS, Stats};
 
 use super::ready;
 use crate::Context;

@@ -1,11 +1,11 @@
 //! `status`
 
 use anyhow::Result;
+use cronvec_nouns::job::Progress;
+use cronvec_store::endpoints::Pause;
+use cronvec_store::jobs::{Counts, JobView, OldestPending, QueueStats};
+use cronvec_store::workers::WorkerStatus;
 use serde::Deserialize;
-use shared::job::Progress;
-use shared::store::endpoints::Pause;
-use shared::store::jobs::{Counts, JobView, OldestPending, QueueStats};
-use shared::store::workers::WorkerStatus;
 use time::OffsetDateTime;
 
 use super::{ready, recent};

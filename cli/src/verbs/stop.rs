@@ -1,9 +1,9 @@
 //! `stop`, `start`
 
 use anyhow::{Result, bail};
+use cronvec_store::projects::Project;
 use serde::Deserialize;
 use serde_json::json;
-use shared::store::projects::Project;
 
 use super::{names_at, projects_or_all, ready};
 use crate::Context;

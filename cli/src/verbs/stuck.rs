@@ -1,7 +1,7 @@
 //! `stuck`
 
 use anyhow::Result;
-use shared::store::stuck::Stuck;
+use cronvec_store::stuck::Stuck;
 
 use super::ready;
 use crate::Context;

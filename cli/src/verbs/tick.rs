@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::ready;
 use crate::Context;
-use shared::call::CallOptions;
+use cronvec_call::CallOptions;
 
 use crate::app::Worker;
 use crate::exit::Ended;

@@ -1,10 +1,10 @@
 //! `token create|list|revoke`
 
 use anyhow::{Result, bail};
+use cronvec_nouns::token::{self, Role};
+use cronvec_store::tokens::{NewToken, TokenView};
 use serde::Deserialize;
 use serde_json::json;
-use shared::store::tokens::{NewToken, TokenView};
-use shared::token::{self, Role};
 
 use super::{as_usage, left_as_it_is, ready};
 use crate::Context;

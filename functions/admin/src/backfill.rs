@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use cronvec_store::backfill::{Backfill, Left};
+use cronvec_store::backfill_progress::HowFar;
+use cronvec_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use shared::store::backfill::{Backfill, Left};
-use shared::store::backfill_progress::HowFar;
-use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::identity::{Acts, Watches};

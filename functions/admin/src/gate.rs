@@ -7,8 +7,8 @@ use axum::extract::Request;
 use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use shared::panics::caught;
-use shared::token::PREFIX;
+use cronvec_edges::panics::caught;
+use cronvec_nouns::token::PREFIX;
 use tracing::Instrument;
 
 use crate::Refusal;

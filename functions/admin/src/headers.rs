@@ -5,7 +5,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{self, HeaderName};
 use axum::middleware;
 use axum::response::Response;
-use shared::config::AppEnv;
+use cronvec_config::AppEnv;
 
 const ALWAYS: [(HeaderName, &str); 7] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

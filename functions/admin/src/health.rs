@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_edges::cause::chain;
 use serde::Serialize;
-use shared::cause::chain;
 use utoipa::ToSchema;
 
 use crate::{Admin, Refusal};

@@ -23,15 +23,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn;
 use axum::routing::get;
-use shared::config::Settings;
-use shared::secrets::Secrets;
-use shared::store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
-use shared::store::{Store, StoreError};
+use cronvec_config::Settings;
+use cronvec_secrets::Secrets;
+use cronvec_store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
+use cronvec_store::{Store, StoreError};
 use tokio::sync::OnceCell;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use headers::protect;
+pub use identity::SourceAddress;
 pub use pace::Pace;
 pub use refusal::Refusal;
 
@@ -194,7 +195,7 @@ fn routes() -> OpenApiRouter<Admin> {
 pub fn unconfigured() -> Router {
     protect(
         Router::new().fallback(refusal::unread_settings),
-        shared::config::AppEnv::Production,
+        cronvec_config::AppEnv::Production,
     )
 }
 

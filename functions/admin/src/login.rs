@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use cronvec_nouns::token::{Right, Role};
 use serde::{Deserialize, Serialize};
-use shared::token::{Right, Role};
 use utoipa::ToSchema;
 
 use crate::identity::{Caller, HOURS, address, is_ours, may_be_ours, set_cookie};

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use cronvec_store::StoreError;
 use serde::{Deserialize, Serialize};
-use shared::store::StoreError;
 use utoipa::ToSchema;
 
 use crate::identity::{Acts, Watches};

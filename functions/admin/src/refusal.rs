@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use cronvec_edges::cause::chain;
+use cronvec_store::StoreError;
+use cronvec_store::connect::ConnectError;
 use serde_json::{Map, Value, json};
-use shared::cause::chain;
-use shared::store::StoreError;
-use shared::store::connect::ConnectError;
 
 /// When to come back, where nobody knows better.
 const SOON: u64 = 5;

@@ -24,7 +24,10 @@ async fn ask(app: Router, method: &str, path: &str) -> (u16, Value) {
 fn without_database() -> Router {
     // Nothing listens at a port of the system's own that no service has.
     let find = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://app:hunter2@127.0.0.1:1/shop".to_owned());
-    router(Admin::new(Settings::from_lookup(&find).unwrap(), Secrets::new()))
+    router(Admin::new(
+        Settings::from_lookup(&find).unwrap(),
+        Secrets::without_aws(),
+    ))
 }
 
 #[tokio::test]
@@ -56,7 +59,7 @@ async fn a_handler_that_panics_answers_500_and_the_server_goes_on() {
     // As serve wraps what is its own, and as the API's own handlers are.
     let serves = protect(
         Router::new().route("/broken", get(broken)),
-        shared::config::AppEnv::Production,
+        cronvec_config::AppEnv::Production,
     );
     let gated = Router::new()
         .route("/acts", axum::routing::post(broken))

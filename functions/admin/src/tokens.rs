@@ -4,9 +4,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use cronvec_nouns::token::{self, Role};
+use cronvec_store::tokens::{NewToken, TokenView};
 use serde::{Deserialize, Serialize};
-use shared::store::tokens::{NewToken, TokenView};
-use shared::token::{self, Role};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::identity::Acts;

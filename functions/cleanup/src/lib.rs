@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, WorkerKind};
+use cronvec_config::Settings;
+use cronvec_invocation::Stop;
+use cronvec_secrets::Secrets;
+use cronvec_store::retention::Expiring;
+use cronvec_store::{Store, StoreError};
 use serde::Serialize;
-use shared::call::CallOptions;
-use shared::config::Settings;
-use shared::pipeline::Stop;
-use shared::secrets::Secrets;
-use shared::store::retention::Expiring;
-use shared::store::{Store, StoreError};
 
-/// The name under which its status is kept.
-pub const NAME: &str = "cleanup";
 /// No pass is begun with less time than this.
 const LEAST_TIME: Duration = Duration::from_secs(2);
 
@@ -36,27 +34,11 @@ pub struct Worker {
     stop: Stop,
 }
 
-impl AsRef<Store> for Worker {
-    fn as_ref(&self) -> &Store {
-        &self.store
-    }
-}
+impl cronvec_call::Worker for Worker {
+    const KIND: WorkerKind = WorkerKind::Cleanup;
+    type Report = Report;
 
-impl AsRef<Stop> for Worker {
-    fn as_ref(&self) -> &Stop {
-        &self.stop
-    }
-}
-
-impl Worker {
-    /// A worker on the database that the settings name, whose schema must be this program's.
-    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Store::open(settings, secrets).await?;
-        Ok(Self::new(store, settings.clone()))
-    }
-
-    /// A worker on a store that is there already.
-    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
+    fn new(store: Arc<Store>, settings: Settings, _secrets: Secrets) -> Self {
         Self {
             store,
             settings,
@@ -64,17 +46,16 @@ impl Worker {
         }
     }
 
-    /// Asks it to begin no other pass.
-    pub fn stop(&self) {
-        self.stop.raise();
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn ending(&self) -> &Stop {
+        &self.stop
     }
 
     /// Goes through all that expires, until the deadline at most.
-    pub async fn run(&self, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        self.store.run_as(NAME, deadline, Box::pin(self.pass(deadline))).await
-    }
-
-    async fn pass(&self, deadline: Instant) -> Result<Report, StoreError> {
+    async fn pass(&self, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
         let retention = &self.settings.retention;
         let mut report = Report {
             processed: 0,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use cronvec_invocation::Clock;
+use cronvec_nouns::job::{ClaimedJob, End, Progress};
+use cronvec_nouns::record::Rejection;
+use cronvec_reading::names;
+use cronvec_store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
+use cronvec_store::staged::{Piece, Place};
+use cronvec_store::{Store, StoreError};
 use serde::Deserialize;
 use serde_json::json;
-use shared::job::{ClaimedJob, End, Progress};
-use shared::pipeline::Clock;
-use shared::reading::names;
-use shared::record::Rejection;
-use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
-use shared::store::staged::{Piece, Place};
-use shared::store::{Store, StoreError};
 
 use crate::lines::{From, Line, step_over};
 use crate::suspects;

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use shared::job::Progress;
-use shared::record::{self, Record, Rejection};
-use shared::store::StoreError;
-use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
+use cronvec_nouns::job::Progress;
+use cronvec_nouns::record::{self, Record, Rejection};
+use cronvec_store::StoreError;
+use cronvec_store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT, Refused};
 
 use crate::job::IngestJob;
 use crate::suspects;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use shared::job::{ClaimedJob, End, JobType};
-use shared::pipeline::{Clock, Leases, Stop};
-use shared::store::claim::ClaimWish;
-use shared::store::{Store, StoreError};
+use cronvec_invocation::{Clock, Leases, Stop};
+use cronvec_nouns::job::{ClaimedJob, End, JobType};
+use cronvec_store::claim::ClaimWish;
+use cronvec_store::{Store, StoreError};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -226,7 +226,7 @@ impl Pass {
             spaces: &[],
             limit: 1,
             lease: self.clock.lease(),
-            worker: crate::NAME,
+            worker: <crate::Worker as cronvec_call::Worker>::KIND.as_str(),
             project_id: self.project_id,
         };
         Ok(self.leases.claim(&wish, &[]).await?.pop())

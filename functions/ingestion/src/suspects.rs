@@ -1,6 +1,6 @@
 //! The search for a line that kills its worker: lines are tried in fewer and fewer, alone, and the job remembers which.
 
-use shared::store::ingest::{IngestCursor, Suspects};
+use cronvec_store::ingest::{IngestCursor, Suspects};
 
 /// So many workers that died with one line in hand, and nothing beside it, are enough.
 const DEATHS_ALONE: u32 = 3;

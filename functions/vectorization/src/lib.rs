@@ -10,19 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use shared::call::CallOptions;
-use shared::config::Settings;
-use shared::histogram::Histogram;
-use shared::pipeline::{Bounds, Clock, Invocation, ServedSpaces, Stop, Unreported};
-use shared::secrets::Secrets;
-use shared::store::figures::{DELAY_BUCKET, REQUEST_BUCKET};
-use shared::store::workers::{Metric, tell_until};
-use shared::store::{Store, StoreError};
+use cronvec_call::{CallOptions, WorkerKind};
+use cronvec_config::Settings;
+use cronvec_invocation::{Clock, Stop, Unreported};
+use cronvec_nouns::histogram::Histogram;
+use cronvec_pipeline::{Bounds, Invocation, ServedSpaces};
+use cronvec_secrets::Secrets;
+use cronvec_store::figures::{DELAY_BUCKET, REQUEST_BUCKET};
+use cronvec_store::workers::{Metric, tell_until};
+use cronvec_store::{Store, StoreError};
 
 pub use report::{Report, StoppedBecause};
-
-/// The name under which its status is kept.
-pub const NAME: &str = "vectorization";
 
 /// Makes passes over what is pending.
 pub struct Worker {
@@ -36,69 +34,13 @@ pub struct Worker {
     unreported: Unreported,
 }
 
-impl AsRef<Store> for Worker {
-    fn as_ref(&self) -> &Store {
-        &self.store
-    }
-}
-
-impl AsRef<Stop> for Worker {
-    fn as_ref(&self) -> &Stop {
-        &self.stop
-    }
-}
-
 impl Worker {
-    /// A worker on the database that the settings name, whose schema must be this program's.
-    pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Self, StoreError> {
-        let store = Store::open(settings, secrets).await?;
-        Ok(Self::new(store, settings.clone(), secrets.clone()))
-    }
-
-    /// A worker on a store that is there already.
-    pub fn new(store: Arc<Store>, settings: Settings, secrets: Secrets) -> Self {
-        Self {
-            store,
-            secrets,
-            settings,
-            stop: Stop::default(),
-            unreported: Unreported::default(),
-        }
-    }
-
-    /// Asks it to begin nothing new and to part from what it holds: a pass that is on ends within two seconds.
-    pub fn stop(&self) {
-        self.stop.raise();
-    }
-
     /// For a process that ends after its passes: goes on trying to report the leases that they couldn't, until `until`.
     pub async fn report_last(&self, until: Instant) {
         self.unreported.report_last(&self.store, until).await;
     }
 
-    /// One pass, until the deadline at most. A failing job doesn't fail it.
-    pub async fn run(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        let pass = async {
-            let began = Instant::now();
-            let report = self.pass(&options, deadline).await?;
-            if report.processed > 0 {
-                let mut buckets = buckets(REQUEST_BUCKET, &report.durations);
-                buckets.extend(self::buckets(DELAY_BUCKET, &report.delays));
-                let mut numbers = metrics(&report, began.elapsed()).to_vec();
-                numbers.extend(of_projects(&report));
-                numbers.extend(buckets.iter().map(|(name, value)| Metric {
-                    metric: name,
-                    value: *value,
-                    project: None,
-                }));
-                tell_until(deadline, self.store.record_metrics(&numbers)).await;
-            }
-            Ok(report)
-        };
-        self.store.run_as(NAME, deadline, Box::pin(pass)).await
-    }
-
-    async fn pass(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+    async fn work(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
         if !self.settings.embedding.search_enabled {
             return Ok(Report::disabled());
         }
@@ -136,6 +78,47 @@ impl Worker {
         }
         .run()
         .await
+    }
+}
+
+impl cronvec_call::Worker for Worker {
+    const KIND: WorkerKind = WorkerKind::Vectorization;
+    type Report = Report;
+
+    fn new(store: Arc<Store>, settings: Settings, secrets: Secrets) -> Self {
+        Self {
+            store,
+            secrets,
+            settings,
+            stop: Stop::default(),
+            unreported: Unreported::default(),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn ending(&self) -> &Stop {
+        &self.stop
+    }
+
+    async fn pass(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        let began = Instant::now();
+        let report = self.work(&options, deadline).await?;
+        if report.processed > 0 {
+            let mut buckets = buckets(REQUEST_BUCKET, &report.durations);
+            buckets.extend(self::buckets(DELAY_BUCKET, &report.delays));
+            let mut numbers = metrics(&report, began.elapsed()).to_vec();
+            numbers.extend(of_projects(&report));
+            numbers.extend(buckets.iter().map(|(name, value)| Metric {
+                metric: name,
+                value: *value,
+                project: None,
+            }));
+            tell_until(deadline, self.store.record_metrics(&numbers)).await;
+        }
+        Ok(report)
     }
 }
 

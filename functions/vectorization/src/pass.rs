@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::job::{ClaimedJob, JobStatus, JobType, Lease};
-use shared::pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
-use shared::store::StoreError;
-use shared::store::claim::ClaimWish;
+use cronvec_nouns::job::{ClaimedJob, JobStatus, JobType, Lease};
+use cronvec_pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
+use cronvec_store::StoreError;
+use cronvec_store::claim::ClaimWish;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -373,7 +373,7 @@ impl Pass {
             spaces: &spaces,
             limit: 1,
             lease: self.invocation.clock.lease(),
-            worker: crate::NAME,
+            worker: <crate::Worker as cronvec_call::Worker>::KIND.as_str(),
             project_id: self.project_id,
         };
         let mut besides = self.invocation.idle_jobs();

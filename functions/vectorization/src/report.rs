@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use cronvec_nouns::histogram::Histogram;
+use cronvec_pipeline::{OfProject, Tally};
 use serde::Serialize;
-use shared::histogram::Histogram;
-use shared::pipeline::{OfProject, Tally};
 
 /// Why a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use shared::pipeline::Invocation;
-use shared::store::StoreError;
-use shared::store::sources::Slice;
+use cronvec_pipeline::Invocation;
+use cronvec_store::StoreError;
+use cronvec_store::sources::Slice;
 
 /// Of one invocation's time.
 const AT_MOST: Duration = Duration::from_secs(3);

@@ -1,10 +1,10 @@
 //! The search for the record that kills its worker. A job that lost its worker is worked alone, a few records at a time,
 //! until the culprit stands alone or all suspects are through.
 
+use cronvec_nouns::job::ClaimedJob;
+use cronvec_pipeline::{Named, Remembered};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::job::ClaimedJob;
-use shared::pipeline::{Named, Remembered};
 
 /// Crashes of a slice of one record until that record is to blame.
 const CRASHES_OF_ONE: u32 = 3;
@@ -150,11 +150,11 @@ mod tests {
 
     fn remembering(crashes: i32, cursor: Option<Value>) -> ClaimedJob {
         ClaimedJob {
-            lease: shared::job::Lease {
+            lease: cronvec_nouns::job::Lease {
                 job_id: 1,
                 token: uuid(),
             },
-            job_type: shared::job::JobType::Vectorize,
+            job_type: cronvec_nouns::job::JobType::Vectorize,
             project: "articles".into(),
             project_id: 1,
             space_id: 1,

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cronvec_call::{self as call, CallOptions, Guard, Worker as _};
+use cronvec_secrets::Secrets;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::{assert_in_time, eventually};
 use cronvec_tests::full_size;
@@ -14,9 +17,6 @@ use cronvec_tests::provider::{Answer, Options, Provider};
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use shared::call::{self, CallOptions, Guard};
-use shared::secrets::Secrets;
-use shared::store::enqueue::EnqueueOptions;
 use vectorization::StoppedBecause;
 
 /// So many records, `text number 1` and so on.
@@ -237,11 +237,11 @@ async fn max_seconds_bounds_a_call_and_its_answer_says_that_work_remains() {
     let provider = slow(Duration::from_millis(200)).await;
     let system = with_records(&provider, 2000).await;
     let worker = system.vectorization();
-    let guard = Guard::new(&system.settings, Secrets::new());
+    let guard = Guard::new(&system.settings, Secrets::without_aws());
     let began = Instant::now();
     let work = async |options, deadline| worker.run(options, deadline).await;
     let event = json!({"maxSeconds": 4});
-    let answer = call::answer(event, call::Worker::Vectorization, &guard, minute(), work).await;
+    let answer = call::answer(event, call::WorkerKind::Vectorization, &guard, minute(), work).await;
     let answer = answer.unwrap();
     assert_in_time(began, Duration::from_secs(4));
     assert_eq!(

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::retention::Expiring;
 use cronvec_tests::system::{System, minute};
 use serde_json::json;
-use shared::call::CallOptions;
-use shared::store::retention::Expiring;
 
 async fn clean(system: &System) -> cleanup::Report {
     let report = system.cleanup().run(CallOptions::default(), minute()).await;

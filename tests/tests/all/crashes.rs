@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_call::CallOptions;
 use cronvec_tests::process::Process;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::call::CallOptions;
 
 const POISON: &str = "the text that kills";
 

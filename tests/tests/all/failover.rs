@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_secrets::Secrets;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::records::NewRecord;
+use cronvec_store::{Store, StoreError};
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::failover::Pair;
 use cronvec_tests::system::{PROJECT, minute, record, settings};
-use shared::call::CallOptions;
-use shared::secrets::Secrets;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::records::NewRecord;
-use shared::store::{Store, StoreError};
 use tokio_postgres::Client;
 
 const STATIC: [(&str, &str); 1] = [("EMBEDDING_PROVIDER", "static")];
@@ -24,11 +24,19 @@ async fn pair() -> Pair {
 }
 
 fn ingestion(pair: &Pair, store: &Arc<Store>) -> ingestion::Worker {
-    ingestion::Worker::new(Arc::clone(store), settings(&pair.url(), &STATIC))
+    ingestion::Worker::new(
+        Arc::clone(store),
+        settings(&pair.url(), &STATIC),
+        Secrets::without_aws(),
+    )
 }
 
 fn vectorization(pair: &Pair, store: &Arc<Store>) -> vectorization::Worker {
-    vectorization::Worker::new(Arc::clone(store), settings(&pair.url(), &STATIC), Secrets::new())
+    vectorization::Worker::new(
+        Arc::clone(store),
+        settings(&pair.url(), &STATIC),
+        Secrets::without_aws(),
+    )
 }
 
 async fn enqueue(store: &Store, records: usize) -> Result<i64, StoreError> {

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_call::CallOptions;
 use cronvec_tests::full_size;
 use cronvec_tests::provider::{Options, Provider};
 use cronvec_tests::system::{PROJECT, System, minute};
-use shared::call::CallOptions;
 
 const SMALL: &str = "small";
 

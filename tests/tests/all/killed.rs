@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::{assert_in_time, eventually};
 use cronvec_tests::full_size;
@@ -14,7 +15,6 @@ use cronvec_tests::skipped;
 use cronvec_tests::system::{PROJECT, System, put, record};
 use rand::Rng;
 use serde_json::json;
-use shared::store::enqueue::EnqueueOptions;
 
 const INPUTS_PER_REQUEST: usize = 10;
 /// `EMBEDDING_CONCURRENT_REQUESTS`'s default.

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_nouns::job::{ClaimedJob, JobType};
+use cronvec_store::claim::ClaimWish;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::database::Database;
@@ -10,10 +14,6 @@ use cronvec_tests::process::Process;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute, record};
-use shared::call::CallOptions;
-use shared::job::{ClaimedJob, JobType};
-use shared::store::claim::ClaimWish;
-use shared::store::enqueue::EnqueueOptions;
 
 const WIDTH: u16 = 8;
 

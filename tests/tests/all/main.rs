@@ -18,6 +18,7 @@ mod ingestion;
 mod killed;
 mod lambda;
 mod leases;
+mod levels;
 mod local;
 mod main_job;
 mod migrating;

@@ -1,9 +1,9 @@
 //! The way of a record, end to end.
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute, record};
-use shared::call::CallOptions;
-use shared::store::enqueue::EnqueueOptions;
 use vectorization::StoppedBecause;
 
 #[tokio::test]

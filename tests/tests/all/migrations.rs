@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_store::migrate::{self, MIGRATIONS, Migration, OLDEST_SCHEMA, VERSION};
+use cronvec_store::{self as store, Store};
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::database::{Database, connect};
 use cronvec_tests::full_size;
 use cronvec_tests::system::{PROJECT, System, settings};
-use shared::store::migrate::{self, MIGRATIONS, Migration, OLDEST_SCHEMA, VERSION};
-use shared::store::{self, Store};
 use tokio_postgres::Client;
 
 /// What a migration of some future may look like.

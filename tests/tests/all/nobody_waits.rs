@@ -4,13 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::full_size;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute, put, record};
 use rand::Rng;
-use shared::call::CallOptions;
-use shared::store::enqueue::EnqueueOptions;
 use tokio_postgres::Client;
 
 /// Far less than what a transaction stays open in these tests: until it is ended.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::numbers::IDENTITIES;
+use cronvec_store::{self as store, Store};
 use cronvec_tests::database::Database;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::numbers::IDENTITIES;
-use shared::store::{self, Store};
 
 /// The store of a process that begins now.
 fn beginning(system: &System) -> Arc<Store> {
@@ -100,7 +100,7 @@ async fn a_copy_of_the_tables_into_another_database_is_looked_through_once() {
         )
         .await;
     system
-        .vectorize_with(shared::call::CallOptions::default(), std::time::Instant::now())
+        .vectorize_with(cronvec_call::CallOptions::default(), std::time::Instant::now())
         .await;
     assert!(given(&system).await > 70_000);
     let mark = "SELECT jsonb_build_array(m.last >= 70000, m.place = cronvec.place()) FROM cronvec.acceptance_mark m";

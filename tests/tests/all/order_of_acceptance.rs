@@ -1,10 +1,10 @@
 //! What was accepted later wins, whatever runs first.
 
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_store::retention::Expiring;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, System, put, record};
 use serde_json::{Value, json};
-use shared::store::enqueue::EnqueueOptions;
-use shared::store::retention::Expiring;
 
 async fn enqueue(system: &System, id: &str, content: &str) -> i64 {
     system

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_secrets::Secrets;
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_store::{self as store, Store};
 use cronvec_tests::conditions::{LIMIT, eventually};
 use cronvec_tests::database::Database;
 use cronvec_tests::pgbouncer::PgBouncer;
@@ -10,10 +14,6 @@ use cronvec_tests::provider::{Answer, Provider, vector};
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use serde_json::{Value, json};
-use shared::call::CallOptions;
-use shared::secrets::Secrets;
-use shared::store::enqueue::EnqueueOptions;
-use shared::store::{self, Store};
 use vectorization::StoppedBecause;
 
 const WIDTH: u16 = 16;
@@ -148,13 +148,13 @@ async fn twenty_workers_share_a_pool_of_five() {
         .map(|_| Arc::new(Store::new(store::Database::at(&address, 2).unwrap())))
         .collect();
     let ingesting = stores.iter().map(|store| {
-        let worker = ingestion::Worker::new(Arc::clone(store), system.settings.clone());
+        let worker = ingestion::Worker::new(Arc::clone(store), system.settings.clone(), Secrets::without_aws());
         async move { worker.run(CallOptions::default(), minute()).await.unwrap() }
     });
     let ingested = futures::future::join_all(ingesting).await;
     assert_eq!(ingested.iter().map(|report| report.records).sum::<u64>(), 900);
     let embedding = stores.iter().map(|store| {
-        let worker = vectorization::Worker::new(Arc::clone(store), system.settings.clone(), Secrets::new());
+        let worker = vectorization::Worker::new(Arc::clone(store), system.settings.clone(), Secrets::without_aws());
         async move { worker.run(CallOptions::default(), minute()).await.unwrap() }
     });
     let reports = futures::future::join_all(embedding).await;
@@ -204,7 +204,7 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
     let worker = Arc::new(vectorization::Worker::new(
         store,
         system.settings.clone(),
-        Secrets::new(),
+        Secrets::without_aws(),
     ));
     let blows = [
         Blow::KillsBackends,
@@ -242,11 +242,7 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
             way.open();
         }
         system.expire_leases().await;
-        AsRef::<Store>::as_ref(worker.as_ref())
-            .database()
-            .check()
-            .await
-            .unwrap();
+        worker.store().database().check().await.unwrap();
         let next = worker.run(CallOptions::default(), minute()).await.unwrap();
         assert!(!next.remaining, "{blow:?}: {ended:?}, then {next:?}");
         assert_eq!(

@@ -1,11 +1,12 @@
 //! The schema: made, checked, taken away.
 
+use cronvec_call::Worker as _;
+use cronvec_secrets::Secrets;
+use cronvec_store::migrate::{self, SchemaError, VERSION};
+use cronvec_store::{self as store, Store, StoreError};
 use cronvec_tests::database::Database;
 use cronvec_tests::system::{PROJECT, System, settings};
 use serde_json::json;
-use shared::secrets::Secrets;
-use shared::store::migrate::{self, SchemaError, VERSION};
-use shared::store::{self, Store, StoreError};
 use tokio_postgres::Client;
 
 fn store_of(database: &Database) -> Store {
@@ -111,7 +112,7 @@ async fn a_missing_schema_is_told_with_the_command_that_makes_it() {
     assert!(migrate::status(&client).await.unwrap().iter().all(|one| !one.applied));
     // Each program says so when it starts.
     let settings = settings(database.url(), &[]);
-    let secrets = Secrets::new();
+    let secrets = Secrets::without_aws();
     let refusals = [
         ingestion::Worker::connect(&settings, &secrets).await.err(),
         vectorization::Worker::connect(&settings, &secrets).await.err(),

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use cronvec_pipeline as pipeline;
+use cronvec_provider::{Purpose, Timeout};
+use cronvec_secrets::Secrets;
 use cronvec_tests::system::{PROJECT, System};
-use shared::pipeline;
-use shared::provider::{Purpose, Timeout};
-use shared::secrets::Secrets;
 use tokio_postgres::types::Type;
 
 const QUESTIONS: [&str; 10] = [
@@ -99,7 +99,7 @@ async fn ten_questions_find_exactly_the_ten_nearest_of_all() {
     assert!(chunks.len() > 300, "some texts have several chunks");
 
     let spec = &system.settings.embedding.new_space;
-    let provider = pipeline::provider(spec, &system.settings.embedding, &Secrets::new())
+    let provider = pipeline::provider(spec, &system.settings.embedding, &Secrets::without_aws())
         .await
         .unwrap();
     let timeout = Timeout {

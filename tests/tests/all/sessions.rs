@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_edges::cause::chain;
+use cronvec_nouns::job::{JobType, Lease};
+use cronvec_secrets::Secrets;
+use cronvec_store::claim::ClaimWish;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::{self as store, Store};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::database::Database;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use futures::future::join_all;
-use shared::call::CallOptions;
-use shared::cause::chain;
-use shared::job::{JobType, Lease};
-use shared::secrets::Secrets;
-use shared::store::claim::ClaimWish;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::{self, Store};
 use tokio_postgres::error::SqlState;
 
 /// A database whose new sessions have these defaults.
@@ -75,8 +75,8 @@ async fn work_beside_writers(isolation: &str) {
     let workers = async {
         let instances = (0..4).map(|_| async {
             let store = Arc::new(Store::new(store::Database::at(system.database.url(), 3).unwrap()));
-            let ingestion = ingestion::Worker::new(Arc::clone(&store), system.settings.clone());
-            let vectorization = vectorization::Worker::new(store, system.settings.clone(), Secrets::new());
+            let ingestion = ingestion::Worker::new(Arc::clone(&store), system.settings.clone(), Secrets::without_aws());
+            let vectorization = vectorization::Worker::new(store, system.settings.clone(), Secrets::without_aws());
             for _ in 0..4 {
                 ingestion.run(CallOptions::default(), minute()).await.unwrap();
                 vectorization.run(CallOptions::default(), minute()).await.unwrap();
@@ -181,12 +181,12 @@ async fn what_is_read_only_by_default_is_written_all_the_same() {
         metadata: "{}",
     };
     store.put_record(&record, None).await.unwrap();
-    let ingestion = ingestion::Worker::new(Arc::clone(&store), system.settings.clone());
+    let ingestion = ingestion::Worker::new(Arc::clone(&store), system.settings.clone(), Secrets::without_aws());
     assert_eq!(
         ingestion.run(CallOptions::default(), minute()).await.unwrap().records,
         1
     );
-    let vectorization = vectorization::Worker::new(store, system.settings.clone(), Secrets::new());
+    let vectorization = vectorization::Worker::new(store, system.settings.clone(), Secrets::without_aws());
     assert_eq!(
         vectorization
             .run(CallOptions::default(), minute())

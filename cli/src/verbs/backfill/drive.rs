@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use cronvec_call::CallOptions;
+use cronvec_store::backfill::{Backfill, Left};
+use cronvec_store::projects::{Coverage, Project};
 use serde::Serialize;
-use shared::call::CallOptions;
-use shared::store::backfill::{Backfill, Left};
-use shared::store::projects::{Coverage, Project};
 use tokio::sync::watch;
 
 use super::Options;

@@ -1,9 +1,9 @@
 //! What a backfill would do: records, tokens, time, money.
 
 use anyhow::Result;
+use cronvec_store::projects::Project;
+use cronvec_store::sources::ColumnIndexes;
 use serde::Serialize;
-use shared::store::projects::Project;
-use shared::store::sources::ColumnIndexes;
 
 use crate::app::App;
 use crate::cost::{self, Cost};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use cronvec_store::backfill::Backfill;
+use cronvec_store::backfill_progress::HowFar;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use shared::store::backfill::Backfill;
-use shared::store::backfill_progress::HowFar;
 
 use super::super::{left_as_it_is, project_or_only_of, refuse_option};
 use super::manage::{self, Line};

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use shared::call::{self, CallOptions, Function, Remote};
+use cronvec_call::{self as call, CallOptions, Remote, Worker as _};
+#[cfg(feature = "aws")]
+use cronvec_deploy::Function;
 use tokio::sync::watch;
 
 use crate::app::{App, LAST_REPORTS};
@@ -19,6 +21,7 @@ const LAMBDA_LIMIT: Duration = Duration::from_secs(910);
 pub(super) enum Via {
     Local,
     Remote(Remote),
+    #[cfg(feature = "aws")]
     Lambda(Box<Function>),
 }
 
@@ -32,14 +35,24 @@ impl Via {
             None => None,
         };
         if let Some(name) = text.strip_prefix("lambda:") {
-            let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter();
-            let region = set
-                .filter_map(|name| std::env::var(name).ok())
-                .find(|region| !region.is_empty());
-            let function = Function::new(name, region, secret).await.map_err(usage)?;
-            return Ok(Self::Lambda(Box::new(function)));
+            return Self::lambda(name, secret).await;
         }
         Ok(Self::Remote(Remote::new(text, secret).map_err(usage)?))
+    }
+
+    #[cfg(not(feature = "aws"))]
+    async fn lambda(_name: &str, _secret: Option<String>) -> Result<Self> {
+        Err(crate::aws::needed("--via lambda:NAME"))
+    }
+
+    #[cfg(feature = "aws")]
+    async fn lambda(name: &str, secret: Option<String>) -> Result<Self> {
+        let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter();
+        let region = set
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|region| !region.is_empty());
+        let function = Function::new(name, region, secret).await.map_err(usage)?;
+        Ok(Self::Lambda(Box::new(function)))
     }
 
     /// One invocation of vectorization. When `ending` comes true a local one parts from its jobs, a remote one is left
@@ -71,12 +84,13 @@ impl Via {
                 serde_json::to_value(report?)?
             }
             Self::Remote(remote) => {
-                let call = remote.call(call::Worker::Vectorization, options, REMOTE_LIMIT);
+                let call = remote.call(call::WorkerKind::Vectorization, options, REMOTE_LIMIT);
                 tokio::select! {
                     answer = call => answer.map_err(|why| anyhow!("the deployment can't be called: {why}"))?,
                     _ = ending.wait_for(|ending| *ending) => return Ok(TickReport::default()),
                 }
             }
+            #[cfg(feature = "aws")]
             Self::Lambda(function) => {
                 tokio::select! {
                     answer = function.invoke(options, LAMBDA_LIMIT) => {

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
-use shared::call::CallOptions;
-use shared::store::projects::Project;
-use shared::store::records::NewRecord;
+use cronvec_call::CallOptions;
+use cronvec_store::projects::Project;
+use cronvec_store::records::NewRecord;
 
 use super::super::projects::remove;
 use crate::Context;

@@ -5,7 +5,7 @@ mod remote;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use shared::reading::{Fields, Rules};
+use cronvec_reading::{Fields, Rules};
 
 use self::remote::at_deployment;
 use super::{project_or_only, project_or_only_of, ready, refuse_option};

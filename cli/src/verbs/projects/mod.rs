@@ -4,10 +4,10 @@ mod remote;
 pub(super) mod remove;
 
 use anyhow::Result;
+use cronvec_nouns::space::SpaceSpec;
+use cronvec_store::projects::Project;
 use serde::Serialize;
 use serde_json::json;
-use shared::space::SpaceSpec;
-use shared::store::projects::Project;
 
 use super::ready;
 use crate::Context;

@@ -1,10 +1,10 @@
 //! `projects` at a deployment
 
 use anyhow::Result;
+use cronvec_nouns::space::SpaceSpec;
+use cronvec_store::projects::Project;
 use serde::Deserialize;
 use serde_json::json;
-use shared::space::SpaceSpec;
-use shared::store::projects::Project;
 
 use super::{Action, Line, show, table};
 use crate::Context;

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Result;
+use cronvec_store::StoreError;
+use cronvec_store::projects::Project;
+use cronvec_store::removal::{Holdings, is_attached};
 use serde::Serialize;
-use shared::store::StoreError;
-use shared::store::projects::Project;
-use shared::store::removal::{Holdings, is_attached};
 
 use super::super::{as_usage, left_as_it_is};
 use crate::Context;

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronvec_call::{ACCEPTED, CallError, CallOptions, WorkerKind};
+use cronvec_edges::panics::caught;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::call::{ACCEPTED, CallError, CallOptions, Worker};
-use shared::panics::caught;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot};
 
 use super::schedule::Workers;
@@ -49,11 +49,11 @@ impl Called {
 
     /// The report of a pass; or, at once, that one was begun, if the caller doesn't wait. Without a free place none is
     /// begun: those that are on do the work. Until its pass has begun a caller who goes away leaves nothing behind.
-    pub async fn call(&self, kind: Worker, options: CallOptions) -> Result<Value, CallError> {
+    pub async fn call(&self, kind: WorkerKind, options: CallOptions) -> Result<Value, CallError> {
         let places = match kind {
-            Worker::Ingestion => &self.ingestion,
-            Worker::Vectorization => &self.vectorization,
-            Worker::Cleanup => &self.cleanup,
+            WorkerKind::Ingestion => &self.ingestion,
+            WorkerKind::Vectorization => &self.vectorization,
+            WorkerKind::Cleanup => &self.cleanup,
         };
         let longest = if options.no_wait { Duration::ZERO } else { LONGEST_WAIT };
         let Some(place) = places.get(longest).await? else {
@@ -101,12 +101,12 @@ fn ending() -> CallError {
     }
 }
 
-async fn pass(workers: Arc<Workers>, kind: Worker, options: CallOptions) -> Result<Value, CallError> {
+async fn pass(workers: Arc<Workers>, kind: WorkerKind, options: CallOptions) -> Result<Value, CallError> {
     let deadline = options.deadline(workers.deadline());
     match kind {
-        Worker::Ingestion => report(workers.ingest(options, deadline).await),
-        Worker::Vectorization => report(workers.vectorize(options, deadline).await),
-        Worker::Cleanup => report(workers.clean_up(options, deadline).await),
+        WorkerKind::Ingestion => report(workers.ingest(options, deadline).await),
+        WorkerKind::Vectorization => report(workers.vectorize(options, deadline).await),
+        WorkerKind::Cleanup => report(workers.clean_up(options, deadline).await),
     }
 }
 
@@ -119,7 +119,7 @@ fn report<R: Serialize, E: std::error::Error + 'static>(outcome: Result<R, E>) -
 /// `held` is given back at its end, however it ends.
 fn begin(
     held: impl Send + 'static,
-    kind: Worker,
+    kind: WorkerKind,
     pass: impl Future<Output = Result<Value, CallError>> + Send + 'static,
 ) -> oneshot::Receiver<Result<Value, CallError>> {
     let (tell, outcome) = oneshot::channel();
@@ -152,7 +152,7 @@ mod tests {
     async fn a_pass_that_panics_fails_its_call_and_gives_its_place_back() {
         let places = Places(Arc::new(Semaphore::new(1)));
         let broken = async { panic!("a bug") };
-        let outcome = begin(place(&places), Worker::Cleanup, broken).await.unwrap();
+        let outcome = begin(place(&places), WorkerKind::Cleanup, broken).await.unwrap();
         assert_eq!(outcome.unwrap_err().status(), 500);
         assert!(places.get(Duration::ZERO).await.unwrap().is_some());
     }
@@ -165,7 +165,7 @@ mod tests {
             going.await.unwrap();
             Ok(Value::Null)
         };
-        drop(begin(place(&places), Worker::Cleanup, pass));
+        drop(begin(place(&places), WorkerKind::Cleanup, pass));
         assert!(places.get(Duration::ZERO).await.unwrap().is_none());
         go.send(()).unwrap();
         assert!(places.get(LONGEST_WAIT).await.unwrap().is_some());

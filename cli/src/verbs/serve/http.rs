@@ -10,8 +10,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use cronvec_call::{self as call, CallError, Guard, WorkerCall};
 use serde_json::{Map, Value, json};
-use shared::call::{self, CallError, Guard, WorkerCall};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 

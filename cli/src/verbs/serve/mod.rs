@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use admin::Pace;
 use anyhow::{Context as _, Result};
+use cronvec_config::{AppEnv, Settings};
 use serde_json::json;
-use shared::config::{AppEnv, Settings};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 

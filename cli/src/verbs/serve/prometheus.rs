@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
-use shared::histogram::Histogram;
-use shared::store::StoreError;
-use shared::store::figures::CAP;
-use shared::store::quarantine::{COUNTED, QuarantineFilter};
+use cronvec_nouns::histogram::Histogram;
+use cronvec_store::StoreError;
+use cronvec_store::figures::CAP;
+use cronvec_store::quarantine::{COUNTED, QuarantineFilter};
 
 use super::schedule::{Counters, Workers};
 use super::totals::Sums;

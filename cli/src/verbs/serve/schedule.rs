@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use shared::call::CallOptions;
-use shared::panics::caught;
-use shared::store::{Store, StoreError};
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_edges::panics::caught;
+use cronvec_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -58,9 +58,9 @@ impl Workers {
         let store = app.shared_store();
         let settings = || app.settings().clone();
         Self {
-            ingestion: ingestion::Worker::new(Arc::clone(&store), settings()),
+            ingestion: ingestion::Worker::new(Arc::clone(&store), settings(), app.secrets().clone()),
             vectorization: vectorization::Worker::new(Arc::clone(&store), settings(), app.secrets().clone()),
-            cleanup: cleanup::Worker::new(Arc::clone(&store), settings()),
+            cleanup: cleanup::Worker::new(Arc::clone(&store), settings(), app.secrets().clone()),
             store,
             timeout: app.settings().queue.worker_timeout,
             ingested: Counters::default(),

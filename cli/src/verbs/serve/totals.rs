@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shared::histogram::Histogram;
+use cronvec_nouns::histogram::Histogram;
 use vectorization::Report;
 
 #[derive(Debug, Default)]

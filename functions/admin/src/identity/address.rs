@@ -4,15 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use lambda_http::RequestExt;
-use lambda_http::request::RequestContext;
-use shared::near::is_near_address;
+use cronvec_edges::near::is_near_address;
 
-/// On Lambda as the gateway says; else the peer. One on this machine or in a private network is a proxy's, whose last
+/// Whom a gateway in front of this program says it was called by; the gateway's word is believed.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceAddress(pub IpAddr);
+
+/// As the gateway says, where there is one; else the peer. One on this machine or in a private network is a proxy's, whose last
 /// hop is believed: what stands before it anybody may have written.
 pub fn address(parts: &Parts) -> Option<IpAddr> {
-    if let Some(RequestContext::ApiGatewayV2(context)) = parts.extensions.request_context_ref() {
-        return context.http.source_ip.as_deref()?.parse().ok();
+    if let Some(SourceAddress(address)) = parts.extensions.get() {
+        return Some(*address);
     }
     let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
     let peer = peer.ip().to_canonical();

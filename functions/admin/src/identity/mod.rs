@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, header};
+use cronvec_nouns::token::{self, Reach, Right, Role};
+use cronvec_store::Store;
+use cronvec_store::audit::{Act, IDS_NAMED};
+use cronvec_store::tokens::Bearer;
 use serde_json::{Value, json};
-use shared::store::Store;
-use shared::store::audit::{Act, IDS_NAMED};
-use shared::store::tokens::Bearer;
-use shared::token::{self, Reach, Right, Role};
 
+pub use address::SourceAddress;
 pub use session::{HOURS, Sessions, set_cookie};
 pub use slow::Slow;
 

@@ -1,7 +1,7 @@
 //! Whether a browser's request comes from the page itself.
 
 use axum::http::{HeaderMap, header};
-use shared::config::AppEnv;
+use cronvec_config::AppEnv;
 use url::Url;
 
 use crate::Admin;

@@ -4,11 +4,11 @@
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cronvec_config::{SHORTEST_SESSION_SECRET, SecretSource};
+use cronvec_secrets::Secrets;
 use hmac::{Hmac, Mac};
 use rand::RngCore;
 use sha2::Sha256;
-use shared::config::{SHORTEST_SESSION_SECRET, SecretSource};
-use shared::secrets::Secrets;
 
 use crate::Refusal;
 
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn sessions() -> Sessions {
-        Sessions::new(None, Secrets::new())
+        Sessions::new(None, Secrets::without_aws())
     }
 
     #[tokio::test]

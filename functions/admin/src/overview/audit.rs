@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_store::audit::AuditEntry;
 use serde::{Deserialize, Serialize};
-use shared::store::audit::AuditEntry;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::identity::Watches;

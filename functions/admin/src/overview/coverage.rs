@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use cronvec_nouns::token::Reach;
+use cronvec_store::coverage_counts::{Counted, Covered as Found, MOST};
+use cronvec_store::monitor::Flow;
+use cronvec_store::outlook::Outlook;
 use serde::{Deserialize, Serialize};
-use shared::store::coverage_counts::{Counted, Covered as Found, MOST};
-use shared::store::monitor::Flow;
-use shared::store::outlook::Outlook;
-use shared::token::Reach;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 

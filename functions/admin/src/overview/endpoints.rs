@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use shared::store::monitor::Rest;
+use cronvec_store::monitor::Rest;
 
 use crate::identity::Watches;
 use crate::{Admin, Refusal};

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_checks::{self as checks, Check, all_well};
 use serde::Serialize;
-use shared::checks::{self, Check, all_well};
 use utoipa::ToSchema;
 
 use crate::identity::Watches;

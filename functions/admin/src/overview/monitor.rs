@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use cronvec_nouns::token::Role;
+use cronvec_store::jobs::{Counts, OldestPending};
+use cronvec_store::listing::{ListedJob, Listing};
+use cronvec_store::monitor::{Flow, Rest};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use shared::store::jobs::{Counts, OldestPending};
-use shared::store::listing::{ListedJob, Listing};
-use shared::store::monitor::{Flow, Rest};
-use shared::token::Role;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 

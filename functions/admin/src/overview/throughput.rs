@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_nouns::token::Reach;
+use cronvec_store::monitor::Flow;
 use serde::Deserialize;
-use shared::store::monitor::Flow;
-use shared::token::Reach;
 use utoipa::IntoParams;
 
 use crate::identity::Watches;

@@ -1,8 +1,8 @@
 //! When each worker was seen, and when it is expected next.
 
+use cronvec_store::workers::WorkerStatus;
 use serde::Serialize;
 use serde_json::Value;
-use shared::store::workers::WorkerStatus;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, Time};
 use utoipa::ToSchema;

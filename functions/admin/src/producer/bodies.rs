@@ -5,12 +5,12 @@ use axum::Json;
 use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use cronvec_nouns::record::Rejection;
+use cronvec_reading::{self as reading, Fields, Format, ReadError, Rules};
+use cronvec_store::StoreError;
+use cronvec_store::bodies::{Body as Whole, Closed, MOST_BODIES, Part};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use shared::reading::{self, Fields, Format, ReadError, Rules};
-use shared::record::Rejection;
-use shared::store::StoreError;
-use shared::store::bodies::{Body as Whole, Closed, MOST_BODIES, Part};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
@@ -88,8 +88,8 @@ pub(crate) async fn open(
         opened => opened?,
     };
     let status = match opened {
-        shared::store::enqueue::Enqueued::New(_) => StatusCode::CREATED,
-        shared::store::enqueue::Enqueued::Same(_) => StatusCode::OK,
+        cronvec_store::enqueue::Enqueued::New(_) => StatusCode::CREATED,
+        cronvec_store::enqueue::Enqueued::Same(_) => StatusCode::OK,
     };
     let job_id = opened.job_id().to_string();
     Ok((status, Json(Opened { job_id })))

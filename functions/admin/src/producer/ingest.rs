@@ -5,12 +5,12 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use cronvec_nouns::record::{self, Record, Rejection};
+use cronvec_store::StoreError;
+use cronvec_store::enqueue::NewJob;
+use cronvec_store::records::Put;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::record::{self, Record, Rejection};
-use shared::store::StoreError;
-use shared::store::enqueue::NewJob;
-use shared::store::records::Put;
 use utoipa::ToSchema;
 
 use super::options::Options;

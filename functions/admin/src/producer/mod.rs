@@ -9,10 +9,10 @@ pub(crate) mod record;
 pub(crate) mod search;
 mod stored;
 
-use shared::config::AppEnv;
-use shared::pipeline::Served;
-use shared::store::StoreError;
-use shared::token::Role;
+use cronvec_config::AppEnv;
+use cronvec_nouns::token::Role;
+use cronvec_pipeline::Served;
+use cronvec_store::StoreError;
 
 use crate::identity::Caller;
 use crate::{Admin, Refusal};
@@ -51,7 +51,7 @@ impl Admin {
         let spaces = self.store().await?.spaces().await?;
         let space = spaces.into_iter().find(|space| space.id == space_id);
         let space = space.ok_or_else(|| StoreError::Unreadable(format!("space {space_id}")))?;
-        let provider = shared::pipeline::provider(&space.spec, &self.settings().embedding, self.secrets()).await;
+        let provider = cronvec_pipeline::provider(&space.spec, &self.settings().embedding, self.secrets()).await;
         match provider {
             Ok(provider) => Ok(Served {
                 space,

@@ -1,7 +1,7 @@
 //! What a producer may ask of a job, as it stands in a body or in a query.
 
+use cronvec_store::enqueue::{EnqueueOptions, Retries};
 use serde::Deserialize;
-use shared::store::enqueue::{EnqueueOptions, Retries};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};

@@ -3,11 +3,11 @@
 use std::io::{self, Read};
 
 use axum::body::Bytes;
+use cronvec_nouns::record::Rejection;
+use cronvec_reading::{Stopped, Taker, Unreadable};
+use cronvec_store::bodies::{Body, Part};
+use cronvec_store::staged::{PIECE_BYTES, PIECE_RECORDS};
 use sha2::{Digest, Sha256};
-use shared::reading::{Stopped, Taker, Unreadable};
-use shared::record::Rejection;
-use shared::store::bodies::{Body, Part};
-use shared::store::staged::{PIECE_BYTES, PIECE_RECORDS};
 use tokio::sync::mpsc;
 
 /// Rejected lines that an answer names.

@@ -1,8 +1,8 @@
 //! The records of a body, whatever it is written in: one JSON text each, with its line.
 
 use axum::body::Bytes;
-use shared::reading::{self, Fields, Format, ReadError, Rules, Stopped, Taker, Unreadable};
-use shared::record::Rejection;
+use cronvec_nouns::record::Rejection;
+use cronvec_reading::{self as reading, Fields, Format, ReadError, Rules, Stopped, Taker, Unreadable};
 
 use crate::Refusal;
 use crate::request::Kind;

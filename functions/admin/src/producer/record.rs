@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use cronvec_nouns::record::{Record, check};
+use cronvec_store::records::{NewRecord, RecordView};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use shared::record::{Record, check};
-use shared::store::records::{NewRecord, RecordView};
 use utoipa::ToSchema;
 
 use crate::identity::{Reads, Writes};

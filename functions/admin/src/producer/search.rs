@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_provider::{Failure, Purpose, Timeout};
+use cronvec_store::search::Hit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::provider::{Failure, Purpose, Timeout};
-use shared::store::search::Hit;
 use utoipa::ToSchema;
 
 use crate::identity::Reads;

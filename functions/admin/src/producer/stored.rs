@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use shared::pipeline::now::{Pace, Records, embed_now};
-use shared::record::Record;
-use shared::store::StoreError;
-use shared::store::records::{NewRecord, Put};
+use cronvec_nouns::record::Record;
+use cronvec_pipeline::now::{Pace, Records, embed_now};
+use cronvec_store::StoreError;
+use cronvec_store::records::{NewRecord, Put};
 
 use crate::identity::Caller;
 use crate::{Admin, Refusal};

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_nouns::job::JobStatus;
+use cronvec_store::selection::JobFilter;
+use cronvec_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use shared::job::JobStatus;
-use shared::store::selection::JobFilter;
-use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{ACTING, Done, job_type, status};

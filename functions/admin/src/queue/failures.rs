@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use shared::store::monitor::Failure;
+use cronvec_store::monitor::Failure;
 
 use crate::identity::Watches;
 use crate::{Admin, Refusal};

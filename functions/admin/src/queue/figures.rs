@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_store::quarantine::QuarantineFilter;
+use cronvec_store::selection::{FailedGroup, JobFilter};
+use cronvec_store::stats::{MOST_HOURS, Stats};
 use serde::Deserialize;
-use shared::store::quarantine::QuarantineFilter;
-use shared::store::selection::{FailedGroup, JobFilter};
-use shared::store::stats::{MOST_HOURS, Stats};
 use utoipa::IntoParams;
 
 use super::job_type;

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_nouns::token::{Reach, Right};
+use cronvec_store::listing::{Event, ListedJob, Listing};
+use cronvec_store::selection::JobDetail;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::store::listing::{Event, ListedJob, Listing};
-use shared::store::selection::JobDetail;
-use shared::token::{Reach, Right};
 use utoipa::{IntoParams, ToSchema};
 
 use super::act::project_of;

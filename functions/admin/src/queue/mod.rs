@@ -10,8 +10,8 @@ pub(crate) mod stats;
 
 use std::time::Duration;
 
+use cronvec_nouns::job::{JobStatus, JobType};
 use serde::Serialize;
-use shared::job::{JobStatus, JobType};
 use utoipa::ToSchema;
 
 use crate::Refusal;

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cronvec_store::quarantine::{Place, QuarantineFilter, Quarantined};
+use cronvec_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use shared::store::quarantine::{Place, QuarantineFilter, Quarantined};
-use shared::store::{Store, StoreError};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{ACTING, Done};

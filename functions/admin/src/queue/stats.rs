@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
+use cronvec_store::jobs::{Counts, JobView, OldestPending};
+use cronvec_store::listing::Listing;
 use serde::Serialize;
 use serde_json::Value;
-use shared::store::jobs::{Counts, JobView, OldestPending};
-use shared::store::listing::Listing;
 use utoipa::ToSchema;
 
 use crate::identity::Watches;

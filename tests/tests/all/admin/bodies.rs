@@ -1,9 +1,10 @@
 //! `/api/ingest/jobs`: a job that comes in as several bodies.
 
+use cronvec_call::Worker as _;
+use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, record};
 use serde_json::{Value, json};
-use shared::token::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -154,7 +155,7 @@ async fn what_a_process_that_died_had_staged_goes_with_the_next_cleanup() {
     eventually("all that came is staged", async || api.system.count(pieces).await == 7).await;
     // It is young yet.
     let clean = async || {
-        let options = shared::call::CallOptions::default();
+        let options = cronvec_call::CallOptions::default();
         let deadline = cronvec_tests::system::minute();
         api.system.cleanup().run(options, deadline).await.unwrap();
     };
@@ -300,7 +301,7 @@ async fn an_open_job_waits_whatever_is_done_to_it_and_goes_after_a_day() {
     assert_eq!(api.system.count("SELECT count(*) FROM cronvec.records").await, 0);
     let jobs = "SELECT count(*) FROM cronvec.job_queue";
     let clean = async || {
-        let options = shared::call::CallOptions::default();
+        let options = cronvec_call::CallOptions::default();
         let deadline = cronvec_tests::system::minute();
         api.system.cleanup().run(options, deadline).await.unwrap().processed
     };

@@ -1,8 +1,8 @@
 //! `GET /api/admin/coverage`: complete, and without an end in sight where nothing moves.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::Api;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
 use serde_json::Value;
-use shared::token::Role;
 
 use super::Api;
 use super::rights::{Operation, operations};

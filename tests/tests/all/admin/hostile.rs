@@ -1,8 +1,8 @@
 //! What people send who mean no good: nothing of it runs, shows or stops anything.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::Api;
 use super::rights::operations;

@@ -1,8 +1,8 @@
 //! Who gets in, by token and by session, and who doesn't.
 
+use cronvec_nouns::token::Role;
 use reqwest::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use serde_json::json;
-use shared::token::Role;
 
 use super::{Answer, Api, PUBLIC_URL};
 

@@ -1,9 +1,9 @@
 //! `POST /api/ingest`
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::provider::{Answer as Said, Provider};
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::{Answer, Api};
 

@@ -20,14 +20,14 @@ mod steering;
 use std::net::SocketAddr;
 
 use admin::{Admin, Pace};
+use cronvec_config::Settings;
+use cronvec_nouns::token::Role;
+use cronvec_secrets::Secrets;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::http;
 use cronvec_tests::system::System;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
-use shared::config::Settings;
-use shared::secrets::Secrets;
-use shared::store::enqueue::EnqueueOptions;
-use shared::token::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -100,7 +100,7 @@ impl Api {
         for (role, secret) in Role::ALL.into_iter().zip(&mut tokens) {
             *secret = token_of(&system, role.as_str(), role, None).await;
         }
-        let router = admin::router(Admin::in_process(settings, Secrets::new(), 4, Pace::Schedule));
+        let router = admin::router(Admin::in_process(settings, Secrets::without_aws(), 4, Pace::Schedule));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();

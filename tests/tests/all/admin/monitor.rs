@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::{Answer, Api};
 

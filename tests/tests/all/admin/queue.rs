@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::Api;
 

@@ -1,10 +1,10 @@
 //! `/api/projects/{project}/records/{id}`
 
+use cronvec_nouns::token::Role;
+use cronvec_store::sources::NewSource;
 use cronvec_tests::provider::{Answer as Said, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::store::sources::NewSource;
-use shared::token::Role;
 
 use super::{Answer, Api};
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use cronvec_nouns::token::Role;
+use cronvec_pipeline as pipeline;
+use cronvec_secrets::Secrets;
 use cronvec_tests::provider::{Answer as Said, Provider};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::pipeline;
-use shared::secrets::Secrets;
-use shared::token::Role;
 
 use super::Api;
 
@@ -71,7 +71,7 @@ async fn a_provider_that_does_not_answer_or_rests_is_a_503_that_tells_nobody_whe
     assert!(!refused.to_string().contains("127.0.0.1"), "{refused}");
     api.post(Role::Reader, "/api/search", question.clone()).await.is(200);
     let embedding = &api.system.settings.embedding;
-    let asked = pipeline::provider(&embedding.new_space, embedding, &Secrets::new())
+    let asked = pipeline::provider(&embedding.new_space, embedding, &Secrets::without_aws())
         .await
         .unwrap();
     let minute = std::time::Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! Projects, pauses, backfills, tokens, audit and health.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::Api;
 

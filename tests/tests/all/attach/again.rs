@@ -1,10 +1,10 @@
 //! A table that is attached is attached again: nothing happens, or what is said otherwise, or was lost, is made anew.
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::sources::{Changes, NewSource, Source};
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::json;
-use shared::call::CallOptions;
-use shared::store::sources::{Changes, NewSource, Source};
 
 use super::{articles, attach, create_articles, pass, texts, waiting};
 

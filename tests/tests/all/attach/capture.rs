@@ -1,10 +1,10 @@
 //! What triggers note: odd rows, large statements, rows that others hold, vectors that somebody else writes.
 
+use cronvec_store::sources::NewSource;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::store::sources::NewSource;
 
 use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts, waiting};
 
@@ -66,11 +66,11 @@ async fn an_expression_that_fails_for_every_row_is_the_tables_trouble_and_keeps_
     let told = system.store.source(PROJECT).await.unwrap().trouble.unwrap();
     assert!(told.contains("public.other"), "{told}");
     assert_eq!(system.value(QUARANTINED).await, json!({}));
-    let checks = shared::checks::queue(&system.store, &shared::token::Reach::ALL)
+    let checks = cronvec_checks::queue(&system.store, &cronvec_nouns::token::Reach::ALL)
         .await
         .unwrap();
     let tables = checks.iter().find(|check| check.check == "attached tables").unwrap();
-    assert_eq!(tables.status, shared::checks::Verdict::Fail);
+    assert_eq!(tables.status, cronvec_checks::Verdict::Fail);
 
     system
         .run_sql("CREATE FUNCTION public.other(t text) RETURNS text LANGUAGE sql AS 'SELECT $1'")

@@ -74,7 +74,7 @@ async fn a_truncate_takes_all_records_and_not_those_that_come_after_it() {
 async fn rows_outside_where_and_rows_without_text_are_no_records_until_they_become_such() {
     let system = System::embedding_in_process().await;
     create_articles(&system, 4).await;
-    let new = shared::store::sources::NewSource {
+    let new = cronvec_store::sources::NewSource {
         filter: Some("views < 10"),
         metadata: Some("views, title"),
         ..articles()
@@ -154,7 +154,7 @@ async fn uninstalling_lets_attached_tables_go() {
     let system = System::embedding_in_process().await;
     create_articles(&system, 3).await;
     attach(&system, &articles()).await.unwrap();
-    shared::store::migrate::uninstall(&system.sql).await.unwrap();
+    cronvec_store::migrate::uninstall(&system.sql).await.unwrap();
     assert_eq!(
         system
             .count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'articles'::regclass")

@@ -1,11 +1,11 @@
 //! The vectors in the table's own column.
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::sources::NewSource;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::json;
-use shared::call::CallOptions;
-use shared::store::sources::NewSource;
 
 use super::{articles, attach, reconcile, waiting};
 

@@ -1,9 +1,9 @@
 //! What is found wrong with an attached table afterwards, and that its mend mends it.
 
+use cronvec_store::sources::{Fault, NewSource, Source};
+use cronvec_store::{self as store, Store};
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::System;
-use shared::store::sources::{Fault, NewSource, Source};
-use shared::store::{self, Store};
 
 use super::rights::Role;
 use super::{articles, attach, reconcile};

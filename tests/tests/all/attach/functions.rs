@@ -1,8 +1,8 @@
 //! Whose rights the schema's functions have, and that nobody gets more by them than is his.
 
+use cronvec_store::sources::NewSource;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::store::sources::NewSource;
 
 use super::rights::Role;
 use super::{MOST_BYTES, articles, attach, create_articles, pass};
@@ -266,7 +266,7 @@ async fn a_look_before_attaching_lends_nobodys_rights_to_an_expression() {
     system
         .store
         .put_record(
-            &shared::store::records::NewRecord {
+            &cronvec_store::records::NewRecord {
                 project: PROJECT,
                 id: "1",
                 content: "a text",
@@ -327,7 +327,7 @@ async fn a_table_of_the_workers_own_role_is_compared_whatever_it_logged_in_as() 
         ))
         .await;
     let source = attach(&system, &articles()).await.unwrap();
-    let of_owner = shared::store::Store::new(shared::store::Database::at(&owner.url, 1).unwrap());
+    let of_owner = cronvec_store::Store::new(cronvec_store::Database::at(&owner.url, 1).unwrap());
     of_owner.begin_pass(source.id, false).await.unwrap();
     of_owner.reconcile_slice(source.id, MOST_BYTES).await.unwrap();
     assert_eq!(of_owner.coverage(PROJECT).await.unwrap().total, 3);

@@ -1,9 +1,9 @@
 //! Tables of all kinds: keys, names, partitions, schemas, expressions.
 
+use cronvec_store::sources::NewSource;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::store::sources::NewSource;
 
 use super::{articles, attach, reconcile, texts, waiting};
 

@@ -17,10 +17,10 @@ mod tenants;
 mod together;
 mod upgrade;
 
+use cronvec_store::StoreError;
+use cronvec_store::sources::{NewSource, Slice, Source};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;
-use shared::store::StoreError;
-use shared::store::sources::{NewSource, Slice, Source};
 
 /// MAX_CONTENT_BYTES where nobody sets it.
 const MOST_BYTES: usize = 10_000_000;

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_nouns::job::{JobType, Progress};
+use cronvec_nouns::record::Record;
+use cronvec_nouns::token::Reach;
+use cronvec_store::StoreError;
+use cronvec_store::bodies::{Body, Part};
+use cronvec_store::claim::ClaimWish;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT};
+use cronvec_store::records::NewRecord;
+use cronvec_store::sources::{NewSource, Source, TakeOver};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute, record};
 use serde_json::{Value, json};
-use shared::call::CallOptions;
-use shared::job::{JobType, Progress};
-use shared::record::Record;
-use shared::store::StoreError;
-use shared::store::bodies::{Body, Part};
-use shared::store::claim::ClaimWish;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT};
-use shared::store::records::NewRecord;
-use shared::store::sources::{NewSource, Source, TakeOver};
-use shared::token::Reach;
 
 use super::{articles, attach, create_articles, pass, reconcile, texts, waiting};
 

@@ -1,9 +1,9 @@
 //! What can't be attached, and what is said of it.
 
+use cronvec_store::sources::NewSource;
+use cronvec_store::{self as store, Store};
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::sources::NewSource;
-use shared::store::{self, Store};
 
 use super::rights::Role;
 use super::{articles, attach, create_articles};

@@ -1,10 +1,10 @@
 //! Rows that refuse their vector: they cost themselves, and nobody else.
 
+use cronvec_store::sources::{NewSource, Source};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::store::sources::{NewSource, Source};
 
 use super::{articles, attach, reconcile, waiting};
 
@@ -144,7 +144,7 @@ async fn a_refused_row_is_tried_again_when_its_text_changes_when_it_is_replayed_
     assert_eq!((report.records, report.quarantined), (2, 1), "{report:?}");
     assert_eq!((system.value(EMPTY).await, provider.inputs()), (json!([7]), asked));
     let replay = async || {
-        let filter = shared::store::quarantine::QuarantineFilter {
+        let filter = cronvec_store::quarantine::QuarantineFilter {
             reason: Some("column_refused".into()),
             ..Default::default()
         };

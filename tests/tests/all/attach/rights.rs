@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use cronvec_store::{self as store, Store};
 use cronvec_tests::database;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::store::{self, Store};
 use tokio_postgres::Client;
 
 use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts};

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use cronvec_store::StoreError;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::sources::NewSource;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::store::StoreError;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::sources::NewSource;
 
 use super::origins::{enqueue, job, mixed, preview};
 use super::{articles, attach, create_articles, pass, reconcile, texts, waiting};

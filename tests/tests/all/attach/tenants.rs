@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use cronvec_store::sources::NewSource;
+use cronvec_store::{self as store, Store};
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::sources::NewSource;
-use shared::store::{self, Store};
 use tokio_postgres::Client;
 
 use super::rights::Role;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::sources::NewSource;
 use cronvec_tests::full_size;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use rand::Rng;
 use rand::seq::SliceRandom;
-use shared::call::CallOptions;
-use shared::store::sources::NewSource;
 use tokio_postgres::Client;
 
 use super::{MOST_BYTES, articles, attach, create_articles, pass, reconcile, texts, waiting};

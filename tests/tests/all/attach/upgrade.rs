@@ -1,9 +1,9 @@
 //! Tables that were attached by programs of schema 9.
 
+use cronvec_store::{self as store, Store, migrate};
 use cronvec_tests::database::Database;
 use cronvec_tests::system::{PROJECT, System, settings};
 use serde_json::json;
-use shared::store::{self, Store, migrate};
 use tokio_postgres::Client;
 
 use super::rights::Role;

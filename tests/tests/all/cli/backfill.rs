@@ -1,10 +1,11 @@
 //! `backfill`: what it would do, what it does, how it is stopped, gone on with and taken back.
 
+use cronvec_call::Worker as _;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::{Value, json};
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{Cli, DONE, FAILED, USAGE, objects, whole};
 
@@ -279,7 +280,7 @@ async fn lambda(system: &System) -> (String, std::sync::Arc<std::sync::Mutex<Vec
             );
             log.lock().unwrap().push((name, serde_json::from_str(&body).unwrap()));
             let report = worker
-                .run(shared::call::CallOptions::default(), cronvec_tests::system::minute())
+                .run(cronvec_call::CallOptions::default(), cronvec_tests::system::minute())
                 .await
                 .unwrap();
             let mut report = serde_json::to_value(report).unwrap();
@@ -351,7 +352,7 @@ async fn marking_beside_what_was_embedded_a_moment_ago_reads_it_once_and_not_onc
         )
         .await;
     system.put_many(PROJECT, 4_000, "text number").await;
-    let options = shared::call::CallOptions {
+    let options = cronvec_call::CallOptions {
         max_records: Some(2_000),
         ..Default::default()
     };
@@ -359,7 +360,7 @@ async fn marking_beside_what_was_embedded_a_moment_ago_reads_it_once_and_not_onc
     let project = system.store.project(PROJECT).await.unwrap();
     let backfill = system.store.begin_backfill(project.id, 0).await.unwrap().0;
     // Statistics are told by a connection that ends.
-    let store = shared::store::Store::new(shared::store::Database::at(system.database.url(), 1).unwrap());
+    let store = cronvec_store::Store::new(cronvec_store::Database::at(system.database.url(), 1).unwrap());
     while !store.mark_page(backfill.id, 1_000).await.unwrap().unwrap().is_through {}
     drop(store);
     let index = |what: &str| {

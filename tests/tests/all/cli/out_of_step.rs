@@ -1,7 +1,7 @@
 //! What a restore or an interrupted pause leaves, told by the verbs that look for trouble.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{Cli, DONE, FAILED};
 

@@ -10,13 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use cronvec_nouns::token::{self, Role};
+use cronvec_secrets::Secrets;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::folder::Folder;
 use cronvec_tests::process::Outcome;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::secrets::Secrets;
-use shared::store::enqueue::EnqueueOptions;
-use shared::token::{self, Role};
 use tokio::net::TcpListener;
 
 use super::{Cli, DONE, FAILED, USAGE, objects};
@@ -33,7 +33,7 @@ async fn serve(router: Router) -> String {
 fn router(system: &System) -> Router {
     admin::router(Admin::in_process(
         system.settings.clone(),
-        Secrets::new(),
+        Secrets::without_aws(),
         4,
         Pace::Schedule,
     ))

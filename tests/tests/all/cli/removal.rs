@@ -1,10 +1,10 @@
 //! `projects remove`: what goes, what stays, and what an end in the middle leaves.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::{Cli, DONE, FAILED, INTERRUPTED, USAGE, whole};
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use cronvec_nouns::job::{ClaimedJob, JobType, Progress};
+use cronvec_nouns::record::Record;
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT};
+use cronvec_store::{Store, StoreError};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::system::{PROJECT, System, record};
-use shared::job::{ClaimedJob, JobType, Progress};
-use shared::record::Record;
-use shared::store::enqueue::EnqueueOptions;
-use shared::store::ingest::{IngestBatch, IngestCursor, LONGEST_WAIT};
-use shared::store::{Store, StoreError};
 
 use super::{LOSSES, assert_lost, claim, text};
 

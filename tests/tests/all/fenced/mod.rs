@@ -8,12 +8,12 @@ mod texts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_nouns::job::{ClaimedJob, JobType};
+use cronvec_store::StoreError;
+use cronvec_store::claim::{ClaimWish, Servable};
 use cronvec_tests::provider::{Gate, Provider};
 use cronvec_tests::system::{PROJECT, System, minute};
-use shared::call::CallOptions;
-use shared::job::{ClaimedJob, JobType};
-use shared::store::StoreError;
-use shared::store::claim::{ClaimWish, Servable};
 use tokio::task::JoinHandle;
 use vectorization::{Report, Worker};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use cronvec_nouns::job::{End, JobType, Progress};
+use cronvec_nouns::record::ContentHash;
+use cronvec_store::charges::Charge;
+use cronvec_store::vectors::Holding;
 use cronvec_tests::system::{PROJECT, System};
-use shared::job::{End, JobType, Progress};
-use shared::record::ContentHash;
-use shared::store::charges::Charge;
-use shared::store::vectors::Holding;
 
 use super::{LOSSES, assert_lost, claim, text};
 

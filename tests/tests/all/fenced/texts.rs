@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronvec_nouns::job::{JobType, Progress};
+use cronvec_nouns::record::ContentHash;
+use cronvec_store::vectors::{Holding, NewChunk};
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Answer;
 use cronvec_tests::system::{PROJECT, System};
-use shared::job::{JobType, Progress};
-use shared::record::ContentHash;
-use shared::store::vectors::{Holding, NewChunk};
 
 use super::{Scene, claim};
 

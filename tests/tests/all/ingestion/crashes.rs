@@ -1,10 +1,10 @@
 //! Lines that kill the worker which stores them, as real processes.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::process::Process;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{enqueue, job};
 

@@ -1,11 +1,11 @@
 //! Bounded, killed, its lease lost.
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{System, minute, record};
 use ingestion::StoppedBecause;
 use serde_json::{Value, json};
-use shared::call::CallOptions;
-use shared::store::enqueue::EnqueueOptions;
 use std::time::{Duration, Instant};
 
 use super::{enqueue, enqueue_lines, is_waiting, job};

@@ -6,9 +6,9 @@ mod locks;
 mod rejects;
 mod writes;
 
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
 
 async fn enqueue_lines(system: &System, lines: &[Vec<u8>], options: EnqueueOptions) -> i64 {
     let records: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();

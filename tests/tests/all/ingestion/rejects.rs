@@ -1,8 +1,8 @@
 //! Records that aren't taken, while the others are.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::system::{System, record};
 use serde_json::{Value, json};
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{enqueue_lines, job, pending, stored};
 

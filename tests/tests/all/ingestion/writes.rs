@@ -1,8 +1,8 @@
 //! What a write changes, and what it leaves alone.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{enqueue, pending};
 

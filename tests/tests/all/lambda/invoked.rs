@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::folder::Folder;
 use cronvec_tests::full_size;
@@ -12,7 +13,6 @@ use cronvec_tests::process::Process;
 use cronvec_tests::skipped;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::rotation::Rotating;
 use super::{has, http_event};

@@ -1,9 +1,9 @@
 //! The main job, by both shapes of event.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::provider::Answer;
 use cronvec_tests::system::{PROJECT, record};
 use serde_json::{Value, json};
-use shared::store::enqueue::EnqueueOptions;
 use std::time::{Duration, Instant};
 
 use super::{API_KEY, Deployment, SECRET, WIDTH, direct, has};

@@ -1,10 +1,10 @@
 //! A database that is away, or isn't ready.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::database::{Database, server};
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, record};
 use serde_json::json;
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{AMPLE, Deployment, SECRET, WIDTH, direct, function_error, has, http_event, response};
 
@@ -23,7 +23,7 @@ async fn a_database_without_the_schema_is_told_with_the_command_that_mends_it() 
     let mut function = deployment.function("cleanup").await;
     assert_eq!(function_error(function.invoke(direct(SECRET)).await).0, "Failed");
     let mut client = empty.client().await;
-    shared::store::migrate::up(&mut client).await.unwrap();
+    cronvec_store::migrate::up(&mut client).await.unwrap();
     has(&function.call().await, json!({"success": true}));
     function.end().await;
 }

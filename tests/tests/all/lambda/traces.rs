@@ -1,10 +1,10 @@
 //! What X-Ray's daemon is told of an invocation.
 
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Answer;
 use cronvec_tests::system::record;
 use serde_json::{Value, json};
-use shared::store::enqueue::EnqueueOptions;
 use std::net::UdpSocket;
 use std::sync::Mutex;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use cronvec_call::{CallOptions, Worker as _};
 use cronvec_tests::process::{Outcome, Process};
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::{Value, json};
-use shared::call::CallOptions;
 use vectorization::StoppedBecause;
 
 use super::{CANARY, WIDTH, assert_nobody_is_charged, end_pauses, id, pause, text, with_records};

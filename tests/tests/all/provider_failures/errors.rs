@@ -1,10 +1,10 @@
 //! A provider that fails, for one input or for all.
 
+use cronvec_call::CallOptions;
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::json;
-use shared::call::CallOptions;
 use std::time::{Duration, Instant};
 use vectorization::StoppedBecause;
 

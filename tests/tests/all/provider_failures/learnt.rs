@@ -197,7 +197,7 @@ async fn a_request_that_takes_longer_than_an_invocation_is_asked_in_smaller_part
     for _ in 0..5 {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
         system
-            .vectorize_with(shared::call::CallOptions::default(), deadline)
+            .vectorize_with(cronvec_call::CallOptions::default(), deadline)
             .await;
         end_pauses(&system).await;
     }

@@ -1,10 +1,10 @@
 //! Endpoints that rest, for a while or until somebody mends them.
 
+use cronvec_call::CallOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Answer;
 use cronvec_tests::system::{PROJECT, minute};
 use serde_json::json;
-use shared::call::CallOptions;
 use std::time::Duration;
 use vectorization::StoppedBecause;
 

@@ -1,8 +1,8 @@
+use cronvec_nouns::job::JobType;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::job::JobType;
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{claim, claim_ingest, enqueue, ensure, make_due, row, vectorize_job};
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronvec_nouns::job::{ClaimedJob, End, JobType, Lease};
+use cronvec_store::claim::Servable;
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_store::vectors::Holding;
+use cronvec_store::{self as store, Store, StoreError};
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::job::{ClaimedJob, End, JobType, Lease};
-use shared::store::claim::Servable;
-use shared::store::enqueue::EnqueueOptions;
-use shared::store::vectors::Holding;
-use shared::store::{self, Store, StoreError};
 
 use super::{claim, claim_ingest, claim_of, claim_vectorize, enqueue, enqueue_many, ensure, make_due, row};
 
@@ -194,7 +194,7 @@ async fn a_worker_claims_only_of_spaces_that_it_serves_and_of_the_project_that_i
     system.create_project("other").await;
     enqueue_many(&system.store, PROJECT, 3, &EnqueueOptions::default()).await;
     enqueue_many(&system.store, "other", 3, &EnqueueOptions::default()).await;
-    let wish = shared::store::claim::ClaimWish {
+    let wish = cronvec_store::claim::ClaimWish {
         job_type: JobType::IngestData,
         spaces: &[],
         limit: 10,

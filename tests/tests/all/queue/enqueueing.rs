@@ -1,7 +1,7 @@
+use cronvec_store::enqueue::{EnqueueOptions, Enqueued, NewJob};
+use cronvec_store::{Store, StoreError};
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::store::enqueue::{EnqueueOptions, Enqueued, NewJob};
-use shared::store::{Store, StoreError};
 
 use super::{claim_ingest, row};
 
@@ -80,7 +80,7 @@ async fn what_is_asked_of_a_job_is_part_of_its_body_and_what_the_settings_add_is
     };
     let id = send(store, PROJECT, "one", asked.clone()).await.unwrap().job_id();
     let other_settings = EnqueueOptions {
-        otherwise: shared::store::enqueue::Retries {
+        otherwise: cronvec_store::enqueue::Retries {
             max_attempts: 9,
             backoff_ms: 1,
         },
@@ -123,7 +123,7 @@ async fn what_is_asked_of_a_job_is_part_of_its_body_and_what_the_settings_add_is
 async fn a_key_that_many_use_at_once_makes_one_job() {
     let system = System::embedding_in_process().await;
     let url = system.database.url();
-    let store = Store::new(shared::store::Database::at(url, 8).unwrap());
+    let store = Store::new(cronvec_store::Database::at(url, 8).unwrap());
     let sent = futures::future::join_all((0..8).map(|_| send(&store, PROJECT, "one", keyed("k")))).await;
     let ids: Vec<i64> = sent.iter().map(|job| job.as_ref().unwrap().job_id()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");

@@ -1,10 +1,10 @@
 //! What is left of a job that ended, and the way back.
 
+use cronvec_nouns::job::JobStatus;
+use cronvec_store::StoreError;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
-use shared::job::JobStatus;
-use shared::store::StoreError;
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{claim_ingest, claim_vectorize, enqueue, ensure, make_due, row, vectorize_job};
 

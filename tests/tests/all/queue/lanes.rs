@@ -1,14 +1,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use cronvec_call::{CallOptions, Worker as _};
+use cronvec_nouns::job::{End, JobType};
+use cronvec_secrets::Secrets;
+use cronvec_store::{self as store, Store};
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute};
 use serde_json::json;
-use shared::call::CallOptions;
-use shared::job::{End, JobType};
-use shared::secrets::Secrets;
-use shared::store::{self, Store};
 
 use super::{claim, claim_vectorize, ensure};
 
@@ -79,7 +79,7 @@ async fn two_workers_at_once_never_work_on_one_lane() {
     settings.queue.vectorize_jobs = 1;
     let worker = || {
         let store = Arc::new(Store::new(store::Database::at(system.database.url(), 2).unwrap()));
-        vectorization::Worker::new(store, settings.clone(), Secrets::new())
+        vectorization::Worker::new(store, settings.clone(), Secrets::without_aws())
     };
     let (one, two) = (worker(), worker());
     let gate = provider.hold();

@@ -14,12 +14,12 @@ mod turns;
 
 use std::time::Duration;
 
+use cronvec_nouns::job::{ClaimedJob, JobType};
+use cronvec_store::Store;
+use cronvec_store::claim::{ClaimWish, Servable};
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
 use cronvec_tests::system::{System, record};
 use serde_json::Value;
-use shared::job::{ClaimedJob, JobType};
-use shared::store::Store;
-use shared::store::claim::{ClaimWish, Servable};
-use shared::store::enqueue::{EnqueueOptions, NewJob};
 
 /// Claims as a worker does that serves every space; a space's endpoint is called `endpoint-ID`.
 async fn claim(store: &Store, job_type: JobType, limit: usize) -> Vec<ClaimedJob> {

@@ -1,10 +1,10 @@
 //! A paused project.
 
+use cronvec_nouns::job::{End, JobType};
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::json;
-use shared::job::{End, JobType};
-use shared::store::enqueue::EnqueueOptions;
 
 use super::{claim, claim_ingest, claim_vectorize, enqueue, enqueue_many, ensure, make_due};
 
@@ -93,7 +93,7 @@ async fn a_vectorize_job_that_goes_on_is_out_of_the_line_of_a_paused_project() {
     system.store.set_paused(PROJECT, true).await.unwrap();
     // The record is still due.
     let ended = system.store.complete_job(&job, json!({})).await.unwrap();
-    assert_eq!(ended.status, shared::job::JobStatus::Pending);
+    assert_eq!(ended.status, cronvec_nouns::job::JobStatus::Pending);
     assert!(claim_vectorize(&system).await.is_none());
     system.store.set_paused(PROJECT, false).await.unwrap();
     assert!(claim_vectorize(&system).await.is_some());

@@ -1,9 +1,9 @@
 //! Pauses and resumptions that are cut off between their steps, or come at once.
 
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_store::held::align_statement;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::enqueue::EnqueueOptions;
-use shared::store::held::align_statement;
 use tokio_postgres::types::Type;
 
 use super::plan::explain_along_index;
@@ -41,7 +41,7 @@ async fn a_pause_that_is_cut_off_after_its_first_step_is_completed_by_the_next_t
     let report = system.ingest().await;
     assert_eq!((report.processed, report.records), (0, 0));
     assert_eq!(out_of_step(&system).await, 0);
-    let released = shared::job::End::Released { progressed: true };
+    let released = cronvec_nouns::job::End::Released { progressed: true };
     system.store.end_job(&working, released).await.unwrap();
     assert_eq!(system.vectorize().await.processed, 0);
     assert!(claim_ingest(&system).await.is_none());

@@ -1,9 +1,9 @@
 //! What the claim reads, however long the queue is.
 
+use cronvec_nouns::job::JobType;
+use cronvec_store::claim::claim_statement;
 use cronvec_tests::system::System;
 use serde_json::Value;
-use shared::job::JobType;
-use shared::store::claim::claim_statement;
 use tokio_postgres::types::{ToSql, Type};
 
 /// What a statement did to `job_queue`.

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
+use cronvec_nouns::job::Progress;
+use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::{Value, json};
-use shared::job::Progress;
-use shared::store::enqueue::EnqueueOptions;
 use tokio_postgres::types::Type;
 
 use super::plan::explain;
@@ -170,7 +170,7 @@ async fn counts_are_capped_and_said_to_be_and_read_no_more_than_that() {
     );
     assert_eq!(stats["capped"], json!(["pending", "completed"]));
 
-    let statement = shared::store::jobs::COUNTS;
+    let statement = cronvec_store::jobs::COUNTS;
     let plan = explain(&system, statement, &[(&100_i64, Type::INT8)]).await;
     assert!(plan.rows_of_jobs < 1000.0, "{plan:#?}");
     assert_eq!(plan.seq_scans, 0, "{plan:#?}");
@@ -187,11 +187,11 @@ async fn the_oldest_unfinished_job_of_ingestion_is_found_without_looking_at_fini
         .await;
     for analyze in ["", "ANALYZE cronvec.job_queue"] {
         system.run_sql(analyze).await;
-        let plan = super::plan::explain_along_index(&system, shared::store::retention::OLDEST_UNFINISHED, &[]).await;
+        let plan = super::plan::explain_along_index(&system, cronvec_store::retention::OLDEST_UNFINISHED, &[]).await;
         assert!(plan.rows_of_jobs <= 10.0 && plan.buffers < 200.0, "{plan:#?}");
     }
     assert_eq!(system.store.oldest_unfinished_ingest().await.unwrap(), i64::MAX);
-    let job = super::enqueue(&system, PROJECT, shared::store::enqueue::EnqueueOptions::default()).await;
+    let job = super::enqueue(&system, PROJECT, cronvec_store::enqueue::EnqueueOptions::default()).await;
     assert_eq!(system.store.oldest_unfinished_ingest().await.unwrap(), job);
     system.store.cancel_job(job).await.unwrap();
     assert_eq!(

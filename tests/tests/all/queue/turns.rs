@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use cronvec_nouns::job::{ClaimedJob, End, JobType};
+use cronvec_store::claim::Servable;
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
 use cronvec_tests::system::{PROJECT, System};
-use shared::job::{ClaimedJob, End, JobType};
-use shared::store::claim::Servable;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
 
 use super::{claim, claim_ingest, claim_of, claim_vectorize, enqueue_many, ensure};
 

@@ -66,7 +66,7 @@ impl Place {
                 keeper.batch_execute(&sql).await.expect("a database");
                 let url = server.url(&name);
                 let mut client = database::connect(&url).await;
-                shared::store::migrate::up(&mut client).await.expect("the schema");
+                cronvec_store::migrate::up(&mut client).await.expect("the schema");
                 (None, url, server.port(), name)
             }
             None => {

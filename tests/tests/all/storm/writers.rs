@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cronvec_store::enqueue::{EnqueueOptions, NewJob};
+use cronvec_store::{Database, Store, StoreError};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use shared::store::enqueue::{EnqueueOptions, NewJob};
-use shared::store::{Database, Store, StoreError};
 use tokio_postgres::Client;
 
 use super::place::says_no;

@@ -1,8 +1,8 @@
 //! What an admin does on the page, and what becomes of it.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::PROJECT;
-use shared::token::Role;
 
 use super::{Api, Page};
 

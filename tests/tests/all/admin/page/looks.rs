@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::skipped;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
-use shared::token::Role;
 
 use super::much::{ARABIC, busy};
 use super::{Api, Page};

@@ -8,9 +8,9 @@ mod pictures;
 mod session;
 mod watching;
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::browser::Browser;
 use serde_json::json;
-use shared::token::Role;
 
 use super::Api;
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::path::PathBuf;
 
+use cronvec_nouns::token::Role;
 use flate2::read::ZlibDecoder;
-use shared::token::Role;
 
 use super::Page;
 use super::much::busy;

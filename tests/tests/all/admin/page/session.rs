@@ -1,7 +1,7 @@
 //! Signing in, and what becomes of a session.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::system::PROJECT;
-use shared::token::Role;
 
 use super::{Api, Page};
 

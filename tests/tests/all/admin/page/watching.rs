@@ -1,8 +1,8 @@
 //! Figures that move while one looks, and what is said when they can't.
 
+use cronvec_nouns::token::Role;
 use cronvec_tests::proxy::Proxy;
 use cronvec_tests::system::PROJECT;
-use shared::token::Role;
 
 use super::{Api, Page};
 

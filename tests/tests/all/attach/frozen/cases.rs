@@ -3,7 +3,7 @@
 use cronvec_tests::system::PROJECT;
 
 use super::{all_well, attached, columns, expressions, faults, let_go, live, mend};
-use shared::store::sources::NewSource;
+use cronvec_store::sources::NewSource;
 
 /// What `doctor` says afterwards.
 #[derive(Clone, Copy)]

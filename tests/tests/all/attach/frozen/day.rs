@@ -1,8 +1,8 @@
 //! A day in the life of an application: what it does to its table, one after the other, by a role of its own. Its statements
 //! pass, searches are right or say that they are behind, `doctor` says what is so, and its fix works.
 
+use cronvec_store::sources::NewSource;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::sources::NewSource;
 use tokio_postgres::Client;
 
 use super::super::rights::Role;

@@ -7,9 +7,9 @@ mod pgvector;
 mod restored;
 mod rights;
 
+use cronvec_store::sources::{Fault, NewSource, Source};
 use cronvec_tests::process::Process;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::sources::{Fault, NewSource, Source};
 
 use super::{attach, reconcile};
 

@@ -1,10 +1,10 @@
 //! pgvector is moved to another schema, dropped with the one that it was in, or was never on the search path.
 
+use cronvec_store::migrate;
 use cronvec_tests::database::Database;
 use cronvec_tests::process::Process;
 use cronvec_tests::system::{PROJECT, System};
 use serde_json::Value;
-use shared::store::migrate;
 
 use super::{TABLE, all_well, attached, columns, faults, live};
 use crate::attach::attach;

@@ -1,9 +1,9 @@
 //! Rights that PUBLIC doesn't have, and functions that find nothing under the triggers' settings.
 
+use cronvec_store::migrate;
+use cronvec_store::sources::NewSource;
 use cronvec_tests::database::Database;
 use cronvec_tests::system::{PROJECT, System};
-use shared::store::migrate;
-use shared::store::sources::NewSource;
 
 use super::{TABLE, all_well, expressions, faults, live, mend};
 use crate::attach::rights::Role;

@@ -1,0 +1,100 @@
+//! Which crate may use which: as docs/ARCHITECTURE.md shows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Each room under `shared/`, with those that it uses.
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("nouns", &[]),
+    ("edges", &[]),
+    ("reading", &["nouns"]),
+    ("config", &["edges", "nouns"]),
+    ("secrets", &["config"]),
+    ("aws", &["edges", "secrets"]),
+    ("store", &["config", "edges", "nouns", "secrets"]),
+    ("provider", &["edges", "nouns"]),
+    ("invocation", &["nouns", "store"]),
+    ("checks", &["nouns", "store"]),
+    (
+        "pipeline",
+        &["config", "invocation", "nouns", "provider", "secrets", "store"],
+    ),
+    ("call", &["config", "edges", "invocation", "secrets", "store"]),
+    ("lambda", &["aws", "call", "secrets"]),
+    ("deploy", &["aws", "call", "config", "edges", "secrets"]),
+];
+
+/// What the programs use besides rooms.
+const PROGRAMS: [&str; 6] = [
+    "admin",
+    "cleanup",
+    "cronvec",
+    "cronvec-tests",
+    "ingestion",
+    "vectorization",
+];
+
+fn metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The workspace's crates, each with those of them that it depends on; not for its tests.
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let uses = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        dependencies
+            .filter(|dependency| dependency["path"].is_string() && dependency["kind"] != "dev")
+            .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    packages
+        .iter()
+        .map(|package| (package["name"].as_str().unwrap().to_owned(), uses(package)))
+        .collect()
+}
+
+#[test]
+fn crates_use_each_other_as_the_picture_shows() {
+    let edges = edges();
+    let rooms: BTreeMap<String, BTreeSet<String>> = edges
+        .iter()
+        .filter_map(|(name, uses)| {
+            let room = name.strip_prefix("cronvec-").filter(|room| *room != "tests")?;
+            let uses = uses.iter().map(|used| used.trim_start_matches("cronvec-").to_owned());
+            Some((room.to_owned(), uses.collect()))
+        })
+        .collect();
+    let allowed: BTreeMap<String, BTreeSet<String>> = ROOMS
+        .iter()
+        .map(|(room, uses)| ((*room).to_owned(), uses.iter().map(|used| (*used).to_owned()).collect()))
+        .collect();
+    assert_eq!(rooms, allowed);
+}
+
+#[test]
+fn no_function_sees_another_and_no_room_a_program() {
+    for (name, uses) in edges() {
+        let seen: Vec<&String> = uses.iter().filter(|used| PROGRAMS.contains(&used.as_str())).collect();
+        let may_see = ["cronvec", "cronvec-tests"].contains(&name.as_str());
+        assert!(may_see || seen.is_empty(), "{name} uses {seen:?}");
+    }
+}
+
+#[test]
+fn every_room_has_its_sentence() {
+    let document = include_str!("../../../docs/ARCHITECTURE.md");
+    for (room, _) in ROOMS {
+        assert!(document.contains(&format!("\n| `{room}` | ")), "{room}");
+    }
+}
