@@ -6,6 +6,9 @@ use super::*;
 use cronvec_config::Settings;
 use cronvec_secrets::Secrets;
 
+#[path = "../../secrets/src/fake.rs"]
+mod fake;
+
 #[derive(Serialize)]
 struct Report {
     processed: u32,
@@ -319,8 +322,8 @@ async fn a_database_that_is_away_is_503_and_a_fault_of_ours_500() {
 
 #[tokio::test]
 async fn a_rotated_secret_is_read_again_and_wrong_ones_cannot_make_that_often() {
-    let (vault, secrets) = cronvec_secrets::fake::vault("old");
-    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| cronvec_secrets::fake::ARN.to_owned());
+    let (vault, secrets) = fake::vault("old");
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| fake::ARN.to_owned());
     let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
     assert_eq!(guard.check(Some("old")).await, Ok(Authorised::Current));
     vault.set("new");
@@ -334,8 +337,8 @@ async fn a_rotated_secret_is_read_again_and_wrong_ones_cannot_make_that_often() 
 
 #[tokio::test]
 async fn a_call_without_a_bearer_asks_nobody_for_the_secret() {
-    let (vault, secrets) = cronvec_secrets::fake::vault("right");
-    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| cronvec_secrets::fake::ARN.to_owned());
+    let (vault, secrets) = fake::vault("right");
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| fake::ARN.to_owned());
     let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
     assert_eq!(guard.check(None).await, Err(CallError::Unauthorised));
     assert_eq!(vault.asked(), 0);
@@ -343,9 +346,9 @@ async fn a_call_without_a_bearer_asks_nobody_for_the_secret() {
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_read_is_a_dependency_that_is_away() {
-    let (vault, secrets) = cronvec_secrets::fake::vault("right");
+    let (vault, secrets) = fake::vault("right");
     vault.set("");
-    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| cronvec_secrets::fake::ARN.to_owned());
+    let arn = |name: &str| (name == "CRON_SECRET_ARN").then(|| fake::ARN.to_owned());
     let guard = Guard::new(&Settings::from_lookup(&arn).unwrap(), secrets);
     assert_eq!(guard.check(Some("right")).await.unwrap_err().status(), 503);
 }

@@ -1,4 +1,5 @@
-//! AWS as tests need it: one secret, a count of who asked, a gate. Refuses to be part of a program.
+//! AWS as tests need it: one secret, a count of who asked, a gate. Refuses to be part of a program: tests of other crates
+//! include this file.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -7,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use crate::{Aws, DatabaseLogin, SecretError, Secrets};
+use cronvec_secrets::{Aws, DatabaseLogin, SecretError, Secrets};
 
 pub const ARN: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:cron-AbCdEf";
 

@@ -169,7 +169,9 @@ impl Secrets {
     }
 }
 
-#[cfg(any(test, feature = "fake"))]
-pub mod fake;
+#[cfg(test)]
+extern crate self as cronvec_secrets;
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;

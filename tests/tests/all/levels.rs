@@ -98,3 +98,42 @@ fn every_room_has_its_sentence() {
         assert!(document.contains(&format!("\n| `{room}` | ")), "{room}");
     }
 }
+
+/// The crates of others that a build compiles, each with its features.
+fn compiled(what: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--offline",
+            "--prefix",
+            "none",
+            "--no-dedupe",
+            "--format",
+            "{p} {f}",
+        ])
+        .args(what)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let of_others = text.lines().filter(|line| !line.is_empty() && !line.contains(" (/"));
+    of_others
+        .map(|line| line.replace(" (*)", "").replace(" (proc-macro)", ""))
+        .collect()
+}
+
+#[test]
+fn the_command_line_and_the_workspace_compile_the_same_crates() {
+    let first = compiled(&["--package", "cronvec", "--edges", "normal,build"]);
+    let second = compiled(&["--workspace", "--edges", "normal,build,dev"]);
+    assert!(first.len() > 100);
+    let twice: Vec<&String> = first.difference(&second).collect();
+    assert!(twice.is_empty(), "with other features: {twice:?}");
+    let of_aws: Vec<&String> = first
+        .iter()
+        .filter(|name| name.starts_with("aws") || name.starts_with("lambda"))
+        .collect();
+    assert!(of_aws.is_empty(), "the command line alone needs no AWS: {of_aws:?}");
+}

@@ -15,6 +15,7 @@ use crate::shapes::TickReport;
 /// What a deployment's own time-out has at most, and its answer's way.
 const REMOTE_LIMIT: Duration = Duration::from_secs(120);
 /// No function runs longer.
+#[cfg(feature = "aws")]
 const LAMBDA_LIMIT: Duration = Duration::from_secs(910);
 
 #[derive(Debug)]

@@ -7,6 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+#[path = "../../../secrets/src/fake.rs"]
+mod fake;
+
 const AUTHENTICATED: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 const READY: &[u8] = b"Z\0\0\0\x05I";
 const SELECTED: &[u8] = b"C\0\0\0\x0dSELECT 1\0";
@@ -145,8 +148,8 @@ async fn a_server_that_never_answers_fails_the_check_after_one_more_try() {
 async fn a_rotated_password_is_read_again_when_the_old_one_is_refused() {
     let (closed, _) = serve(Manner::Refuses("28P01", "password authentication failed")).await;
     let (open, _) = serve(Manner::DeadFirst(0)).await;
-    let (vault, secrets) = cronvec_secrets::fake::vault(&format!("postgresql://app:old@127.0.0.1:{closed}/shop"));
-    let arn = |name: &str| (name == "DATABASE_SECRET_ARN").then(|| cronvec_secrets::fake::ARN.to_owned());
+    let (vault, secrets) = fake::vault(&format!("postgresql://app:old@127.0.0.1:{closed}/shop"));
+    let arn = |name: &str| (name == "DATABASE_SECRET_ARN").then(|| fake::ARN.to_owned());
     let settings = Settings::from_lookup(&arn).unwrap();
     let database = Database::open(&settings, &secrets, 1).await.unwrap();
     vault.set(&format!("postgresql://app:new@127.0.0.1:{open}/shop"));
@@ -157,9 +160,9 @@ async fn a_rotated_password_is_read_again_when_the_old_one_is_refused() {
 
 #[tokio::test]
 async fn roots_come_from_a_secret_that_no_message_repeats() {
-    let (vault, secrets) = cronvec_secrets::fake::vault("hunter2");
+    let (vault, secrets) = fake::vault("hunter2");
     let lookup = |name: &str| match name {
-        "DATABASE_ROOT_CERT_ARN" => Some(cronvec_secrets::fake::ARN.to_owned()),
+        "DATABASE_ROOT_CERT_ARN" => Some(fake::ARN.to_owned()),
         "DATABASE_URL" => Some("postgresql://app@127.0.0.1/shop".to_owned()),
         _ => None,
     };
