@@ -1,6 +1,7 @@
 //! Owns which texts are on their way in this invocation, so that no text is asked for twice. Refuses to outlive it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -130,27 +131,28 @@ impl TextsInFlight {
     /// or never asked for.
     pub fn announce(self: &Arc<Self>, space_id: i32, waiting: Waiting) -> Announced {
         let mut texts = self.lock();
-        match texts.get_mut(&(space_id, waiting.chunk.hash)) {
-            None => {
-                let key = (space_id, waiting.chunk.hash);
-                texts.insert(key, State::Asked(Vec::new()));
+        let key = (space_id, waiting.chunk.hash);
+        let state = match texts.entry(key) {
+            Entry::Vacant(unasked) => {
+                unasked.insert(State::Asked(Vec::new()));
                 return Announced::Yours(Asking {
                     waiting: Some(waiting),
                     key,
                     texts: Arc::clone(self),
                 });
             }
-            Some(State::Asked(others)) => others.push(waiting),
-            Some(State::Answered(vector)) => {
-                let vector = vector.clone();
-                drop(texts);
-                pass_on(waiting, Some(vector), false);
+            Entry::Occupied(state) => state.into_mut(),
+        };
+        let vector = match state {
+            State::Asked(others) => {
+                others.push(waiting);
+                return Announced::Joined;
             }
-            Some(State::Stored) => {
-                drop(texts);
-                pass_on(waiting, None, false);
-            }
-        }
+            State::Answered(vector) => Some(Arc::clone(vector)),
+            State::Stored => None,
+        };
+        drop(texts);
+        pass_on(waiting, vector, false);
         Announced::Joined
     }
 

@@ -107,10 +107,9 @@ pub(super) fn write_statement(fence: &str, space: i32, column: ColumnPart, meets
              WHERE c.space_id = {space} AND c.project_id = $3 AND c.record_id = ANY (ARRAY(SELECT id FROM complete))
                  AND c.record_id = complete.id AND (c.content_hash <> complete.hash OR c.ordinal >= complete.chunks)
          ){settled}
-         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT count(*) FROM complete),
-             (SELECT count(*) FROM locked), {set},
-             -- Mostly all of them are: then nothing is gathered.
-             CASE WHEN (SELECT count(*) FROM complete) < cardinality($4) THEN ARRAY(SELECT id FROM complete) END"
+         -- Each more part of this list is planned for every write.
+         SELECT EXISTS (SELECT FROM job), (SELECT count(*) FROM stored), (SELECT array_agg(id) FROM complete),
+             (SELECT count(*) FROM locked), {set}"
     )
 }
 
