@@ -21,7 +21,7 @@ NAT_HOUR = 0.045  # aws.amazon.com/vpc/pricing
 TOKENS = {"static": 0.0, "text-embedding-3-small": 0.02, "text-embedding-3-large": 0.13, "gemini-embedding-001": 0.15}
 WIDTHS = {"static": 256, "text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "gemini-embedding-001": 3072}
 
-# Of template.yaml: secrets it makes, metrics that shared/src/call/metrics.rs tells for each function, alarms.
+# Of template.yaml: secrets it makes, metrics that shared/call/src/metrics.rs tells for each function, alarms.
 SECRETS, METRICS, ALARMS = 3, 27, 22
 MEMORY_GB = {"vectorization": 0.5, "ingestion": 0.25}
 # What a tick without work takes and writes to the log: two lines of its own, two of Lambda's, the metrics' line.

@@ -288,7 +288,7 @@ class Template(unittest.TestCase):
             self.assertEqual(alarms[worker + "NoTick"]["TreatMissingData"], "breaching")
 
     def test_alarms_and_dashboard_use_metrics_that_the_functions_tell(self):
-        source = (ROOT / "shared/src/call/metrics.rs").read_text()
+        source = (ROOT / "shared/call/src/metrics.rs").read_text()
         told = set(re.findall(r'\("(\w+)", Unit::', source))
         resources = transformed(EXISTING)
         body = resources["Dashboard"]["Properties"]["DashboardBody"]
