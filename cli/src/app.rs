@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_config::{SecretSource, Settings};
 use cronvec_nouns::record::Rejection;
 use cronvec_nouns::space::{Space, SpaceSpec};

@@ -1,18 +1,5 @@
 //! `rotate-secret`
 
-use anyhow::Result;
-#[cfg(feature = "aws")]
-use cronvec_deploy::{Rotation, RotationError};
-#[cfg(feature = "aws")]
-use serde_json::json;
-
-#[cfg(feature = "aws")]
-use super::left_as_it_is;
-use crate::Context;
-use crate::exit::Ended;
-#[cfg(feature = "aws")]
-use crate::exit::usage;
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The secret that the workers' calls bear
@@ -30,49 +17,62 @@ pub(crate) struct Args {
 }
 
 #[cfg(not(feature = "aws"))]
-pub(crate) async fn run(_args: Args, _context: &Context) -> Result<Ended> {
+pub(crate) async fn run(_args: Args, _context: &crate::Context) -> anyhow::Result<crate::exit::Ended> {
     Err(crate::aws::needed("rotate-secret"))
 }
 
 #[cfg(feature = "aws")]
-pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
-    let rotation = Rotation::new(&args.secret, &args.previous, &args.schedules).await;
-    let rotation = rotation.map_err(|error| match error {
-        RotationError::NoArn(_) => usage(error.to_string()),
-        error => error.into(),
-    })?;
-    let aligned = rotation.align().await?;
-    if !aligned.is_empty() {
-        // Somebody broke off between the two, or wrote the secret by hand. What the schedules bore may still be on its way.
-        return told(context, false, &aligned);
-    }
-    let question = "rotate the secret? Other callers must be given the new one before the next rotation";
-    if !context.confirm(question)? {
-        return left_as_it_is(context);
-    }
-    let wait = rotation.wait().await?;
-    if !wait.is_zero() && !args.at_once {
-        context.output.note(format!(
-            "the last rotation was a moment ago: waiting {} s for what still bears the secret before it",
-            wait.as_secs() + 1
-        ));
-        tokio::time::sleep(wait).await;
-    }
-    let rotated = rotation.rotate().await?;
-    told(context, true, &rotated)
-}
+pub(crate) use with_aws::run;
 
 #[cfg(feature = "aws")]
-fn told(context: &Context, rotated: bool, schedules: &[String]) -> Result<Ended> {
-    let object = json!({"success": true, "rotated": rotated, "schedules": schedules});
-    context.output.show(&object, || {
-        let names = schedules.join(", ");
-        match rotated {
-            true => format!("rotated; these schedules bear the new secret: {names}"),
-            false => format!(
-                "these schedules did not bear the current secret and do now: {names}; nothing was rotated, the same again does"
-            ),
+mod with_aws {
+    use anyhow::Result;
+    use cronvec_deploy::{Rotation, RotationError};
+    use serde_json::json;
+
+    use super::super::left_as_it_is;
+    use super::Args;
+    use crate::Context;
+    use crate::exit::{Ended, usage};
+
+    pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
+        let rotation = Rotation::new(&args.secret, &args.previous, &args.schedules).await;
+        let rotation = rotation.map_err(|error| match error {
+            RotationError::NoArn(_) => usage(error.to_string()),
+            error => error.into(),
+        })?;
+        let aligned = rotation.align().await?;
+        if !aligned.is_empty() {
+            // Somebody broke off between the two, or wrote the secret by hand. What the schedules bore may still be on its way.
+            return told(context, false, &aligned);
         }
-    })?;
-    Ok(Ended::Well)
+        let question = "rotate the secret? Other callers must be given the new one before the next rotation";
+        if !context.confirm(question)? {
+            return left_as_it_is(context);
+        }
+        let wait = rotation.wait().await?;
+        if !wait.is_zero() && !args.at_once {
+            context.output.note(format!(
+                "the last rotation was a moment ago: waiting {} s for what still bears the secret before it",
+                wait.as_secs() + 1
+            ));
+            tokio::time::sleep(wait).await;
+        }
+        let rotated = rotation.rotate().await?;
+        told(context, true, &rotated)
+    }
+
+    fn told(context: &Context, rotated: bool, schedules: &[String]) -> Result<Ended> {
+        let object = json!({"success": true, "rotated": rotated, "schedules": schedules});
+        context.output.show(&object, || {
+            let names = schedules.join(", ");
+            match rotated {
+                true => format!("rotated; these schedules bear the new secret: {names}"),
+                false => format!(
+                    "these schedules did not bear the current secret and do now: {names}; nothing was rotated, the same again does"
+                ),
+            }
+        })?;
+        Ok(Ended::Well)
+    }
 }

@@ -1,14 +1,10 @@
 //! The worker `cleanup`: retention, in bounded passes, for as long as the invocation has time.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, WorkerKind};
-use cronvec_config::Settings;
-use cronvec_invocation::Stop;
-use cronvec_secrets::Secrets;
+use cronvec_call::{CallOptions, Work, WorkerKind};
+use cronvec_store::StoreError;
 use cronvec_store::retention::Expiring;
-use cronvec_store::{Store, StoreError};
 use serde::Serialize;
 
 /// No pass is begun with less time than this.
@@ -26,43 +22,23 @@ pub struct Report {
 }
 
 /// Deletes what has expired.
-pub struct Worker {
-    // Dependencies.
-    store: Arc<Store>,
-    // Configuration.
-    settings: Settings,
-    stop: Stop,
-}
+pub struct Cleanup;
 
-impl cronvec_call::Worker for Worker {
+pub type Worker = cronvec_call::Worker<Cleanup>;
+
+impl Work for Cleanup {
     const KIND: WorkerKind = WorkerKind::Cleanup;
     type Report = Report;
 
-    fn new(store: Arc<Store>, settings: Settings, _secrets: Secrets) -> Self {
-        Self {
-            store,
-            settings,
-            stop: Stop::default(),
-        }
-    }
-
-    fn store(&self) -> &Store {
-        &self.store
-    }
-
-    fn ending(&self) -> &Stop {
-        &self.stop
-    }
-
     /// Goes through all that expires, until the deadline at most.
-    async fn pass(&self, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        let retention = &self.settings.retention;
+    async fn pass(worker: &Worker, _options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+        let retention = &worker.settings.retention;
         let mut report = Report {
             processed: 0,
             deleted_count: 0,
             remaining: false,
         };
-        let before = self.store.oldest_unfinished_ingest().await?;
+        let before = worker.store.oldest_unfinished_ingest().await?;
         for what in [
             Expiring::Staged {
                 days: retention.job_days,
@@ -83,11 +59,11 @@ impl cronvec_call::Worker for Worker {
             Expiring::LeftVectors,
         ] {
             loop {
-                if self.stop.is_raised() || deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
+                if worker.stop.is_raised() || deadline.saturating_duration_since(Instant::now()) < LEAST_TIME {
                     report.remaining = true;
                     break;
                 }
-                let (deleted, more) = self.store.cleanup_pass(what).await?;
+                let (deleted, more) = worker.store.cleanup_pass(what).await?;
                 // What belongs to a job goes with it, and counts as one.
                 if matches!(what, Expiring::FinishedJobs { .. } | Expiring::OpenJobs) {
                     report.processed += deleted;

@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), cronvec_lambda::Error> {
-    cronvec_lambda::run::<ingestion::Worker>().await
+    cronvec_lambda::run::<ingestion::Ingestion>().await
 }

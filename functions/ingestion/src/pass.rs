@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use cronvec_call::Work as _;
 use cronvec_invocation::{Clock, Leases, Stop};
 use cronvec_nouns::job::{ClaimedJob, End, JobType};
 use cronvec_store::claim::ClaimWish;
@@ -226,7 +227,7 @@ impl Pass {
             spaces: &[],
             limit: 1,
             lease: self.clock.lease(),
-            worker: <crate::Worker as cronvec_call::Worker>::KIND.as_str(),
+            worker: crate::Ingestion::KIND.as_str(),
             project_id: self.project_id,
         };
         Ok(self.leases.claim(&wish, &[]).await?.pop())

@@ -10,102 +10,28 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, WorkerKind};
-use cronvec_config::Settings;
-use cronvec_invocation::{Clock, Stop, Unreported};
+use cronvec_call::{CallOptions, Work, WorkerKind};
+use cronvec_invocation::Clock;
 use cronvec_nouns::histogram::Histogram;
 use cronvec_pipeline::{Bounds, Invocation, ServedSpaces};
-use cronvec_secrets::Secrets;
+use cronvec_store::StoreError;
 use cronvec_store::figures::{DELAY_BUCKET, REQUEST_BUCKET};
 use cronvec_store::workers::{Metric, tell_until};
-use cronvec_store::{Store, StoreError};
 
 pub use report::{Report, StoppedBecause};
 
 /// Makes passes over what is pending.
-pub struct Worker {
-    // Dependencies.
-    store: Arc<Store>,
-    secrets: Secrets,
-    // Configuration.
-    settings: Settings,
-    stop: Stop,
-    // State.
-    unreported: Unreported,
-}
+pub struct Vectorization;
 
-impl Worker {
-    /// For a process that ends after its passes: goes on trying to report the leases that they couldn't, until `until`.
-    pub async fn report_last(&self, until: Instant) {
-        self.unreported.report_last(&self.store, until).await;
-    }
+pub type Worker = cronvec_call::Worker<Vectorization>;
 
-    async fn work(&self, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
-        if !self.settings.embedding.search_enabled {
-            return Ok(Report::disabled());
-        }
-        let project_id = match &options.project {
-            Some(name) => Some(self.store.project(name).await?.id),
-            None => None,
-        };
-        let embedding = &self.settings.embedding;
-        let served = ServedSpaces::load(&self.store, embedding, &self.secrets).await?;
-        let invocation = Arc::new(Invocation::new(
-            Arc::clone(&self.store),
-            Clock::until(deadline),
-            Bounds {
-                batch_size: embedding.batch_size,
-                concurrent_requests: embedding.concurrent_requests,
-                request_timeout: embedding.request_timeout,
-                records_per_slice: self.settings.queue.records_per_slice,
-                max_content_bytes: self.settings.max_content_bytes,
-            },
-            self.stop.clone(),
-            self.unreported.clone(),
-        ));
-        pass::Pass {
-            invocation,
-            served,
-            project_id,
-            slots: self.settings.queue.vectorize_jobs,
-            max_records: options.max_records,
-            max_attempts: embedding.max_attempts,
-            backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
-            company: Arc::default(),
-            alone_wanted: AtomicBool::default(),
-            had_their_turn: Mutex::default(),
-            reading: AtomicUsize::default(),
-        }
-        .run()
-        .await
-    }
-}
-
-impl cronvec_call::Worker for Worker {
+impl Work for Vectorization {
     const KIND: WorkerKind = WorkerKind::Vectorization;
     type Report = Report;
 
-    fn new(store: Arc<Store>, settings: Settings, secrets: Secrets) -> Self {
-        Self {
-            store,
-            secrets,
-            settings,
-            stop: Stop::default(),
-            unreported: Unreported::default(),
-        }
-    }
-
-    fn store(&self) -> &Store {
-        &self.store
-    }
-
-    fn ending(&self) -> &Stop {
-        &self.stop
-    }
-
-    async fn pass(&self, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+    async fn pass(worker: &Worker, options: CallOptions, deadline: Instant) -> Result<Report, StoreError> {
         let began = Instant::now();
-        let report = self.work(&options, deadline).await?;
+        let report = work(worker, &options, deadline).await?;
         if report.processed > 0 {
             let mut buckets = buckets(REQUEST_BUCKET, &report.durations);
             buckets.extend(self::buckets(DELAY_BUCKET, &report.delays));
@@ -116,10 +42,50 @@ impl cronvec_call::Worker for Worker {
                 value: *value,
                 project: None,
             }));
-            tell_until(deadline, self.store.record_metrics(&numbers)).await;
+            tell_until(deadline, worker.store.record_metrics(&numbers)).await;
         }
         Ok(report)
     }
+}
+
+async fn work(worker: &Worker, options: &CallOptions, deadline: Instant) -> Result<Report, StoreError> {
+    if !worker.settings.embedding.search_enabled {
+        return Ok(Report::disabled());
+    }
+    let project_id = match &options.project {
+        Some(name) => Some(worker.store.project(name).await?.id),
+        None => None,
+    };
+    let embedding = &worker.settings.embedding;
+    let served = ServedSpaces::load(&worker.store, embedding, &worker.secrets).await?;
+    let invocation = Arc::new(Invocation::new(
+        Arc::clone(&worker.store),
+        Clock::until(deadline),
+        Bounds {
+            batch_size: embedding.batch_size,
+            concurrent_requests: embedding.concurrent_requests,
+            request_timeout: embedding.request_timeout,
+            records_per_slice: worker.settings.queue.records_per_slice,
+            max_content_bytes: worker.settings.max_content_bytes,
+        },
+        worker.stop.clone(),
+        worker.unreported.clone(),
+    ));
+    pass::Pass {
+        invocation,
+        served,
+        project_id,
+        slots: worker.settings.queue.vectorize_jobs,
+        max_records: options.max_records,
+        max_attempts: embedding.max_attempts,
+        backoff_ms: i32::try_from(embedding.backoff_base.as_millis()).unwrap_or(i32::MAX),
+        company: Arc::default(),
+        alone_wanted: AtomicBool::default(),
+        had_their_turn: Mutex::default(),
+        reading: AtomicUsize::default(),
+    }
+    .run()
+    .await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]

@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), cronvec_lambda::Error> {
-    cronvec_lambda::run::<vectorization::Worker>().await
+    cronvec_lambda::run::<vectorization::Vectorization>().await
 }

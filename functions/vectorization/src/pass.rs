@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cronvec_call::Work as _;
 use cronvec_nouns::job::{ClaimedJob, JobStatus, JobType, Lease};
 use cronvec_pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
 use cronvec_store::StoreError;
@@ -373,7 +374,7 @@ impl Pass {
             spaces: &spaces,
             limit: 1,
             lease: self.invocation.clock.lease(),
-            worker: <crate::Worker as cronvec_call::Worker>::KIND.as_str(),
+            worker: crate::Vectorization::KIND.as_str(),
             project_id: self.project_id,
         };
         let mut besides = self.invocation.idle_jobs();

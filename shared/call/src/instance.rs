@@ -10,11 +10,11 @@ use super::end::TheEnd;
 use super::metrics::{self, Metrics};
 use super::{CallError, Guard, Shape, WorkerKind, outcome, refuse, shape};
 use crate::startup;
-use crate::worker::Worker;
+use crate::worker::{Work, Worker};
 use cronvec_config::Settings;
 use cronvec_secrets::Secrets;
 
-/// A function's instance around its worker `W`, which the first call makes that may work: starting waits for nobody.
+/// A function's instance around its worker, which the first call makes that may work: starting waits for nobody.
 pub struct Instance<W>(Option<Made<W>>);
 
 struct Made<W> {
@@ -22,12 +22,12 @@ struct Made<W> {
     settings: Settings,
     secrets: Secrets,
     guard: Guard,
-    worker: OnceCell<W>,
+    worker: OnceCell<Worker<W>>,
     /// Only on Lambda.
     metrics: Option<Metrics>,
 }
 
-impl<W: Worker> Instance<W> {
+impl<W: Work> Instance<W> {
     /// Starts the log, reads the settings. With problems in these every call is refused.
     pub fn begin(secrets: Secrets) -> Self {
         Self(startup::begin().map(|settings| {
@@ -51,13 +51,13 @@ impl<W: Worker> Instance<W> {
         let work = async |options, deadline| {
             let worker = made
                 .worker
-                .get_or_try_init(|| W::connect(&made.settings, &made.secrets))
+                .get_or_try_init(|| Worker::connect(&made.settings, &made.secrets))
                 .await?;
             let mut run = pin!(worker.run(options, deadline));
             tokio::select! {
                 ended = &mut run => ended,
                 () = made.end.is_told() => {
-                    worker.ending().raise_at_last();
+                    worker.stop.raise_at_last();
                     run.await
                 }
             }
@@ -67,7 +67,7 @@ impl<W: Worker> Instance<W> {
         if let Some(metrics) = &made.metrics {
             // One worker tells of the queue, and only to whom it worked for.
             let queue = match (made.worker.get(), W::KIND, &outcome) {
-                (Some(worker), WorkerKind::Vectorization, Ok(_)) => metrics::of_queue(worker.store(), deadline).await,
+                (Some(worker), WorkerKind::Vectorization, Ok(_)) => metrics::of_queue(&worker.store, deadline).await,
                 _ => serde_json::Map::new(),
             };
             metrics.tell(&outcome, queue);

@@ -23,7 +23,7 @@ pub use event::{CallOptions, Shape, WorkerCall, WorkerKind};
 pub use guard::{Authorised, Guard};
 pub use instance::Instance;
 pub use remote::Remote;
-pub use worker::Worker;
+pub use worker::{Work, Worker};
 
 use cronvec_edges::panics::caught;
 

@@ -18,7 +18,7 @@ use rand::distr::Alphanumeric;
 use cronvec_aws::secrets;
 use cronvec_config::Secret;
 use cronvec_edges::cause::chain;
-use cronvec_secrets::SecretError;
+use cronvec_secrets::{SecretError, not_empty};
 use schedules::Schedules;
 
 /// Signs of a new secret, none of which JSON would have to escape.
@@ -102,11 +102,7 @@ impl Rotation {
     }
 
     async fn read(&self, arn: &str) -> Result<Secret, RotationError> {
-        let secret = Secret::new(&secrets::value(&self.client, arn).await?);
-        match secret.expose().is_empty() {
-            true => Err(SecretError::Empty { arn: arn.to_owned() }.into()),
-            false => Ok(secret),
-        }
+        Ok(not_empty(arn, &secrets::value(&self.client, arn).await?)?)
     }
 
     async fn write(&self, arn: &str, value: &str) -> Result<(), RotationError> {

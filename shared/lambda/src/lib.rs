@@ -1,7 +1,7 @@
 //! A worker as a Lambda function: the runtime's events in, answers out. Refuses to know which worker.
 
 use cronvec_aws::Account;
-use cronvec_call::{self as call, Instance, Worker};
+use cronvec_call::{self as call, Instance, Work};
 use cronvec_secrets::Secrets;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use tracing::Instrument;
 pub use lambda_runtime::Error;
 
 /// Answers the runtime's events for as long as the process lives.
-pub async fn run<W: Worker>() -> Result<(), Error> {
+pub async fn run<W: Work>() -> Result<(), Error> {
     let instance = Instance::<W>::begin(Secrets::new(Account::shared()));
     let handler = async |event: LambdaEvent<Value>| {
         let (event, context) = event.into_parts();

@@ -160,12 +160,16 @@ impl Secrets {
         let Some(aws) = &self.inner.aws else {
             return Err(SecretError::WithoutAws { arn: arn.to_owned() });
         };
-        let secret = Secret::new(&aws.secret(arn).await?);
-        // An empty secret would match an empty bearer.
-        match secret.expose().is_empty() {
-            true => Err(SecretError::Empty { arn: arn.to_owned() }),
-            false => Ok(secret),
-        }
+        not_empty(arn, &aws.secret(arn).await?)
+    }
+}
+
+/// What a secret says. One that is empty would match an empty bearer.
+pub fn not_empty(arn: &str, text: &str) -> Result<Secret, SecretError> {
+    let secret = Secret::new(text);
+    match secret.expose().is_empty() {
+        true => Err(SecretError::Empty { arn: arn.to_owned() }),
+        false => Ok(secret),
     }
 }
 

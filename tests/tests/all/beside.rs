@@ -1,6 +1,5 @@
 //! Two writes beside each other, of one job and of somebody else; writes of what is there already.
 
-use cronvec_call::Worker as _;
 use std::time::Duration;
 
 use cronvec_tests::between::Transaction;

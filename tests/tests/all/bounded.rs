@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cronvec_call::{self as call, CallOptions, Guard, Worker as _};
+use cronvec_call::{self as call, CallOptions, Guard};
 use cronvec_secrets::Secrets;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;

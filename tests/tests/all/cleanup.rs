@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::retention::Expiring;
 use cronvec_tests::system::{System, minute};
 use serde_json::json;

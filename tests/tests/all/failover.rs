@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_secrets::Secrets;
 use cronvec_store::enqueue::{EnqueueOptions, NewJob};
 use cronvec_store::records::NewRecord;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_nouns::job::{ClaimedJob, JobType};
 use cronvec_store::claim::ClaimWish;
 use cronvec_store::enqueue::EnqueueOptions;

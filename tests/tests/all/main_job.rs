@@ -1,6 +1,6 @@
 //! The way of a record, end to end.
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute, record};

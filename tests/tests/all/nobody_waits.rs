@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::full_size;

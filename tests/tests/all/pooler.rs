@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_secrets::Secrets;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_store::{self as store, Store};
@@ -242,7 +242,7 @@ async fn whatever_happens_to_connections_the_next_tick_works_and_nothing_is_lost
             way.open();
         }
         system.expire_leases().await;
-        worker.store().database().check().await.unwrap();
+        worker.store.database().check().await.unwrap();
         let next = worker.run(CallOptions::default(), minute()).await.unwrap();
         assert!(!next.remaining, "{blow:?}: {ended:?}, then {next:?}");
         assert_eq!(

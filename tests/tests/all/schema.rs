@@ -1,6 +1,5 @@
 //! The schema: made, checked, taken away.
 
-use cronvec_call::Worker as _;
 use cronvec_secrets::Secrets;
 use cronvec_store::migrate::{self, SchemaError, VERSION};
 use cronvec_store::{self as store, Store, StoreError};

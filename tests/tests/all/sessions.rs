@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_edges::cause::chain;
 use cronvec_nouns::job::{JobType, Lease};
 use cronvec_secrets::Secrets;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use cronvec_call::{self as call, CallOptions, Remote, Worker as _};
+use cronvec_call::{self as call, CallOptions, Remote};
 #[cfg(feature = "aws")]
 use cronvec_deploy::Function;
 use tokio::sync::watch;

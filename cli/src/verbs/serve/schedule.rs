@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_edges::panics::caught;
 use cronvec_store::{Store, StoreError};
 use tokio::sync::watch;

@@ -150,7 +150,7 @@ fn advice(table: &str, column: &Column, prefix: &str, width: u16, held: Held) ->
     }
 }
 
-fn unqualified(type_of: &str) -> &str {
+pub(super) fn unqualified(type_of: &str) -> &str {
     type_of.rsplit('.').next().unwrap_or_default()
 }
 

@@ -1,6 +1,5 @@
 //! `/api/ingest/jobs`: a job that comes in as several bodies.
 
-use cronvec_call::Worker as _;
 use cronvec_nouns::token::Role;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{PROJECT, record};

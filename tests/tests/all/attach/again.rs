@@ -1,6 +1,6 @@
 //! A table that is attached is attached again: nothing happens, or what is said otherwise, or was lost, is made anew.
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::sources::{Changes, NewSource, Source};
 use cronvec_tests::provider::Provider;
 use cronvec_tests::system::{PROJECT, System, minute};

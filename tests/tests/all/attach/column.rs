@@ -1,6 +1,6 @@
 //! The vectors in the table's own column.
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::sources::NewSource;
 use cronvec_tests::between::Transaction;
 use cronvec_tests::provider::Provider;

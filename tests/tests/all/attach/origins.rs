@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_nouns::job::{JobType, Progress};
 use cronvec_nouns::record::Record;
 use cronvec_nouns::token::Reach;

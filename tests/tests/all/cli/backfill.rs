@@ -1,6 +1,5 @@
 //! `backfill`: what it would do, what it does, how it is stopped, gone on with and taken back.
 
-use cronvec_call::Worker as _;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::provider::{Answer, Provider};

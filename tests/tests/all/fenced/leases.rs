@@ -1,6 +1,5 @@
 //! A lease that is lost while its worker waits for the provider, or for its turn to write.
 
-use cronvec_call::Worker as _;
 use std::sync::Arc;
 
 use cronvec_tests::between::Transaction;

@@ -8,7 +8,7 @@ mod texts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_nouns::job::{ClaimedJob, JobType};
 use cronvec_store::StoreError;
 use cronvec_store::claim::{ClaimWish, Servable};

@@ -1,6 +1,6 @@
 //! Bounded, killed, its lease lost.
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_store::enqueue::EnqueueOptions;
 use cronvec_tests::conditions::eventually;
 use cronvec_tests::system::{System, minute, record};

@@ -134,6 +134,25 @@ async fn admin_answers_health_over_http_and_knows_when_the_database_is_away() {
     admin.end().await;
 }
 
+#[tokio::test]
+async fn admin_slows_the_address_that_the_gateway_names_and_no_other() {
+    let deployment = Deployment::new().await;
+    let mut admin = deployment.function("admin").await;
+    let from = |address: &str| {
+        let mut event = http_event("GET", "/api/me", &[], Some("Bearer cvk_wrong"));
+        event["requestContext"]["http"]["sourceIp"] = address.into();
+        // Anybody may write this.
+        event["headers"]["x-forwarded-for"] = "192.0.2.1".into();
+        event
+    };
+    for _ in 0..11 {
+        assert_eq!(response(admin.invoke(from("203.0.113.7")).await).0, 401);
+    }
+    assert_eq!(response(admin.invoke(from("203.0.113.7")).await).0, 429);
+    assert_eq!(response(admin.invoke(from("198.51.100.7")).await).0, 401);
+    admin.end().await;
+}
+
 /// The address of a database behind a proxy.
 async fn proxied(database: &Database) -> (String, Proxy) {
     let port = server().await.port();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_tests::process::{Outcome, Process};
 use cronvec_tests::provider::{Answer, Provider};
 use cronvec_tests::system::{PROJECT, System, minute};

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use cronvec_call::{CallOptions, Worker as _};
+use cronvec_call::CallOptions;
 use cronvec_nouns::job::{End, JobType};
 use cronvec_secrets::Secrets;
 use cronvec_store::{self as store, Store};

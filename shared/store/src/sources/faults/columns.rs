@@ -6,6 +6,7 @@ use super::{Fault, Now};
 use crate::sources::Source;
 use crate::sources::command::{ColumnChanges, again};
 use crate::sources::table::Column;
+use crate::sources::vector_column::unqualified;
 use crate::{Store, StoreError};
 
 /// A column as it was when the table was attached.
@@ -96,7 +97,7 @@ impl Store {
             )));
         };
         let quoted = &column.quoted;
-        let type_of = column.full_type.rsplit('.').next().unwrap_or_default();
+        let type_of = unqualified(&column.full_type);
         if type_of != "vector" && type_of != format!("vector({width})") {
             return Ok(Some(Fault::fail(
                 format!(
