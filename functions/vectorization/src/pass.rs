@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cronvec_call::Work as _;
-use cronvec_nouns::job::{ClaimedJob, JobStatus, JobType, Lease};
+use cronvec_nouns::job::{ClaimedJob, End, JobStatus, JobType, Lease};
 use cronvec_pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
 use cronvec_store::StoreError;
 use cronvec_store::claim::ClaimWish;
@@ -377,9 +377,22 @@ impl Pass {
             worker: crate::Vectorization::KIND.as_str(),
             project_id: self.project_id,
         };
-        let mut besides = self.invocation.idle_jobs();
-        besides.extend(self.their_turn());
-        let job = self.invocation.leases.claim(&wish, &besides).await?.pop();
+        let job = loop {
+            let mut besides = self.invocation.idle_jobs();
+            besides.extend(self.their_turn());
+            let job = self.invocation.leases.claim(&wish, &besides).await?.pop();
+            match job {
+                // Another slot was through with it while this one asked.
+                Some(job) if self.invocation.is_idle(job.lease.job_id) => {
+                    let back = End::Released { progressed: false };
+                    match self.invocation.leases.end(&job, back).await {
+                        Ok(_) | Err(StoreError::LeaseLost) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                other => break other,
+            }
+        };
         if let Some(job) = &job {
             seen.claimed.fetch_add(1, Ordering::Relaxed);
             let mut jobs = seen.jobs.lock().unwrap_or_else(PoisonError::into_inner);

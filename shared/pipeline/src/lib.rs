@@ -92,6 +92,11 @@ impl Invocation {
         jobs.iter().copied().collect()
     }
 
+    pub fn is_idle(&self, job_id: i64) -> bool {
+        let jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.contains(&job_id)
+    }
+
     fn note_idle(&self, job_id: i64) {
         let mut jobs = self.idle_jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.insert(job_id);

@@ -91,7 +91,7 @@ async fn the_main_job_is_done_over_http_by_get_and_post_with_options() {
         json!({"success": true, "processed": 1, "records": 8, "remaining": false, "stoppedBecause": "drained"}),
     );
     let (_, body) = vectorization
-        .http("POST", "/api/process-embedding-queue", &[("maxSeconds", "0.05")])
+        .http("POST", "/api/process-embedding-queue", &[("maxSeconds", "0.001")])
         .await;
     has(
         &body,
