@@ -36,8 +36,11 @@ struct Open(Arc<State>);
 
 impl Open {
     fn new(state: &Arc<State>) -> Self {
-        state.open.send_modify(|open| *open += 1);
-        let open = *state.open.borrow();
+        let mut open = 0;
+        state.open.send_modify(|now| {
+            *now += 1;
+            open = *now;
+        });
         let mut log = state.log.lock().expect("log");
         log.most_open = log.most_open.max(open);
         Self(state.clone())
