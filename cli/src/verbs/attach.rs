@@ -150,7 +150,7 @@ pub(super) enum Asked {
     Told,
 }
 
-/// Says what is sent and what that costs, and asks, unless nothing is paid for.
+/// Says what is sent and what that costs, and asks, unless nothing is paid for, or the answer is known.
 pub(super) async fn agree(
     app: &App,
     args: &Args,
@@ -161,7 +161,7 @@ pub(super) async fn agree(
     context: &Context,
 ) -> Result<Asked> {
     let is_free = args.no_embed || cost::price(app, space) == Some(0.0);
-    if is_free && !args.dry_run {
+    if (is_free || context.yes) && !args.dry_run {
         return Ok(Asked::Yes);
     }
     let preview = app
@@ -183,9 +183,7 @@ pub(super) async fn agree(
         context.output.show(&estimate, || estimate.in_words())?;
         return Ok(Asked::Told);
     }
-    if !context.yes {
-        context.output.note(estimate.in_words());
-    }
+    context.output.note(estimate.in_words());
     let question = format!(
         "Attach {} to project {} and embed its {} rows?",
         estimate.table,
