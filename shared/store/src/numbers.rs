@@ -138,12 +138,12 @@ impl Store {
     /// Which sequences are behind the data. Reads all records only where that wasn't done since they came here.
     pub async fn numbers_behind(&self) -> Result<Vec<Behind>, StoreError> {
         let (given, taken) = {
-            let client = self.client().await?;
-            let client: &tokio_postgres::Client = &client;
-            let look = look(client).await?;
+            let mut client = self.client().await?;
+            let transaction = self.begin(&mut client, "").await?;
+            let look = look(&*transaction).await?;
             let of_records = match look.is_at_home {
-                true => sampled(client, look.blocks).await?,
-                false => whole(client).await?,
+                true => sampled(&*transaction, look.blocks).await?,
+                false => whole(&*transaction).await?,
             };
             (look.given, look.taken.max(of_records))
         };
@@ -219,11 +219,12 @@ impl Store {
     async fn try_to_keep_numbers(&self) -> Result<(), StoreError> {
         let is_first = !self.has_seen_numbers.load(Ordering::Relaxed);
         let (look, taken) = {
-            let client = self.client().await?;
-            let client: &tokio_postgres::Client = &client;
-            let look = look(client).await?;
+            let mut client = self.client().await?;
+            // It says its isolation: as serializable it would fail beside those who write.
+            let transaction = self.begin(&mut client, "").await?;
+            let look = look(&*transaction).await?;
             let of_records = match is_first {
-                true => sampled(client, look.blocks).await?,
+                true => sampled(&*transaction, look.blocks).await?,
                 false => 0,
             };
             let taken = look.taken.max(of_records);
