@@ -107,6 +107,27 @@ async fn no_tick_and_no_job_fails_where_transactions_are_repeatable_reads_by_def
     work_beside_writers("repeatable read").await;
 }
 
+#[tokio::test]
+async fn the_look_at_the_sequences_reads_what_is_committed_whatever_the_default() {
+    let provider = Provider::start().await;
+    let system = system_with(&provider, &[("default_transaction_isolation", "serializable")], &[]).await;
+    // Each such look asks it.
+    system
+        .run_sql(
+            "CREATE OR REPLACE FUNCTION cronvec.place() RETURNS text LANGUAGE plpgsql STABLE AS $$
+             BEGIN
+                 IF current_setting('transaction_isolation') <> 'read committed' THEN
+                     RAISE 'this look is %', current_setting('transaction_isolation');
+                 END IF;
+                 RETURN 'here';
+             END $$",
+        )
+        .await;
+    assert_eq!(system.store.numbers_behind().await.unwrap(), []);
+    system.put(PROJECT, "r1", "text").await;
+    assert_eq!(system.vectorize().await.records, 1);
+}
+
 /// Waits until the statement that waits for our lock has done so for longer than the limit that it was given.
 async fn outlast(system: &System) {
     eventually("a statement outlasts its limit", || async {
