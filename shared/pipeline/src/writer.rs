@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use super::Tally;
 use super::run::{Shared, Trouble};
@@ -26,6 +26,10 @@ use cronvec_store::{Connection, StoreError};
 pub(super) const CHUNKS_PER_WRITE: usize = 400;
 /// A second write goes beside the first only with so many: small ones cost more than they save.
 const CHUNKS_AHEAD: usize = 300;
+/// The first waits so long for so many while answers are to come: what a write costs beside its chunks (planning, locks, the
+/// job's row) is paid once for several answers. See docs/decisions/0026.
+const GATHER: Duration = Duration::from_millis(20);
+const CHUNKS_GATHERED: usize = 200;
 /// While there is something to write, the lease is renewed and the progress told so often.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A lease that nothing renewed for so long is renewed by itself.
@@ -74,9 +78,15 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
     let mut records: HashSet<String> = HashSet::new();
     let mut under_way = FuturesUnordered::new();
     let mut is_open = true;
+    // No more than the answers of all requests that may be in flight: others are asked for only then.
+    let bounds = run.invocation.bounds;
+    let enough = CHUNKS_GATHERED.min(bounds.batch_size * bounds.concurrent_requests);
+    // When the oldest of the batch has waited long enough for others.
+    let mut gathered = Instant::now();
     while is_open || !batch.is_empty() || !under_way.is_empty() {
+        let is_gathering = is_open && batch.len() < enough && Instant::now() < gathered;
         let is_due = match under_way.len() {
-            0 => !batch.is_empty(),
+            0 => !batch.is_empty() && !is_gathering,
             1 => batch.len() >= CHUNKS_AHEAD,
             _ => false,
         };
@@ -89,6 +99,9 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
             }
             count = items.recv_many(&mut received, room), if is_open && room > 0 => {
                 is_open = count > 0;
+                if batch.is_empty() {
+                    gathered = Instant::now() + GATHER;
+                }
                 let (wait, go): (Vec<_>, Vec<_>) =
                     received.drain(..).partition(|item: &Item| records.contains(item.record_id()));
                 waiting.extend(wait);
@@ -107,6 +120,7 @@ pub(super) async fn write_all(run: Arc<Shared>, mut items: UnboundedReceiver<Ite
                     });
                 }
             },
+            () = sleep_until(gathered.into()), if is_gathering && !batch.is_empty() => {}
             () = sleep(RENEW_AFTER), if under_way.is_empty() => keep(run).await,
         }
     }

@@ -145,7 +145,9 @@ impl Store {
                 true => sampled(&*transaction, look.blocks).await?,
                 false => whole(&*transaction).await?,
             };
-            (look.given, look.taken.max(of_records))
+            let taken = look.taken.max(of_records);
+            // Somebody may have taken numbers, and written, since the first look.
+            (self::look(&*transaction).await?.given, taken)
         };
         let mut behind = self.identities_behind().await?;
         if taken > given {
@@ -280,6 +282,8 @@ impl Store {
         let mut given = found.given;
         if !found.is_at_home || found.taken.max(taken) > given {
             let taken = found.taken.max(taken).max(whole(&*transaction).await?);
+            // Who wrote meanwhile was given larger ones.
+            given = look(&*transaction).await?.given;
             if taken > given {
                 let rows = transaction
                     .query_typed(

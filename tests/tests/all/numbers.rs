@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cronvec_store::enqueue::{EnqueueOptions, NewJob};
 use cronvec_store::numbers::IDENTITIES;
 use cronvec_store::{self as store, Store};
+use cronvec_tests::between::Transaction;
 use cronvec_tests::database::Database;
 use cronvec_tests::system::{PROJECT, System, record};
 use serde_json::json;
@@ -152,6 +153,25 @@ async fn of_several_that_find_a_sequence_behind_one_moves_it() {
     first.unwrap();
     second.unwrap();
     assert_eq!(given(&system).await, 1_100_001);
+}
+
+#[tokio::test]
+async fn a_record_that_is_written_while_they_are_looked_at_is_no_alarm() {
+    let system = System::embedding_in_process().await;
+    system.ingest().await;
+    for place in ["cronvec.place()", "'elsewhere'"] {
+        system
+            .run_sql(&format!("UPDATE cronvec.acceptance_mark SET place = {place}"))
+            .await;
+        let writer = Transaction::begin(&system).await;
+        writer.run("LOCK TABLE cronvec.records IN ACCESS EXCLUSIVE MODE").await;
+        let (behind, ()) = tokio::join!(system.store.numbers_behind(), async {
+            system.wait_blocked(1).await;
+            writer.run("SELECT cronvec.put_record('articles', 'a', 'a text')").await;
+            writer.commit().await;
+        });
+        assert_eq!(behind.unwrap(), [], "{place}");
+    }
 }
 
 #[tokio::test]
