@@ -7,6 +7,7 @@ mod shared;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -87,9 +88,9 @@ impl Run {
         };
         // Known from now on: the writer gives up waiting for a connection again and again, and would give this question up, too.
         invocation.store.learn_vector_types().await?;
-        let column = invocation.store.column_to_fill(job.project_id, job.space_id).await?;
+        let around = invocation.store.around(job.project_id, job.space_id).await?;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
-        let shared = Arc::new(Shared::new(invocation, served, job, total, column, alone_until));
+        let shared = Arc::new(Shared::new(invocation, served, job, total, around, alone_until));
         let (items, receiver) = unbounded_channel();
         let writer = AbortOnDrop(tokio::spawn(
             write_all(Arc::clone(&shared), receiver).instrument(shared.span.clone()),
@@ -261,12 +262,9 @@ impl Run {
             return Ok(());
         }
         let hashes: Vec<_> = announced.iter().map(Asking::hash).collect();
-        let known = self
-            .shared
-            .invocation
-            .store
-            .known_texts(self.shared.job.space_id, &hashes)
-            .await?;
+        let has_left = self.shared.has_left.load(Ordering::Relaxed);
+        let store = &self.shared.invocation.store;
+        let known = store.known_texts(self.shared.job.space_id, &hashes, has_left).await?;
         for asking in announced {
             match known.get(&asking.hash()) {
                 Some(Known::Stored) => {

@@ -263,6 +263,8 @@ async fn write_parts(run: &Shared, connection: &Connection, parts: &mut Parts) -
         let ids: Vec<&str> = gone.iter().map(String::as_str).collect();
         let purged = store.purge_deleted(connection, &holding(run), &ids).await?;
         run.settled.fetch_add(purged, Ordering::Relaxed);
+        // Their vectors may have been kept.
+        run.has_left.store(true, Ordering::Relaxed);
         Tally::add(&tally.purged, purged);
     }
     // The last: a log that somebody has locked is given up, and the connection with it.

@@ -36,29 +36,32 @@ impl StoredSet {
 }
 
 impl Store {
-    /// Which of these texts the space has vectors for; with its vector what isn't shown any more.
+    /// Which of these texts the space has vectors for; with its vector what isn't shown any more, where the space has any
+    /// such.
     pub async fn known_texts(
         &self,
         space_id: i32,
         hashes: &[ContentHash],
+        has_left: bool,
     ) -> Result<HashMap<ContentHash, Known>, StoreError> {
         let wanted: Vec<&[u8]> = hashes.iter().map(ContentHash::as_bytes).collect();
-        let rows = self
-            .query(
-                &format!(
-                    // Whether anything left at all is asked once.
-                    "SELECT i.hash, l.embedding::real[] FROM unnest($1) AS i (hash)
-                     LEFT JOIN LATERAL (
-                         SELECT true AS is_there FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c ON true
-                     LEFT JOIN LATERAL (
-                         SELECT l.embedding FROM cronvec.left_vectors l
-                         WHERE (SELECT EXISTS (SELECT FROM cronvec.left_vectors)) AND c.is_there IS NULL
-                             AND l.space_id = {space_id} AND l.chunk_hash = i.hash LIMIT 1) AS l ON true
-                     WHERE c.is_there OR l.embedding IS NOT NULL"
-                ),
-                &[(&wanted, Type::BYTEA_ARRAY)],
+        let statement = if has_left {
+            format!(
+                "SELECT i.hash, l.embedding::real[] FROM unnest($1) AS i (hash)
+                 LEFT JOIN LATERAL (
+                     SELECT true AS is_there FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c ON true
+                 LEFT JOIN LATERAL (
+                     SELECT l.embedding FROM cronvec.left_vectors l
+                     WHERE c.is_there IS NULL AND l.space_id = {space_id} AND l.chunk_hash = i.hash LIMIT 1) AS l ON true
+                 WHERE c.is_there OR l.embedding IS NOT NULL"
             )
-            .await?;
+        } else {
+            format!(
+                "SELECT i.hash, NULL::real[] FROM unnest($1) AS i (hash)
+                 CROSS JOIN LATERAL (SELECT FROM cronvec.chunks_{space_id} c WHERE c.chunk_hash = i.hash LIMIT 1) AS c"
+            )
+        };
+        let rows = self.query(&statement, &[(&wanted, Type::BYTEA_ARRAY)]).await?;
         let mut known = HashMap::new();
         for row in &rows {
             let text = match row.get::<_, Option<Vec<f32>>>(1) {

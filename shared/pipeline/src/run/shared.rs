@@ -13,6 +13,7 @@ use tracing::Span;
 use super::super::{Invocation, Served};
 use cronvec_nouns::job::ClaimedJob;
 use cronvec_nouns::record::ContentHash;
+use cronvec_store::sources::Around;
 
 /// Why a run ended before its work did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub total: u64,
     /// The attached table whose own column gets the vectors, too.
     pub column: Option<i32>,
+    /// The space keeps vectors of rows that left their table.
+    pub has_left: AtomicBool,
     /// No record that looked new has been met in the space.
     pub trusts_new: AtomicBool,
     /// Records that earlier invocations settled.
@@ -81,7 +84,7 @@ impl Shared {
         served: Served,
         job: ClaimedJob,
         total: u64,
-        column: Option<i32>,
+        around: Around,
         alone_until: Option<Instant>,
     ) -> Self {
         let in_flight = invocation.bounds.concurrent_requests;
@@ -91,13 +94,14 @@ impl Shared {
         Self {
             span: tracing::info_span!("job", job.id = job.lease.job_id, job.type = "VECTORIZE", job.project = job.project),
             turns: Semaphore::new(if alone_until.is_some() { 1 } else { in_flight }),
-            unwritten: column.map(|_| Arc::new(Semaphore::new(unwritten))),
+            unwritten: around.column.map(|_| Arc::new(Semaphore::new(unwritten))),
             settled_before: job.progress.as_ref().map_or(0, |progress| progress.current),
             invocation,
             served,
             job,
             total,
-            column,
+            column: around.column,
+            has_left: AtomicBool::new(around.has_left),
             trusts_new: AtomicBool::new(true),
             settled: AtomicU64::new(0),
             stored: AtomicU64::new(0),

@@ -40,6 +40,15 @@ use super::begin::Begin;
 use super::column::COLUMN_REFUSED;
 use super::{Store, StoreError};
 
+/// What stands around the vectors that are made for a project in a space.
+#[derive(Debug, Clone, Copy)]
+pub struct Around {
+    /// The attached table, by its source, whose own column gets them, too.
+    pub column: Option<i32>,
+    /// The space keeps vectors of rows that left their table.
+    pub has_left: bool,
+}
+
 /// An attached table, as operators see it.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -164,16 +173,20 @@ impl Store {
         Ok(())
     }
 
-    /// The attached table, by its id, whose own column gets the vectors that a job makes.
-    pub async fn column_to_fill(&self, project_id: i32, space_id: i32) -> Result<Option<i32>, StoreError> {
+    /// What whoever makes vectors for a project in a space needs to know.
+    pub async fn around(&self, project_id: i32, space_id: i32) -> Result<Around, StoreError> {
         let row = self
-            .query_opt(
-                "SELECT s.id FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
-                 WHERE s.project_id = $1 AND s.embedding_column IS NOT NULL AND p.live_space = $2",
+            .query_one(
+                "SELECT (SELECT s.id FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
+                         WHERE s.project_id = $1 AND s.embedding_column IS NOT NULL AND p.live_space = $2),
+                     EXISTS (SELECT FROM cronvec.left_vectors WHERE space_id = $2)",
                 &[(&project_id, Type::INT4), (&space_id, Type::INT4)],
             )
             .await?;
-        Ok(row.map(|row| row.get(0)))
+        Ok(Around {
+            column: row.get(0),
+            has_left: row.get(1),
+        })
     }
 
     /// Takes triggers and functions away. The project keeps its records, the table its column. Which table it was stays

@@ -58,6 +58,8 @@ pub(super) struct State {
     allow_deletes: bool,
     pub take_over: Option<i64>,
     pub fills: bool,
+    /// Records without a row that the walk has counted so far.
+    gone: i64,
     passes: i64,
     pub page_rows: i32,
     /// Its functions are those of a program before schema 13: they read all rows at once, and no fewer for their bytes.
@@ -93,7 +95,7 @@ impl State {
         let rows = transaction
             .query_typed(
                 "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
-                     s.take_over, s.embedding_column IS NOT NULL, s.passes, s.page_rows, s.generation = 0,
+                     s.take_over, s.embedding_column IS NOT NULL, s.gone, s.passes, s.page_rows, s.generation = 0,
                      EXISTS (SELECT FROM cronvec.source_truncated t WHERE t.source_id = s.id)
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
                  WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
@@ -111,10 +113,11 @@ impl State {
             allow_deletes: row.get(7),
             take_over: row.get(8),
             fills: row.get(9),
-            passes: row.get(10),
-            page_rows: row.get(11),
-            is_old: row.get(12),
-            was_emptied: row.get(13),
+            gone: row.get(10),
+            passes: row.get(11),
+            page_rows: row.get(12),
+            is_old: row.get(13),
+            was_emptied: row.get(14),
         }))
     }
 
@@ -330,7 +333,7 @@ fn missing_records(state: &State) -> String {
     )
 }
 
-/// Before anything is deleted: how many would be.
+/// Before anything is deleted: how many would be. Where nothing would, the pass is through.
 async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slice, StoreError> {
     let rows = transaction
         .query_typed(
@@ -350,6 +353,12 @@ async fn count_slice(transaction: &Transaction<'_>, state: &State) -> Result<Sli
     let row = only(&rows)?;
     let (read, last, missing): (i64, Option<String>, i64) = (row.get(0), row.get(1), row.get(2));
     let at_end = read < i64::from(ROWS_PER_SLICE);
+    // What isn't counted as gone, and is deleted all the same: what was taken over, and what a TRUNCATE emptied.
+    let is_all = state.take_over.is_none() && state.epoch == 0;
+    if at_end && is_all && state.gone + missing == 0 {
+        end(transaction, state, 0).await?;
+        return Ok(Slice::Through { written: 0 });
+    }
     transaction
         .execute_typed(
             "UPDATE cronvec.sources SET gone = gone + $4, checked_at = now(), rests_until = NULL,
@@ -396,36 +405,41 @@ async fn gone_slice(transaction: &Transaction<'_>, state: &State) -> Result<Slic
         .await?;
     let row = only(&rows)?;
     let (read, last, deleted): (i64, Option<String>, i64) = (row.get(0), row.get(1), row.get(2));
-    let at_end = read < i64::from(ROWS_PER_SLICE);
+    let written = number(deleted);
+    if read < i64::from(ROWS_PER_SLICE) {
+        end(transaction, state, deleted).await?;
+        return Ok(Slice::Through { written });
+    }
     transaction
         .execute_typed(
-            "UPDATE cronvec.sources SET deleted = deleted + $4, checked_at = now(),
-                 phase = CASE WHEN $2 THEN 'idle' ELSE 'gone' END, place = CASE WHEN NOT $2 THEN ARRAY[$3] END,
-                 passes = passes + $2::int, adopt = adopt AND NOT $2, epoch = CASE WHEN $2 THEN 0 ELSE epoch END,
-                 allow_deletes = allow_deletes AND NOT $2, origins_known = origins_known OR $2,
-                 take_over = CASE WHEN NOT $2 THEN take_over END,
-                 trouble = CASE WHEN $2 AND NOT allow_deletes AND gone * 10 > rows_seen + gone THEN
+            "UPDATE cronvec.sources SET deleted = deleted + $3, checked_at = now(), phase = 'gone', place = ARRAY[$2]
+             WHERE id = $1",
+            &[(&state.id, Type::INT4), (&last, Type::TEXT), (&deleted, Type::INT8)],
+        )
+        .await?;
+    Ok(Slice::More { written })
+}
+
+/// Ends a pass, in whose last slice so many were deleted.
+async fn end(transaction: &Transaction<'_>, state: &State, deleted: i64) -> Result<(), StoreError> {
+    transaction
+        .execute_typed(
+            "UPDATE cronvec.sources SET deleted = deleted + $2, checked_at = now(), rests_until = NULL,
+                 phase = 'idle', place = NULL, passes = passes + 1, adopt = false, epoch = 0, allow_deletes = false,
+                 origins_known = true, take_over = NULL,
+                 trouble = CASE WHEN NOT allow_deletes AND gone * 10 > rows_seen + gone THEN
                      format('%s records of %s are gone from the table, more than a tenth; if that is right, run: cronvec reconcile --allow-deletes',
                          gone, rows_seen + gone) END
              WHERE id = $1",
-            &[
-                (&state.id, Type::INT4),
-                (&at_end, Type::BOOL),
-                (&last, Type::TEXT),
-                (&deleted, Type::INT8),
-            ],
+            &[(&state.id, Type::INT4), (&deleted, Type::INT8)],
         )
         .await?;
-    let written = number(deleted);
-    if at_end {
-        tracing::debug!(
-            source.id = state.id,
-            passes = state.passes + 1,
-            "a source was compared with its table"
-        );
-        return Ok(Slice::Through { written });
-    }
-    Ok(Slice::More { written })
+    tracing::debug!(
+        source.id = state.id,
+        passes = state.passes + 1,
+        "a source was compared with its table"
+    );
+    Ok(())
 }
 
 /// A table that was renamed, or moved to another schema, is known by its new name from now on: should another one take that
