@@ -251,7 +251,8 @@ impl App {
     /// The nearest records to a text; `filter` is what their metadata contains.
     pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
         self.require_search()?;
-        let spec = self.live_space(&self.store.project(project).await?).await?;
+        let found = self.store.project(project).await?;
+        let spec = self.live_space(&found).await?;
         let provider = pipeline::provider(&spec, &self.settings.embedding, &self.secrets).await?;
         let timeout = Timeout {
             limit: QUESTION_TIMEOUT,
@@ -259,7 +260,10 @@ impl App {
         };
         let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
         let vector = answer.vectors.pop().context("the provider gave no vector")??;
-        Ok(self.store.search(project, &vector.into(), limit, filter).await?)
+        Ok(self
+            .store
+            .search(project, found.live_space, &vector.into(), limit, filter)
+            .await?)
     }
 
     /// Fails where embedding is switched off.

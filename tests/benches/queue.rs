@@ -49,8 +49,10 @@ pub async fn all(sizes: Sizes) {
 async fn make_projects(system: &System) {
     system
         .run_sql(&format!(
-            "INSERT INTO cronvec.projects (name, live_space) SELECT 'p' || n, (SELECT min(id) FROM cronvec.spaces)
-             FROM generate_series(1, {PROJECTS}) AS n"
+            "WITH made AS (
+                 INSERT INTO cronvec.projects (name) SELECT 'p' || n FROM generate_series(1, {PROJECTS}) AS n RETURNING id)
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role)
+             SELECT id, (SELECT min(id) FROM cronvec.spaces), 'live' FROM made"
         ))
         .await;
 }

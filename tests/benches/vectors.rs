@@ -143,7 +143,9 @@ async fn count_chunks(system: &System, texts: &[String]) -> usize {
 
 /// Binary `COPY` of what is there into a table of the same form, the bytes read beforehand.
 async fn copy(system: &System) -> Duration {
-    let space = system.count("SELECT live_space::bigint FROM cronvec.projects").await;
+    let space = system
+        .count("SELECT space_id::bigint FROM cronvec.project_spaces")
+        .await;
     let mut pieces = Vec::new();
     {
         let out = system

@@ -135,6 +135,11 @@ fn backfill(row: &Row) -> Backfill {
     }
 }
 
+/// What waits in the lines of a project, `s.project_id`: the live space's and the next one's. Read one by one along their index.
+const LINES: &str = "cronvec.project_spaces s CROSS JOIN LATERAL (
+         SELECT * FROM cronvec.pending w WHERE s.role <> 'previous' AND w.line = (s.space_id::bigint << 32) + s.project_id
+         OFFSET 0) AS w";
+
 impl Store {
     /// Looks at all records of a project: for people, not for ticks.
     pub async fn missing(&self, project_id: i32) -> Result<Missing, StoreError> {
@@ -142,7 +147,8 @@ impl Store {
             .query_one(
                 &format!(
                     "SELECT count(*), count(w.record_id), coalesce(sum(octet_length(r.content)), 0)::bigint
-                     FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
+                     FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                     JOIN cronvec.spaces s ON s.id = l.space_id
                      JOIN cronvec.records r ON r.project_id = p.id
                      LEFT JOIN cronvec.pending w ON w.record_id = r.id AND w.project_id = p.id AND w.space_id = s.id
                      WHERE p.id = $1 AND {IS_MISSING}"
@@ -154,7 +160,8 @@ impl Store {
             .query(
                 &format!(
                     "SELECT left(r.content, 20000)
-                     FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
+                     FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                     JOIN cronvec.spaces s ON s.id = l.space_id
                      JOIN cronvec.records r ON r.project_id = p.id
                      WHERE p.id = $1 AND {IS_MISSING} ORDER BY r.id LIMIT $2"
                 ),
@@ -190,9 +197,7 @@ impl Store {
                     &format!(
                         "WITH b AS (
                              INSERT INTO cronvec.backfills (project_id, priority, found)
-                             SELECT $1, $2, count(*) FROM cronvec.projects p JOIN cronvec.pending w
-                                 ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
-                             WHERE p.id = $1 RETURNING *)
+                             SELECT $1, $2, count(*) FROM {LINES} WHERE s.project_id = $1 RETURNING *)
                          SELECT {VIEW} FROM b JOIN cronvec.projects p ON p.id = b.project_id"
                     ),
                     &[(&project_id, Type::INT4), (&priority, Type::INT4)],
@@ -266,19 +271,22 @@ impl Store {
                              SELECT r.* FROM cronvec.records r
                              WHERE r.project_id = page.project_id AND r.id = page.id AND r.content IS NOT NULL
                                  AND NOT EXISTS (
-                                     SELECT FROM cronvec.projects p JOIN cronvec.embedded e
-                                         ON e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = r.id
+                                     SELECT FROM cronvec.project_spaces l JOIN cronvec.embedded e
+                                         ON e.space_id = l.space_id AND e.project_id = l.project_id AND e.record_id = r.id
                                              AND e.content_hash = r.content_hash
                                              AND e.chunks = (SELECT count(*) FROM cronvec.chunks c
-                                                 WHERE c.space_id = e.space_id AND c.project_id = p.id AND c.record_id = r.id
-                                                     AND c.content_hash = r.content_hash)
-                                     WHERE p.id = page.project_id AND p.next_space IS NULL)
+                                                 WHERE c.space_id = e.space_id AND c.project_id = l.project_id
+                                                     AND c.record_id = r.id AND c.content_hash = r.content_hash)
+                                     WHERE l.project_id = page.project_id AND l.role = 'live' AND NOT EXISTS (
+                                         SELECT FROM cronvec.project_spaces n
+                                         WHERE n.project_id = page.project_id AND n.role = 'next'))
                              LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS r
                      ), marked AS (
                          INSERT INTO cronvec.pending AS w (space_id, project_id, record_id, bucket, priority, operation)
                          SELECT s.id, p.id, r.id, r.bucket, b.priority, b.id
                          FROM b JOIN cronvec.projects p ON p.id = b.project_id
-                         JOIN cronvec.spaces s ON s.id IN (p.live_space, p.next_space)
+                         JOIN cronvec.project_spaces o ON o.project_id = p.id AND o.role <> 'previous'
+                         JOIN cronvec.spaces s ON s.id = o.space_id
                          JOIN cronvec.records r ON r.project_id = p.id AND r.id = ANY (ARRAY(SELECT id FROM mine))
                          WHERE {IS_MISSING}
                              AND NOT EXISTS (SELECT FROM cronvec.pending there
@@ -318,14 +326,14 @@ impl Store {
     pub async fn backfill_left(&self, backfill: &Backfill) -> Result<Left, StoreError> {
         let row = self
             .query_one(
-                "SELECT count(*), count(*) FILTER (WHERE w.operation = $1),
+                &format!(
+                    "SELECT count(*), count(*) FILTER (WHERE w.operation = $1),
                      count(*) FILTER (WHERE w.not_before > clock_timestamp()),
                      (extract(epoch FROM min(w.not_before) - clock_timestamp()))::float8,
                      (SELECT count(*) FROM cronvec.quarantined_records q
                       WHERE q.project_id = $2 AND q.last_attempt_at >= $3)
-                 FROM cronvec.projects p JOIN cronvec.pending w
-                     ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
-                 WHERE p.id = $2",
+                 FROM {LINES} WHERE s.project_id = $2"
+                ),
                 &[
                     (&backfill.id, Type::INT8),
                     (&backfill.project_id, Type::INT4),
@@ -347,11 +355,11 @@ impl Store {
     pub async fn backfill_waiting(&self, backfill: &Backfill) -> Result<i64, StoreError> {
         let row = self
             .query_one(
-                "SELECT count(*)
-                 FROM cronvec.projects p JOIN cronvec.pending w
-                     ON w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
-                 JOIN cronvec.records r ON r.project_id = p.id AND r.id = w.record_id
-                 WHERE p.id = $2 AND w.operation = $1 AND r.content IS NOT NULL AND r.accepted < $1",
+                &format!(
+                    "SELECT count(*) FROM {LINES}
+                 JOIN cronvec.records r ON r.project_id = s.project_id AND r.id = w.record_id
+                 WHERE s.project_id = $2 AND w.operation = $1 AND r.content IS NOT NULL AND r.accepted < $1"
+                ),
                 &[(&backfill.id, Type::INT8), (&backfill.project_id, Type::INT4)],
             )
             .await?;

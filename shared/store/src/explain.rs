@@ -95,19 +95,19 @@ impl Store {
         let row = self
             .query_opt(
                 "SELECT to_jsonb(f) FROM (
-                     SELECT p.live_space AS space_id, p.paused, o.table_name AS table,
+                     SELECT l.space_id, p.paused, o.table_name AS table,
                          coalesce(o.origins_known AND r.content IS NOT NULL AND r.source_id IS DISTINCT FROM o.id, false)
                              AS is_stranger,
                          r.id IS NOT NULL AS known,
                          r.id IS NOT NULL AND r.content IS NULL AS deleted, r.embed,
                          e.embedded_at, coalesce(e.content_hash = r.content_hash, false) AS current, e.chunks,
-                         (SELECT count(*) FROM cronvec.chunks c WHERE c.space_id = p.live_space AND c.project_id = p.id
+                         (SELECT count(*) FROM cronvec.chunks c WHERE c.space_id = l.space_id AND c.project_id = p.id
                               AND c.record_id = $2 AND c.content_hash = e.content_hash) AS stored_chunks,
                          CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_reason END AS suspect_reason,
                          CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_message END AS suspect_message,
                          CASE WHEN w.suspect_hash = r.content_hash THEN w.suspect_inputs END AS suspect_inputs,
                          EXISTS (SELECT FROM cronvec.held_records h WHERE h.record_id = $2 AND h.project_id = p.id
-                              AND h.space_id = p.live_space) AS was_held,
+                              AND h.space_id = l.space_id) AS was_held,
                          w.record_id IS NOT NULL AS pending, w.not_before, w.attempts,
                          extract(epoch FROM w.not_before - clock_timestamp())::float8 AS seconds_to_wait,
                          extract(epoch FROM clock_timestamp() - w.not_before)::float8 AS seconds_due,
@@ -119,21 +119,22 @@ impl Store {
                          (SELECT extract(epoch FROM clock_timestamp() - s.last_seen_at)::float8
                           FROM cronvec.worker_status s WHERE s.name = 'vectorization') AS worker_seconds
                      FROM cronvec.projects p
+                     JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
                      LEFT JOIN cronvec.sources o ON o.project_id = p.id
                      LEFT JOIN cronvec.records r ON r.project_id = p.id AND r.id = $2
                      LEFT JOIN cronvec.embedded e
-                         ON e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = $2
+                         ON e.space_id = l.space_id AND e.project_id = p.id AND e.record_id = $2
                      LEFT JOIN cronvec.pending w
-                         ON w.record_id = $2 AND w.project_id = p.id AND w.space_id = p.live_space
+                         ON w.record_id = $2 AND w.project_id = p.id AND w.space_id = l.space_id
                      LEFT JOIN cronvec.quarantined_records q
-                         ON q.project_id = p.id AND q.record_id = $2 AND q.space_id = p.live_space
+                         ON q.project_id = p.id AND q.record_id = $2 AND q.space_id = l.space_id
                              AND q.content_hash = r.content_hash
                      LEFT JOIN cronvec.lane_holds h
-                         ON h.space_id = p.live_space AND h.project_id = p.id AND h.lane = r.bucket % p.lanes
+                         ON h.space_id = l.space_id AND h.project_id = p.id AND h.lane = r.bucket % p.lanes
                              AND h.until > statement_timestamp()
                      LEFT JOIN cronvec.job_queue j
                          ON j.job_type = 'VECTORIZE' AND j.status IN ('PENDING', 'PROCESSING')
-                             AND j.space_id = p.live_space AND j.project_id = p.id AND j.lane = r.bucket % p.lanes
+                             AND j.space_id = l.space_id AND j.project_id = p.id AND j.lane = r.bucket % p.lanes
                      WHERE p.name = $1) AS f",
                 &[(&project, Type::TEXT), (&record, Type::TEXT)],
             )

@@ -218,11 +218,12 @@ impl Store {
     pub async fn measured_rate_of(&self, project_id: i32) -> Result<Option<f64>, StoreError> {
         let row = self
             .query_one(
-                "WITH alike AS MATERIALIZED (
-                     SELECT p.name FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
-                     WHERE (s.provider, s.model) = (
-                         SELECT s.provider, s.model FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
-                         WHERE p.id = $1)
+                "WITH used AS MATERIALIZED (
+                     SELECT l.project_id, s.provider, s.model
+                     FROM cronvec.project_spaces l JOIN cronvec.spaces s ON s.id = l.space_id WHERE l.role = 'live'
+                 ), alike AS MATERIALIZED (
+                     SELECT p.name FROM cronvec.projects p JOIN used u ON u.project_id = p.id
+                     WHERE (u.provider, u.model) = (SELECT u.provider, u.model FROM used u WHERE u.project_id = $1)
                  ), lately AS MATERIALIZED (
                      SELECT timestamp, metric, value, project FROM cronvec.performance_metrics
                      WHERE timestamp > now() - interval '1 day' ORDER BY timestamp DESC LIMIT $2
@@ -233,8 +234,7 @@ impl Store {
                  )
                  SELECT (SELECT sum(value) FROM theirs WHERE metric = 'records_embedded'),
                      (SELECT sum(value) FROM theirs WHERE metric = 'embedding_ms'),
-                     (SELECT count(DISTINCT (s.provider, s.model)) FROM cronvec.projects p
-                      JOIN cronvec.spaces s ON s.id = p.live_space)",
+                     (SELECT count(DISTINCT (provider, model)) FROM used)",
                 &[(&project_id, Type::INT4), (&METRICS_LOOKED_AT, Type::INT8)],
             )
             .await?;
@@ -374,10 +374,10 @@ impl Store {
         let row = self
             .query_one(
                 "SELECT count(*) FROM (
-                     SELECT FROM cronvec.projects p CROSS JOIN LATERAL (
-                         SELECT FROM cronvec.pending w
-                         WHERE w.line IN ((p.live_space::bigint << 32) + p.id, (p.next_space::bigint << 32) + p.id)
-                         LIMIT $2) AS w
+                     SELECT FROM cronvec.projects p
+                     JOIN cronvec.project_spaces s ON s.project_id = p.id AND s.role <> 'previous'
+                     CROSS JOIN LATERAL (
+                         SELECT FROM cronvec.pending w WHERE w.line = (s.space_id::bigint << 32) + p.id LIMIT $2) AS w
                      WHERE $1::text IS NULL OR p.name = $1 LIMIT $2) AS first_ones",
                 &[(&project, Type::TEXT), (&(CAP + 1), Type::INT8)],
             )

@@ -303,15 +303,8 @@ const STORE_RECORDS: &str = "open AS MATERIALIZED (
 ), freed AS (
     DELETE FROM cronvec.quarantined_records
     WHERE project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
-), marked AS (
-    INSERT INTO cronvec.pending AS w (space_id, project_id, record_id, bucket, priority, operation)
-    SELECT s.space_id, $3, due.id, cronvec.bucket(due.id), $10, $1
-    FROM due, cronvec.projects p, unnest(ARRAY[p.live_space, p.next_space]) AS s (space_id)
-    WHERE $9 AND p.id = $3 AND s.space_id IS NOT NULL
-    ORDER BY due.id, s.space_id
-    ON CONFLICT ON CONSTRAINT pending_pkey DO UPDATE SET
-        priority = greatest(w.priority, excluded.priority), not_before = excluded.not_before, attempts = 0,
-        operation = excluded.operation
+), marked AS MATERIALIZED (
+    SELECT cronvec.mark($3, ARRAY(SELECT id FROM due), $10, $1)::text WHERE $9
 ), raised AS (
     -- A text that waits already and was sent again may have become more urgent.
     UPDATE cronvec.pending w SET priority = $10
@@ -319,15 +312,16 @@ const STORE_RECORDS: &str = "open AS MATERIALIZED (
         AND w.record_id = ANY (ARRAY(SELECT id FROM older WHERE NOT new_text AND was_embedded))
 ), hidden AS (
     -- Of a record that was deleted and comes back without vectors nothing old is shown.
-    DELETE FROM cronvec.embedded e USING cronvec.projects p
-    WHERE NOT $9 AND p.id = $3 AND e.project_id = $3 AND e.space_id IN (p.live_space, p.next_space)
+    DELETE FROM cronvec.embedded e USING cronvec.project_spaces o
+    WHERE NOT $9 AND o.project_id = $3 AND e.project_id = $3 AND e.space_id = o.space_id
         AND e.record_id = ANY (ARRAY(SELECT id FROM older WHERE was_deleted))
 ), unmarked AS (
     DELETE FROM cronvec.pending
     WHERE NOT $9 AND project_id = $3 AND record_id = ANY (ARRAY(SELECT id FROM older WHERE new_text))
 )
 SELECT EXISTS (SELECT FROM open),
-    (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9),
+    (SELECT count(*) FROM fresh) + (SELECT count(*) FROM older WHERE new_text OR new_metadata OR was_embedded <> $9)
+        + (SELECT count(*) - count(*) FROM marked),
     ARRAY(SELECT i.line FROM input i
           WHERE NOT EXISTS (SELECT FROM fresh f WHERE f.id = i.id) AND NOT EXISTS (SELECT FROM there t WHERE t.id = i.id)),
     ARRAY(SELECT id FROM older WHERE was_deleted AND NOT $9)";

@@ -53,6 +53,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(15, "frozen", "0015_frozen", serves 12),
     migration!(16, "attach_again", "0016_attach_again", serves 12),
     migration!(17, "figures", "0017_figures", serves 12),
+    migration!(18, "project_spaces", "0018_project_spaces", serves 18),
 ];
 
 /// The newest schema that this program knows.

@@ -224,7 +224,8 @@ impl Store {
                      greatest(extract(epoch FROM until - clock_timestamp()), 0)::float8
                  FROM cronvec.provider_pauses r
                  WHERE (circuit OR until > clock_timestamp()) AND ($1::text[] IS NULL OR EXISTS (
-                     SELECT FROM cronvec.projects p JOIN cronvec.spaces s ON s.id IN (p.live_space, p.next_space)
+                     SELECT FROM cronvec.projects p JOIN cronvec.project_spaces o ON o.project_id = p.id
+                     JOIN cronvec.spaces s ON s.id = o.space_id
                      WHERE p.name = ANY ($1) AND split_part(r.endpoint, '|', 1) = s.provider
                          AND split_part(r.endpoint, '|', 3) = s.model))
                  ORDER BY endpoint LIMIT 100",

@@ -38,8 +38,9 @@ impl Outlook {
 /// The pace of those that are worked on is what their jobs did since they began; of the others what passes did in the minutes
 /// of the last ten in which something moved.
 const OUTLOOKS: &str = "WITH mine AS MATERIALIZED (
-         SELECT p.id, p.name, p.paused, p.live_space, s.provider, s.model
-         FROM cronvec.projects p JOIN cronvec.spaces s ON s.id = p.live_space
+         SELECT p.id, p.name, p.paused, l.space_id, s.provider, s.model
+         FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+         JOIN cronvec.spaces s ON s.id = l.space_id
          WHERE $1::text[] IS NULL OR p.name = ANY ($1)
      ), worked AS MATERIALIZED (
          SELECT j.project_id, sum((j.progress->>'current')::float8
@@ -68,7 +69,7 @@ const OUTLOOKS: &str = "WITH mine AS MATERIALIZED (
          resting.circuit, resting.endpoint, resting.message, resting.seconds
      FROM mine LEFT JOIN worked ON worked.project_id = mine.id
      LEFT JOIN lately ON lately.project = mine.name
-     LEFT JOIN held ON held.project_id = mine.id AND held.space_id = mine.live_space
+     LEFT JOIN held ON held.project_id = mine.id AND held.space_id = mine.space_id
      LEFT JOIN resting ON resting.provider = mine.provider AND resting.model = mine.model
      WHERE mine.paused OR worked.per_second > 0 OR lately.per_second > 0 OR held.job_id IS NOT NULL
          OR resting.endpoint IS NOT NULL";

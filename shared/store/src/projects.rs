@@ -42,8 +42,11 @@ impl Store {
             ));
         }
         self.execute(
-            "INSERT INTO cronvec.projects (name, live_space, lanes) VALUES ($1, $2, $3)
-             ON CONFLICT ON CONSTRAINT projects_name DO NOTHING",
+            "WITH made AS (
+                 INSERT INTO cronvec.projects (name, lanes) VALUES ($1, $3)
+                 ON CONFLICT ON CONSTRAINT projects_name DO NOTHING RETURNING id
+             )
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role) SELECT id, $2, 'live' FROM made",
             &[(&name, Type::TEXT), (&space_id, Type::INT4), (&lanes, Type::INT2)],
         )
         .await?;
@@ -60,17 +63,22 @@ impl Store {
 
     /// Whatever state it is in.
     pub(super) async fn find_project(&self, name: &str) -> Result<Option<Project>, StoreError> {
-        let all = self.select_projects("WHERE name = $1", &[(&name, Type::TEXT)]).await?;
+        let all = self
+            .select_projects("WHERE p.name = $1", &[(&name, Type::TEXT)])
+            .await?;
         Ok(all.into_iter().next())
     }
 
     pub async fn projects(&self) -> Result<Vec<Project>, StoreError> {
-        self.select_projects("ORDER BY name LIMIT 10000", &[]).await
+        self.select_projects("ORDER BY p.name LIMIT 10000", &[]).await
     }
 
     async fn select_projects(&self, rest: &str, params: &[super::Param<'_>]) -> Result<Vec<Project>, StoreError> {
-        let statement =
-            format!("SELECT id, name, live_space, next_space, lanes, paused, removing FROM cronvec.projects {rest}");
+        let statement = format!(
+            "SELECT p.id, p.name, l.space_id, n.space_id, p.lanes, p.paused, p.removing
+                 FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                 LEFT JOIN cronvec.project_spaces n ON n.project_id = p.id AND n.role = 'next' {rest}"
+        );
         let rows = self.query(&statement, params).await?;
         Ok(rows
             .iter()
@@ -105,21 +113,22 @@ impl Store {
                           AND r.content_hash = e.content_hash
                       -- What is said to be shown counts only if all of it is there.
                       JOIN (SELECT c.record_id, c.content_hash, count(*) AS chunks FROM cronvec.chunks c
-                            WHERE c.space_id = p.live_space AND c.project_id = p.id
+                            WHERE c.space_id = l.space_id AND c.project_id = p.id
                             GROUP BY c.record_id, c.content_hash) AS c
                           ON c.record_id = e.record_id AND c.content_hash = e.content_hash AND c.chunks >= e.chunks
-                      WHERE e.space_id = p.live_space AND e.project_id = p.id
+                      WHERE e.space_id = l.space_id AND e.project_id = p.id
                           AND NOT EXISTS (SELECT FROM noted WHERE noted.id = e.record_id)
                           -- Those of rows that a large statement deleted are as good as gone.
                           AND ((SELECT NOT EXISTS (SELECT FROM cronvec.source_gone)) OR NOT EXISTS (
                               SELECT FROM cronvec.source_gone g WHERE g.project_id = p.id AND g.record_id = e.record_id))),
                      (SELECT count(*) FROM noted) + (SELECT count(*) FROM cronvec.pending w
                       JOIN cronvec.records r ON r.project_id = w.project_id AND r.id = w.record_id AND r.content IS NOT NULL
-                      WHERE w.line = (p.live_space::bigint << 32) + p.id
+                      WHERE w.line = (l.space_id::bigint << 32) + p.id
                           AND NOT EXISTS (SELECT FROM noted WHERE noted.id = w.record_id)),
                      (SELECT count(*) FROM cronvec.quarantined_records q
-                      WHERE q.space_id = p.live_space AND q.project_id = p.id)
-                 FROM cronvec.projects p WHERE p.name = $1",
+                      WHERE q.space_id = l.space_id AND q.project_id = p.id)
+                 FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                 WHERE p.name = $1",
                 &[(&name, Type::TEXT)],
             )
             .await?

@@ -104,17 +104,18 @@ impl Store {
             client.query_typed(
                 "WITH held AS (
                      UPDATE cronvec.pending w SET not_before = clock_timestamp() + make_interval(secs => $3)
-                     FROM cronvec.projects p
+                     FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
                      WHERE $3 IS NOT NULL AND p.name = $1 AND w.record_id = $2 AND w.project_id = p.id
-                         AND w.space_id = p.live_space
+                         AND w.space_id = l.space_id
                  )
-                 SELECT p.id, p.live_space,
+                 SELECT p.id, l.space_id,
                      EXISTS (SELECT FROM cronvec.embedded e JOIN cronvec.records r
                              ON r.project_id = e.project_id AND r.id = e.record_id AND r.content_hash = e.content_hash
-                         WHERE e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = $2),
+                         WHERE e.space_id = l.space_id AND e.project_id = p.id AND e.record_id = $2),
                      EXISTS (SELECT FROM cronvec.pending w
-                         WHERE w.record_id = $2 AND w.project_id = p.id AND w.space_id = p.live_space)
-                 FROM cronvec.projects p WHERE p.name = $1",
+                         WHERE w.record_id = $2 AND w.project_id = p.id AND w.space_id = l.space_id)
+                 FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                 WHERE p.name = $1",
                 after
             ),
             client.batch_execute("COMMIT"),
@@ -168,9 +169,10 @@ impl Store {
         let row = self
             .query_opt(
                 "SELECT r.id, r.content, r.metadata, r.created_at, r.updated_at,
-                     EXISTS (SELECT FROM cronvec.embedded e WHERE e.space_id = p.live_space AND e.project_id = p.id
+                     EXISTS (SELECT FROM cronvec.embedded e WHERE e.space_id = l.space_id AND e.project_id = p.id
                          AND e.record_id = r.id AND e.content_hash = r.content_hash)
-                 FROM cronvec.projects p LEFT JOIN cronvec.records r
+                 FROM cronvec.projects p JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                 LEFT JOIN cronvec.records r
                      ON r.project_id = p.id AND r.id = $2 AND r.content IS NOT NULL
                      -- Its row was deleted by a large statement.
                      AND NOT EXISTS (SELECT FROM cronvec.source_gone g WHERE g.project_id = p.id AND g.record_id = $2)

@@ -27,10 +27,11 @@ pub struct Hit {
 }
 
 impl Store {
-    /// The nearest records of a project's live space.
+    /// The nearest records of a project in one of its spaces, whose vectors the query is one of.
     pub async fn search(
         &self,
         project: &str,
+        space_id: i32,
         query: &Vector,
         limit: i32,
         filter: Option<&Value>,
@@ -39,9 +40,10 @@ impl Store {
         let rows = self
             .query_in_transaction(
                 BEGIN,
-                "SELECT id, ordinal, content, metadata, score, stale FROM cronvec.search($1, $2, $3, $4)",
+                "SELECT id, ordinal, content, metadata, score, stale FROM cronvec.search_in($1, $2, $3, $4, $5)",
                 &[
                     (&project, Type::TEXT),
+                    (&space_id, Type::INT4),
                     (query, vector),
                     (&limit, Type::INT4),
                     (&filter, Type::JSONB),

@@ -76,7 +76,7 @@ impl Store {
         let transaction = self.begin(&mut client, "SET LOCAL lock_timeout = '5s'").await?;
         let rows = transaction
             .query_typed(
-                "SELECT EXISTS (SELECT FROM cronvec.projects WHERE $1 IN (live_space, next_space))
+                "SELECT EXISTS (SELECT FROM cronvec.project_spaces WHERE space_id = $1)
                  FROM cronvec.spaces WHERE id = $1 FOR UPDATE",
                 &[(&id, Type::INT4)],
             )

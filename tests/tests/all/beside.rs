@@ -77,11 +77,11 @@ async fn what_somebody_else_has_embedded_meanwhile_is_neither_an_error_nor_store
     system
         .run_sql(
             "INSERT INTO cronvec.chunks (space_id, project_id, record_id, content_hash, ordinal, content, chunk_hash, embedding)
-             SELECT p.live_space, p.id, r.id, r.content_hash, 0, r.content,
+             SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), p.id, r.id, r.content_hash, 0, r.content,
                  sha256(convert_to(r.content, 'UTF8')), array_fill(0.5, ARRAY[8])::vector
              FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id WHERE r.id = 'r1';
              INSERT INTO cronvec.embedded (space_id, project_id, record_id, content_hash, chunks)
-             SELECT p.live_space, p.id, r.id, r.content_hash, 1
+             SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), p.id, r.id, r.content_hash, 1
              FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id WHERE r.id = 'r1'",
         )
         .await;
@@ -110,7 +110,7 @@ async fn records_that_look_new_and_are_there_are_completed_all_the_same() {
     system
         .run_sql(
             "INSERT INTO cronvec.pending (space_id, project_id, record_id, bucket)
-                 SELECT p.live_space, p.id, r.id, r.bucket FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id;
+                 SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), p.id, r.id, r.bucket FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id;
              DELETE FROM cronvec.chunks WHERE hashtext(record_id) % 3 = 0;
              DELETE FROM cronvec.embedded WHERE abs(hashtext(record_id)) % 3 = 1",
         )

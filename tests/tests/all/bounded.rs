@@ -133,7 +133,9 @@ async fn a_provider_that_falls_silent_keeps_no_invocation_beyond_its_deadline() 
 async fn a_write_that_waits_for_a_lock_ends_with_its_pass() {
     let provider = Provider::start().await;
     let system = with_records(&provider, 10).await;
-    let space = system.count("SELECT live_space::bigint FROM cronvec.projects").await;
+    let space = system
+        .count("SELECT space_id::bigint FROM cronvec.project_spaces")
+        .await;
     let user = Transaction::begin(&system).await;
     user.run(&format!("LOCK TABLE cronvec.chunks_{space} IN SHARE MODE"))
         .await;
@@ -153,7 +155,9 @@ async fn a_statement_that_the_server_ends_is_no_fault_of_the_job() {
     let system = with_records(&provider, 10).await;
     let new = [record("new", "another text")];
     system.enqueue(PROJECT, &new, EnqueueOptions::default()).await;
-    let space = system.count("SELECT live_space::bigint FROM cronvec.projects").await;
+    let space = system
+        .count("SELECT space_id::bigint FROM cronvec.project_spaces")
+        .await;
     let user = Transaction::begin(&system).await;
     user.run(&format!("LOCK TABLE cronvec.chunks_{space}")).await;
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -61,11 +61,12 @@ async fn the_whole_way_of_a_record_passes_through_a_transaction_pooler() {
     system.assert_all_embedded_by_fake(PROJECT, WIDTH.into()).await;
 
     let query = vector("text number 7", WIDTH.into()).into();
-    let hits = store.search(PROJECT, &query, 3, None).await.unwrap();
+    let live = store.project(PROJECT).await.unwrap().live_space;
+    let hits = store.search(PROJECT, live, &query, 3, None).await.unwrap();
     assert_eq!((hits[0].id.as_str(), hits.len(), hits[0].stale), ("r7", 3, false));
     assert!(hits[0].score > 0.999);
     let even = json!({"even": true});
-    let hits = store.search(PROJECT, &query, 500, Some(&even)).await.unwrap();
+    let hits = store.search(PROJECT, live, &query, 500, Some(&even)).await.unwrap();
     assert_eq!(hits.len(), 200);
 
     for n in 0..100 {

@@ -118,7 +118,12 @@ async fn ten_questions_find_exactly_the_ten_nearest_of_all() {
         let mut nearest: Vec<(&str, f64)> = best.into_iter().collect();
         nearest.sort_by(|one, other| other.1.total_cmp(&one.1));
 
-        let hits = system.store.search(PROJECT, &question.into(), 10, None).await.unwrap();
+        let live = system.store.project(PROJECT).await.unwrap().live_space;
+        let hits = system
+            .store
+            .search(PROJECT, live, &question.into(), 10, None)
+            .await
+            .unwrap();
         assert_eq!(hits.len(), 10);
         for (hit, (_, score)) in hits.iter().zip(&nearest) {
             assert!(

@@ -108,7 +108,7 @@ pub(crate) async fn search(
     };
     let filter = question.filter.as_ref();
     let results = store
-        .search(&question.project, &vector.into(), question.limit, filter)
+        .search(&question.project, live, &vector.into(), question.limit, filter)
         .await?;
     Ok(Json(Found { results }))
 }

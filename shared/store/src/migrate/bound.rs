@@ -190,7 +190,7 @@ async fn mark_slice(client: &mut Client) -> Result<i64, StoreError> {
              ), marked AS (
                  INSERT INTO cronvec.pending (space_id, project_id, record_id, bucket)
                      SELECT s.space_id, s.project_id, s.record_id, r.bucket
-                     FROM slice s JOIN cronvec.projects p ON p.id = s.project_id AND s.space_id IN (p.live_space, p.next_space)
+                     FROM slice s JOIN cronvec.project_spaces o ON o.project_id = s.project_id AND o.space_id = s.space_id
                      JOIN cronvec.records r ON r.project_id = s.project_id AND r.id = s.record_id AND r.content IS NOT NULL
                      ORDER BY s.record_id, s.space_id
                      ON CONFLICT ON CONSTRAINT pending_pkey DO NOTHING

@@ -177,8 +177,8 @@ impl Store {
     pub async fn around(&self, project_id: i32, space_id: i32) -> Result<Around, StoreError> {
         let row = self
             .query_one(
-                "SELECT (SELECT s.id FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
-                         WHERE s.project_id = $1 AND s.embedding_column IS NOT NULL AND p.live_space = $2),
+                "SELECT (SELECT s.id FROM cronvec.sources s JOIN cronvec.project_spaces l ON l.project_id = s.project_id AND l.role = 'live'
+                         WHERE s.project_id = $1 AND s.embedding_column IS NOT NULL AND l.space_id = $2),
                      EXISTS (SELECT FROM cronvec.left_vectors WHERE space_id = $2)",
                 &[(&project_id, Type::INT4), (&space_id, Type::INT4)],
             )

@@ -94,10 +94,10 @@ impl State {
     pub async fn lock(transaction: &Transaction<'_>, source_id: i32) -> Result<Option<Self>, StoreError> {
         let rows = transaction
             .query_typed(
-                "SELECT s.id, s.project_id, p.live_space, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
+                "SELECT s.id, s.project_id, l.space_id, s.phase, s.place, s.adopt, s.epoch, s.allow_deletes,
                      s.take_over, s.embedding_column IS NOT NULL, s.gone, s.passes, s.page_rows, s.generation = 0,
                      EXISTS (SELECT FROM cronvec.source_truncated t WHERE t.source_id = s.id)
-                 FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
+                 FROM cronvec.sources s JOIN cronvec.project_spaces l ON l.project_id = s.project_id AND l.role = 'live'
                  WHERE s.id = $1 FOR NO KEY UPDATE OF s SKIP LOCKED",
                 &[(&source_id, Type::INT4)],
             )

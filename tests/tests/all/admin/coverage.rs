@@ -21,8 +21,11 @@ async fn thousands_of_projects_come_page_by_page_and_what_is_left_out_is_told() 
     // Counting them took long, so they aren't counted again now; the last one never was counted.
     api.system
         .run_sql(
-            "INSERT INTO cronvec.projects (name, live_space)
-             SELECT 'p' || to_char(n, 'FM0000'), (SELECT live_space FROM cronvec.projects LIMIT 1) FROM generate_series(1, 2100) AS n;
+            "WITH made AS (
+                 INSERT INTO cronvec.projects (name)
+                 SELECT 'p' || to_char(n, 'FM0000') FROM generate_series(1, 2100) AS n RETURNING id)
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role)
+             SELECT id, (SELECT min(space_id) FROM cronvec.project_spaces), 'live' FROM made;
              INSERT INTO cronvec.coverage_counts (project_id, total, embedded, pending, quarantined, percent, took_ms, counted_at)
              SELECT id, 1, 1, 0, 0, 100, 1000000, now() FROM cronvec.projects WHERE name <> 'p2100'",
         )
@@ -81,7 +84,7 @@ async fn beside_what_cannot_move_stands_the_reason_and_no_time() {
         ),
         (
             "INSERT INTO cronvec.lane_holds (space_id, project_id, lane, job_id, reason, until)
-             SELECT live_space, id, 0, 12, 'CANCELLED', 'infinity' FROM cronvec.projects",
+             SELECT space_id, project_id, 0, 12, 'CANCELLED', 'infinity' FROM cronvec.project_spaces",
             "DELETE FROM cronvec.lane_holds",
             "job 12 ended CANCELLED and holds its lane until somebody retries it",
         ),

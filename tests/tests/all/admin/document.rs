@@ -143,7 +143,7 @@ async fn fill(api: &Api) {
         .run_sql(
             "INSERT INTO cronvec.quarantined_records
                  (space_id, project_id, record_id, content_hash, reason, message, attempts)
-             SELECT p.live_space, p.id, 'x', '', 'too_long', 'no', 1 FROM cronvec.projects p;
+             SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), p.id, 'x', '', 'too_long', 'no', 1 FROM cronvec.projects p;
              INSERT INTO cronvec.provider_pauses (endpoint, until, message) VALUES ('a|b|c|d', now() + interval '1 hour', 'm')",
         )
         .await;

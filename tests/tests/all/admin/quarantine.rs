@@ -16,7 +16,7 @@ async fn with_records_aside() -> Api {
             "DELETE FROM cronvec.pending;
              INSERT INTO cronvec.quarantined_records
                  (space_id, project_id, record_id, content_hash, reason, message, attempts)
-             SELECT p.live_space, p.id, r.id, r.content_hash, CASE WHEN r.id = 'r1' THEN 'too_long' ELSE 'rejected' END,
+             SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), p.id, r.id, r.content_hash, CASE WHEN r.id = 'r1' THEN 'too_long' ELSE 'rejected' END,
                  'no', 1
              FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id",
         )

@@ -79,7 +79,7 @@ pub(super) async fn mixed(system: &System) -> Source {
             "INSERT INTO cronvec.records (project_id, id, content, content_hash, bucket, accepted)
                  SELECT p.id, i.id, 'a note', cronvec.content_hash('a note'), cronvec.bucket(i.id), nextval('cronvec.acceptance')
                  FROM cronvec.projects p, unnest(ARRAY['note-1', 'note-2']) AS i (id);
-             SELECT cronvec.mark_pending(id, ARRAY['note-1', 'note-2']) FROM cronvec.projects;
+             SELECT cronvec.mark(id, ARRAY['note-1', 'note-2']) FROM cronvec.projects;
              UPDATE cronvec.records SET source_id = NULL;
              UPDATE cronvec.sources SET origins_known = false, phase = 'rows', place = NULL",
         )

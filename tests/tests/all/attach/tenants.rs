@@ -131,7 +131,7 @@ async fn nothing_that_search_reads_shows_more_than_it_does() {
             .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         rows[0].get(0)
     };
-    let views = [("searched_chunks", 0), ("searched_visible_chunks", 3)];
+    let views = [("searched_chunks", 0), ("visible_chunks", 3)];
     for (view, shown) in views {
         let all = format!("SELECT count(*) FROM cronvec.{view}");
         assert_eq!(count(&one, &all).await, shown, "{view}");
@@ -153,7 +153,7 @@ async fn nothing_that_search_reads_shows_more_than_it_does() {
         assert_eq!(leaked, shown, "{view}");
     }
     // Who may not execute the search sees nothing at all.
-    for view in ["searched_chunks", "searched_visible_chunks", "searched_projects"] {
+    for view in ["searched_chunks", "visible_chunks", "searched_spaces"] {
         assert_eq!(
             count(&other, &format!("SELECT count(*) FROM cronvec.{view}")).await,
             0,
@@ -221,8 +221,9 @@ async fn other_projects_and_the_workers_need_no_rights_on_the_table() {
         ))
         .await;
     let of_worker = Arc::new(Store::new(store::Database::at(&worker.url, 1).unwrap()));
+    let live = of_worker.project(PROJECT).await.unwrap().live_space;
     let hits = of_worker
-        .search(PROJECT, &vec![0.1_f32; 256].into(), 1000, None)
+        .search(PROJECT, live, &vec![0.1_f32; 256].into(), 1000, None)
         .await
         .unwrap();
     assert_eq!(hits.len(), 103);

@@ -154,7 +154,7 @@ fn lines(file: &str) -> Vec<(&'static str, &'static str, Kind, String, String)> 
         ("", "cancel", Asks, "cancel 1000000", "success jobId".into()),
         (
             "INSERT INTO cronvec.quarantined_records (space_id, project_id, record_id, content_hash, reason, message, attempts)
-             SELECT live_space, id, n, '', 'rejected', 'no thanks', 3 FROM cronvec.projects, unnest(ARRAY['a', 'b']) AS n",
+             SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = projects.id AND l.role = 'live'), id, n, '', 'rejected', 'no thanks', 3 FROM cronvec.projects, unnest(ARRAY['a', 'b']) AS n",
             "replay",
             Asks,
             "replay a",

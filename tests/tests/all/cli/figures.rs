@@ -247,7 +247,9 @@ async fn a_dry_run_goes_by_the_pace_of_its_own_model() {
         .run_sql(
             "INSERT INTO cronvec.spaces (provider, model, dimensions, chunk_tokens, chunk_overlap, document_prefix, query_prefix)
              VALUES ('static', 'minilm-static-256', 256, 512, 0, '', '');
-             INSERT INTO cronvec.projects (name, live_space) SELECT 'fast', max(id) FROM cronvec.spaces;
+             WITH made AS (INSERT INTO cronvec.projects (name) VALUES ('fast') RETURNING id)
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role)
+             SELECT made.id, (SELECT max(id) FROM cronvec.spaces), 'live' FROM made;
              INSERT INTO cronvec.performance_metrics (metric, value, project)
              VALUES ('records_embedded', 30000, 'fast'), ('embedding_ms', 10000, 'fast'), ('vectorization_ms', 10000, NULL)",
         )
@@ -309,7 +311,7 @@ async fn a_backfill_of_what_waits_already_tells_what_is_pending_its_pace_and_its
     system
         .run_sql(
             "INSERT INTO cronvec.lane_holds (space_id, project_id, lane, job_id, reason, until)
-             SELECT live_space, id, 0, 77, 'FAILED', now() + interval '1 hour' FROM cronvec.projects",
+             SELECT space_id, project_id, 0, 77, 'FAILED', now() + interval '1 hour' FROM cronvec.project_spaces",
         )
         .await;
     let status = cli.object("backfill status").await;

@@ -81,7 +81,7 @@ async fn of_jobs_of_one_lane_one_is_retried_and_the_others_are_passed_over() {
     system
         .run_sql(
             "INSERT INTO cronvec.job_queue (job_type, project, project_id, space_id, status, completed_at)
-             SELECT 'VECTORIZE', name, id, live_space, 'FAILED', now() FROM cronvec.projects, generate_series(1, 3)",
+             SELECT 'VECTORIZE', name, id, (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = projects.id AND l.role = 'live'), 'FAILED', now() FROM cronvec.projects, generate_series(1, 3)",
         )
         .await;
     let outcome = cli.object("retry --status failed").await;
@@ -197,7 +197,7 @@ async fn stop_and_start_reach_the_projects_that_are_named_or_all() {
     // A lane that a cancelled job holds is free, too.
     system
         .run_sql(
-            "INSERT INTO cronvec.lane_holds SELECT live_space, id, 0, 1, 'CANCELLED', 'infinity' FROM cronvec.projects",
+            "INSERT INTO cronvec.lane_holds SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = projects.id AND l.role = 'live'), id, 0, 1, 'CANCELLED', 'infinity' FROM cronvec.projects",
         )
         .await;
     let started = cli.object("start").await;

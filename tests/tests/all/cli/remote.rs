@@ -72,7 +72,7 @@ async fn fill(system: &System) {
                  SELECT 1000000, 'INGEST_DATA', name, id, 'FAILED', '{\"error\": \"it broke\"}', '{\"asked\": 1}', now()
                  FROM cronvec.projects WHERE name = 'articles';
              INSERT INTO cronvec.quarantined_records (space_id, project_id, record_id, content_hash, reason, message, attempts)
-                 SELECT live_space, id, n, '', 'rejected', 'no thanks', 3
+                 SELECT (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = projects.id AND l.role = 'live'), id, n, '', 'rejected', 'no thanks', 3
                  FROM cronvec.projects, unnest(ARRAY['a', 'b', 'c']) AS n WHERE name = 'articles'",
         )
         .await;

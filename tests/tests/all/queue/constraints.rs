@@ -103,8 +103,12 @@ async fn the_schema_refuses_rows_that_cannot_be() {
         ("UPDATE cronvec.projects SET lanes = 0".into(), "projects_lanes"),
         ("UPDATE cronvec.projects SET lanes = 65".into(), "projects_lanes"),
         (
-            "UPDATE cronvec.projects SET next_space = live_space".into(),
-            "projects_two_spaces",
+            "INSERT INTO cronvec.project_spaces SELECT project_id, space_id, 'next' FROM cronvec.project_spaces".into(),
+            "project_spaces_once",
+        ),
+        (
+            "UPDATE cronvec.project_spaces SET role = 'former'".into(),
+            "project_spaces_role",
         ),
         (
             "UPDATE cronvec.projects SET max_attempts = 0".into(),

@@ -178,7 +178,8 @@ async fn thousands_of_jobs_of_many_projects_go_in_with_one_statement_or_not_at_a
     let system = System::embedding_in_process().await;
     system
         .run_sql(
-            "INSERT INTO cronvec.projects (name, live_space) SELECT 'p' || n, 1 FROM generate_series(0, 99) AS n;
+            "WITH made AS (INSERT INTO cronvec.projects (name) SELECT 'p' || n FROM generate_series(0, 99) AS n RETURNING id)
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role) SELECT id, 1, 'live' FROM made;
              CREATE TABLE public.statements (at timestamptz);
              CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql
                  AS 'BEGIN INSERT INTO public.statements VALUES (now()); RETURN NULL; END';

@@ -199,7 +199,7 @@ async fn spaces_take_turns_and_a_project_that_fills_a_second_one_has_its_turns_i
     system
         .run_sql(
             "UPDATE cronvec.job_queue SET turn = 5000 WHERE project = 'articles';
-             UPDATE cronvec.projects SET next_space = 2 WHERE name = 'articles';
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role) SELECT id, 2, 'next' FROM cronvec.projects WHERE name = 'articles';
              SELECT cronvec.put_record('articles', 'b', 'another text')",
         )
         .await;

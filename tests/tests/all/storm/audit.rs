@@ -76,9 +76,10 @@ async fn records_are_right(storm: &Storm) -> (u64, u64) {
                  array_remove(array_agg(v.embedding::real[]::text ORDER BY v.ordinal), NULL)
              FROM cronvec.records r
              JOIN cronvec.projects p ON p.id = r.project_id
+             JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
              LEFT JOIN cronvec.quarantined_records q
-                 ON q.space_id = p.live_space AND q.project_id = p.id AND q.record_id = r.id
-             LEFT JOIN cronvec.embedded e ON e.space_id = p.live_space AND e.project_id = p.id AND e.record_id = r.id
+                 ON q.space_id = l.space_id AND q.project_id = p.id AND q.record_id = r.id
+             LEFT JOIN cronvec.embedded e ON e.space_id = l.space_id AND e.project_id = p.id AND e.record_id = r.id
              LEFT JOIN cronvec.embeddings v ON v.project = p.name AND v.record_id = r.id
              WHERE r.content IS NOT NULL
              GROUP BY p.name, r.id, r.content, q.reason, q.content_hash, r.content_hash, e.chunks",

@@ -150,7 +150,8 @@ impl Store {
                 "SELECT c.oid, format('%I.%I', n.nspname, c.relname), quote_ident(pg_get_userbyid(c.relowner)),
                      quote_ident(current_user), sp.dimensions, quote_ident(pg_get_userbyid(ours.nspowner))
                  FROM cronvec.sources s JOIN cronvec.projects p ON p.id = s.project_id
-                 JOIN cronvec.spaces sp ON sp.id = p.live_space
+                 JOIN cronvec.project_spaces l ON l.project_id = p.id AND l.role = 'live'
+                 JOIN cronvec.spaces sp ON sp.id = l.space_id
                  JOIN pg_class c ON c.oid = s.relation JOIN pg_namespace n ON n.oid = c.relnamespace
                  JOIN pg_namespace ours ON ours.nspname = 'cronvec'
                  WHERE s.id = $1",

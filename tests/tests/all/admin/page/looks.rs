@@ -59,9 +59,13 @@ async fn many_jobs_and_projects_leave_the_page_as_it_is() {
     let api = busy().await;
     api.system
         .run_sql(
-            "INSERT INTO cronvec.projects (name, live_space, lanes)
-                 SELECT 'team-' || lpad(n::text, 3, '0'), p.live_space, p.lanes
-                 FROM cronvec.projects p, generate_series(1, 60) AS n WHERE p.name = 'handbook';
+            "WITH made AS (
+                 INSERT INTO cronvec.projects (name, lanes)
+                 SELECT 'team-' || lpad(n::text, 3, '0'), p.lanes
+                 FROM cronvec.projects p, generate_series(1, 60) AS n WHERE p.name = 'handbook' RETURNING id)
+             INSERT INTO cronvec.project_spaces (project_id, space_id, role)
+                 SELECT made.id, l.space_id, l.role FROM made, cronvec.project_spaces l JOIN cronvec.projects p ON p.id = l.project_id
+                 WHERE p.name = 'handbook';
              INSERT INTO cronvec.job_queue (job_type, project, project_id, status, priority, created_at, scheduled_for)
                  SELECT 'INGEST_DATA', p.name, p.id, 'PENDING', n % 3, now() - n * interval '1 second', now() - n * interval '1 second'
                  FROM generate_series(1, 10000) AS n

@@ -52,7 +52,7 @@ JOIN LATERAL (SELECT name, id FROM cronvec.projects ORDER BY id OFFSET n % 5 LIM
 
 INSERT INTO cronvec.job_queue (job_type, project, project_id, space_id, status, progress, created_at, scheduled_for, started_at,
     claimed_at, lease_token, lease_expires_at, worker)
-SELECT 'VECTORIZE', p.name, p.id, p.live_space, 'PROCESSING',
+SELECT 'VECTORIZE', p.name, p.id, (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live'), 'PROCESSING',
     jsonb_build_object('current', 130, 'total', 250, 'message', 'embedding'), now() - interval '90 seconds',
     now() - interval '90 seconds', now() - interval '42 seconds', now() - interval '42 seconds', gen_random_uuid(),
     now() + interval '50 seconds', 'vectorization i-0b7 7c2f'
@@ -76,7 +76,7 @@ FROM generate_series(2, 23) AS n;
 INSERT INTO cronvec.quarantined_records (space_id, project_id, record_id, content_hash, reason, message, attempts)
 SELECT r.space, r.project_id, r.id, r.content_hash, CASE WHEN r.nth % 3 = 0 THEN 'rejected' ELSE 'too_long' END,
     CASE WHEN r.nth % 3 = 0 THEN 'the provider rejects this input' ELSE 'one word alone has more tokens than the model reads' END, 3
-FROM (SELECT r.*, p.live_space AS space, row_number() OVER (ORDER BY r.id) AS nth
+FROM (SELECT r.*, (SELECT space_id FROM cronvec.project_spaces l WHERE l.project_id = p.id AND l.role = 'live') AS space, row_number() OVER (ORDER BY r.id) AS nth
       FROM cronvec.records r JOIN cronvec.projects p ON p.id = r.project_id WHERE p.name = 'support-tickets') AS r WHERE r.nth <= 9;
 DELETE FROM cronvec.pending w USING cronvec.quarantined_records q
 WHERE q.space_id = w.space_id AND q.project_id = w.project_id AND q.record_id = w.record_id;
