@@ -10,7 +10,8 @@ use cronvec_config::{SecretSource, Settings};
 use cronvec_nouns::record::Rejection;
 use cronvec_nouns::space::{Space, SpaceSpec};
 use cronvec_pipeline::{self as pipeline, Unserved};
-use cronvec_provider::{Provider, Purpose, Timeout};
+use cronvec_provider::Provider;
+use cronvec_search::{Question, SearchError};
 use cronvec_secrets::Secrets;
 use cronvec_store::audit::{Act, IDS_NAMED};
 use cronvec_store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
@@ -28,8 +29,6 @@ use crate::local::Server;
 use crate::reading::Piece;
 use crate::shapes::{Status, TickReport};
 
-/// A person waits for the answer.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// After its pass a process goes on for so long trying to return leases to a database that is away: it has no next pass.
 pub(crate) const LAST_REPORTS: Duration = Duration::from_secs(10);
 
@@ -251,19 +250,20 @@ impl App {
     /// The nearest records to a text; `filter` is what their metadata contains.
     pub async fn search(&self, project: &str, text: &str, limit: i32, filter: Option<&Value>) -> Result<Vec<Hit>> {
         self.require_search()?;
-        let found = self.store.project(project).await?;
-        let spec = self.live_space(&found).await?;
-        let provider = pipeline::provider(&spec, &self.settings.embedding, &self.secrets).await?;
-        let timeout = Timeout {
-            limit: QUESTION_TIMEOUT,
-            ours: false,
+        let question = Question {
+            project,
+            text,
+            limit,
+            filter,
         };
-        let mut answer = provider.embed(&[text], Purpose::Query, timeout).await?;
-        let vector = answer.vectors.pop().context("the provider gave no vector")??;
-        Ok(self
-            .store
-            .search(project, found.live_space, &vector.into(), limit, filter)
-            .await?)
+        let found = cronvec_search::search(&self.store, &self.settings.embedding, &self.secrets, question).await;
+        // By what it is, each has an exit code.
+        found.map_err(|error| match error {
+            SearchError::Store(error) => error.into(),
+            SearchError::Unserved(unserved) => unserved.into(),
+            SearchError::Provider { failure, .. } => failure.into(),
+            error => error.into(),
+        })
     }
 
     /// Fails where embedding is switched off.

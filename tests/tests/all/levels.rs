@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each room under `shared/`, with those that it uses.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("nouns", &[]),
     ("edges", &[]),
     ("reading", &["nouns"]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
         "pipeline",
         &["config", "invocation", "nouns", "provider", "secrets", "store"],
     ),
+    ("search", &["config", "pipeline", "provider", "secrets", "store"]),
     ("call", &["config", "edges", "invocation", "secrets", "store"]),
     ("lambda", &["aws", "call", "secrets"]),
     ("deploy", &["aws", "call", "config", "edges", "secrets"]),

@@ -1,10 +1,8 @@
 //! `POST /api/search`
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
-use cronvec_provider::{Failure, Purpose, Timeout};
+use cronvec_search::SearchError;
 use cronvec_store::search::Hit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,8 +12,6 @@ use crate::identity::Reads;
 use crate::request::Body;
 use crate::{Admin, Refusal};
 
-/// Somebody waits for the answer.
-const QUESTION: Duration = Duration::from_secs(15);
 const MOST_RESULTS: i32 = 100;
 const LONGEST_QUERY: usize = 32 * 1024;
 
@@ -76,39 +72,31 @@ pub(crate) async fn search(
             "search is switched off: SEMANTIC_SEARCH_ENABLED is false",
         ));
     }
+    let asked = cronvec_search::Question {
+        project: &question.project,
+        text: &question.query,
+        limit: question.limit,
+        filter: question.filter.as_ref(),
+    };
     let store = admin.store().await?;
-    let live = store.project(&question.project).await?.live_space;
-    let served = admin.served(live).await?;
-    let endpoint = served.provider.endpoint();
-    if let Some(pause) = store.pauses(Some(&[endpoint])).await?.first() {
-        let error = if pause.circuit { "is shut off" } else { "rests" };
-        return Err(Refusal::unavailable(format!(
-            "the provider that embeds questions {error}"
-        )));
-    }
-    let timeout = Timeout {
-        limit: QUESTION,
-        ours: false,
-    };
-    let asked = served.provider.embed(&[&question.query], Purpose::Query, timeout).await;
-    let answered = asked.map(|mut answer| answer.vectors.pop());
-    let vector = match answered {
-        Ok(Some(Ok(vector))) => vector,
-        Ok(Some(Err(fault))) => return Err(Refusal::field("query", fault)),
-        Err(failure @ (Failure::TooLong { .. } | Failure::Rejected { .. })) => {
-            return Err(Refusal::field("query", failure));
+    let found = cronvec_search::search(store, &admin.settings().embedding, admin.secrets(), asked).await;
+    Ok(Json(Found {
+        results: found.map_err(refused)?,
+    }))
+}
+
+fn refused(error: SearchError) -> Refusal {
+    match error {
+        SearchError::Store(error) => error.into(),
+        SearchError::Text(fault) => Refusal::field("query", fault),
+        SearchError::Unserved(unserved) => {
+            tracing::error!(error = %unserved, "a project's space is not served here");
+            Refusal::unavailable("the project's provider isn't configured here; the log says why")
         }
-        Err(failure) => {
+        SearchError::Provider { endpoint, failure } => {
             tracing::error!(provider.endpoint = endpoint, error = %failure, "a question could not be embedded");
-            return Err(Refusal::unavailable(
-                "the provider that embeds questions doesn't answer",
-            ));
+            Refusal::unavailable("the provider that embeds questions doesn't answer")
         }
-        Ok(None) => return Err(Refusal::unavailable("the provider gave no vector")),
-    };
-    let filter = question.filter.as_ref();
-    let results = store
-        .search(&question.project, live, &vector.into(), question.limit, filter)
-        .await?;
-    Ok(Json(Found { results }))
+        error @ (SearchError::Resting { .. } | SearchError::NoVector) => Refusal::unavailable(error.to_string()),
+    }
 }
