@@ -1,13 +1,8 @@
 //! The command line's grammar. Each verb's own arguments stand in its file under `verbs/`.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
-use crate::filters::Scope;
-use crate::verbs::{
-    attach, audit, backfill, cleanup, completions, config, coverage, demo, detach, doctor, explain, failed, health,
-    ingest, job, metrics, migrate, projects, provider, purge, recent, reconcile, replay, rotate_secret, search, serve,
-    sources, spaces, stats, status, stop, stuck, tick, token, uninstall,
-};
+use crate::verbs::Verb;
 
 /// Embeds records in PostgreSQL, in slices that fit a cron-driven function.
 #[derive(Debug, Parser)]
@@ -41,96 +36,6 @@ pub(crate) struct Cli {
     pub token: Option<String>,
     #[command(subcommand)]
     pub verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Run all of it as one long-lived process, for containers and service managers
-    Serve(serve::Args),
-    /// Try it: a database, sample records, the real workers, some searches
-    Demo(demo::Args),
-    /// Bring the schema up, list its migrations, check it
-    #[command(subcommand)]
-    Migrate(migrate::Action),
-    /// One invocation of a worker, here
-    Tick(tick::Args),
-    /// Hand in the records of a file: NDJSON, JSON or CSV
-    Ingest(ingest::Args),
-    /// Embed a table that is there already, and keep up with it
-    Attach(attach::Args),
-    /// Let an attached table go, as it was found
-    Detach(detach::Args),
-    /// The attached tables
-    Sources(sources::Args),
-    /// Compare attached tables with their records, and bring these in line
-    Reconcile(reconcile::Args),
-    /// The records nearest to a text
-    Search(search::Args),
-    /// The queue, its recent jobs and the workers
-    Status(status::Args),
-    /// How much of each project is embedded
-    Coverage(coverage::Args),
-    /// Embed all that isn't, and see it through
-    Backfill(backfill::Args),
-    /// The queue's numbers by type, and hour by hour
-    Stats(stats::Args),
-    /// Whether all is well; for a monitor to call
-    Health(health::Args),
-    /// Throughput, rates and percentiles
-    Metrics(metrics::Args),
-    /// The latest jobs
-    Recent(recent::Args),
-    /// Failed jobs and records that stand aside
-    Failed(failed::Args),
-    /// Jobs that don't get on
-    Stuck(stuck::Args),
-    /// One job in detail
-    Job(job::Show),
-    /// Who did what to which ids
-    Audit(audit::Args),
-    /// What keeps a record from being embedded, or when it was
-    Explain(explain::Args),
-    /// What is wrong with an installation, and the mend
-    Doctor(doctor::Args),
-    /// Run failed or cancelled jobs again
-    Retry(job::Retry),
-    /// Take jobs out of the queue, also while they run
-    Cancel(job::Cancel),
-    /// Let records that stand aside try again
-    Replay(replay::Args),
-    /// Forget records that stand aside
-    Purge(purge::Args),
-    /// Put jobs whose worker is gone back into the queue
-    ResetStuck(Scope),
-    /// Keep workers from projects' jobs; writes go on
-    Stop(stop::Named),
-    /// Let workers at projects' jobs again
-    Start(stop::Named),
-    /// Empty the queue: cancel what waits, withdraw what is pending
-    Clear(Scope),
-    /// Delete finished jobs that are older than so many days
-    Cleanup(cleanup::Args),
-    /// Give the workers and their schedules on AWS a new secret
-    RotateSecret(rotate_secret::Args),
-    /// List the ways to embed, and remove those that no project uses
-    #[command(subcommand)]
-    Spaces(spaces::Action),
-    /// List, create, pause, resume and remove projects
-    #[command(subcommand)]
-    Projects(projects::Action),
-    /// Ask the providers for a short text, and let work go on that answers
-    #[command(subcommand)]
-    Provider(provider::Action),
-    /// Who may call the HTTP API, and as what
-    #[command(subcommand)]
-    Token(token::Action),
-    /// What the settings say, with every problem in them
-    #[command(subcommand)]
-    Config(config::Action),
-    /// Take the schema and everything in it away
-    Uninstall(uninstall::Args),
-    /// A completion script for a shell
-    Completions(completions::Args),
 }
 
 impl Verb {

@@ -15,7 +15,7 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: Args, _context: &Context) -> Result<Ended> {
+pub(crate) async fn run(args: Args, _context: &Context) -> Result<Ended> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cronvec", &mut script);
     io::Write::write_all(&mut io::stdout().lock(), &script).context("cannot write to standard output")?;

@@ -20,7 +20,7 @@ struct Setting {
     value: String,
 }
 
-pub(crate) fn run(action: Action, context: &Context) -> Result<Ended> {
+pub(crate) async fn run(action: Action, context: &Context) -> Result<Ended> {
     let Action::Check = action;
     let settings = app::settings()?;
     let rows: Vec<Setting> = settings

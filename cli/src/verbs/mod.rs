@@ -46,54 +46,114 @@ use serde::Deserialize;
 
 use crate::Context;
 use crate::app::App;
-use crate::args::Verb;
 use crate::exit::{Ended, usage};
+use crate::filters::Scope;
 use crate::remote::{Remote, is_refused_with};
 
-/// Runs a verb to its end.
-pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
-    match verb {
-        Verb::Demo(args) => demo::run(args, context).await,
-        Verb::Migrate(action) => migrate::run(action, context).await,
-        Verb::Tick(args) => tick::run(args, context).await,
-        Verb::Ingest(args) => ingest::run(args, context).await,
-        Verb::Attach(args) => attach::run(args, context).await,
-        Verb::Detach(args) => detach::run(args, context).await,
-        Verb::Sources(args) => sources::run(args, context).await,
-        Verb::Reconcile(args) => reconcile::run(args, context).await,
-        Verb::Search(args) => search::run(args, context).await,
-        Verb::Status(args) => status::run(args, context).await,
-        Verb::Coverage(args) => coverage::run(args, context).await,
-        Verb::Backfill(args) => backfill::run(args, context).await,
-        Verb::Serve(args) => serve::run(args, context).await,
-        Verb::Stats(args) => stats::run(args, context).await,
-        Verb::Health(args) => health::run(args, context).await,
-        Verb::Metrics(args) => metrics::run(args, context).await,
-        Verb::Recent(args) => recent::run(args, context).await,
-        Verb::Failed(args) => failed::run(args, context).await,
-        Verb::Stuck(args) => stuck::run(args, context).await,
-        Verb::Audit(args) => audit::run(args, context).await,
-        Verb::Explain(args) => explain::run(args, context).await,
-        Verb::Doctor(args) => doctor::run(args, context).await,
-        Verb::Replay(args) => replay::run(args, context).await,
-        Verb::Purge(args) => purge::run(args, context).await,
-        Verb::ResetStuck(scope) => reset_stuck::run(scope, context).await,
-        Verb::Stop(named) => stop::stop(named, context).await,
-        Verb::Start(named) => stop::start(named, context).await,
-        Verb::Clear(scope) => clear::run(scope, context).await,
-        Verb::Cleanup(args) => cleanup::run(args, context).await,
-        Verb::Spaces(action) => spaces::run(action, context).await,
-        Verb::RotateSecret(args) => rotate_secret::run(args, context).await,
-        Verb::Job(args) => job::show(args, context).await,
-        Verb::Retry(args) => job::retry(args, context).await,
-        Verb::Cancel(args) => job::cancel(args, context).await,
-        Verb::Projects(action) => projects::run(action, context).await,
-        Verb::Provider(action) => provider::run(action, context).await,
-        Verb::Token(action) => token::run(action, context).await,
-        Verb::Config(action) => config::run(action, context),
-        Verb::Uninstall(args) => uninstall::run(args, context).await,
-        Verb::Completions(args) => completions::run(args, context),
-    }
+/// The verbs and what runs each: one line a verb, under the line that `--help` says of it.
+macro_rules! verbs {
+    ($($(#[$help:meta])* $verb:ident($args:ty) => $run:path,)+) => {
+        #[derive(Debug, clap::Subcommand)]
+        pub(crate) enum Verb {
+            $($(#[$help])* $verb($args),)+
+        }
+
+        /// Runs a verb to its end.
+        pub(crate) async fn run(verb: Verb, context: &Context) -> Result<Ended> {
+            match verb {
+                $(Verb::$verb(args) => $run(args, context).await,)+
+            }
+        }
+    };
+}
+
+verbs! {
+    /// Run all of it as one long-lived process, for containers and service managers
+    Serve(serve::Args) => serve::run,
+    /// Try it: a database, sample records, the real workers, some searches
+    Demo(demo::Args) => demo::run,
+    /// Bring the schema up, list its migrations, check it
+    #[command(subcommand)]
+    Migrate(migrate::Action) => migrate::run,
+    /// One invocation of a worker, here
+    Tick(tick::Args) => tick::run,
+    /// Hand in the records of a file: NDJSON, JSON or CSV
+    Ingest(ingest::Args) => ingest::run,
+    /// Embed a table that is there already, and keep up with it
+    Attach(attach::Args) => attach::run,
+    /// Let an attached table go, as it was found
+    Detach(detach::Args) => detach::run,
+    /// The attached tables
+    Sources(sources::Args) => sources::run,
+    /// Compare attached tables with their records, and bring these in line
+    Reconcile(reconcile::Args) => reconcile::run,
+    /// The records nearest to a text
+    Search(search::Args) => search::run,
+    /// The queue, its recent jobs and the workers
+    Status(status::Args) => status::run,
+    /// How much of each project is embedded
+    Coverage(coverage::Args) => coverage::run,
+    /// Embed all that isn't, and see it through
+    Backfill(backfill::Args) => backfill::run,
+    /// The queue's numbers by type, and hour by hour
+    Stats(stats::Args) => stats::run,
+    /// Whether all is well; for a monitor to call
+    Health(health::Args) => health::run,
+    /// Throughput, rates and percentiles
+    Metrics(metrics::Args) => metrics::run,
+    /// The latest jobs
+    Recent(recent::Args) => recent::run,
+    /// Failed jobs and records that stand aside
+    Failed(failed::Args) => failed::run,
+    /// Jobs that don't get on
+    Stuck(stuck::Args) => stuck::run,
+    /// One job in detail
+    Job(job::Show) => job::show,
+    /// Who did what to which ids
+    Audit(audit::Args) => audit::run,
+    /// What keeps a record from being embedded, or when it was
+    Explain(explain::Args) => explain::run,
+    /// What is wrong with an installation, and the mend
+    Doctor(doctor::Args) => doctor::run,
+    /// Run failed or cancelled jobs again
+    Retry(job::Retry) => job::retry,
+    /// Take jobs out of the queue, also while they run
+    Cancel(job::Cancel) => job::cancel,
+    /// Let records that stand aside try again
+    Replay(replay::Args) => replay::run,
+    /// Forget records that stand aside
+    Purge(purge::Args) => purge::run,
+    /// Put jobs whose worker is gone back into the queue
+    ResetStuck(Scope) => reset_stuck::run,
+    /// Keep workers from projects' jobs; writes go on
+    Stop(stop::Named) => stop::stop,
+    /// Let workers at projects' jobs again
+    Start(stop::Named) => stop::start,
+    /// Empty the queue: cancel what waits, withdraw what is pending
+    Clear(Scope) => clear::run,
+    /// Delete finished jobs that are older than so many days
+    Cleanup(cleanup::Args) => cleanup::run,
+    /// Give the workers and their schedules on AWS a new secret
+    RotateSecret(rotate_secret::Args) => rotate_secret::run,
+    /// List the ways to embed, and remove those that no project uses
+    #[command(subcommand)]
+    Spaces(spaces::Action) => spaces::run,
+    /// List, create, pause, resume and remove projects
+    #[command(subcommand)]
+    Projects(projects::Action) => projects::run,
+    /// Ask the providers for a short text, and let work go on that answers
+    #[command(subcommand)]
+    Provider(provider::Action) => provider::run,
+    /// Who may call the HTTP API, and as what
+    #[command(subcommand)]
+    Token(token::Action) => token::run,
+    /// What the settings say, with every problem in them
+    #[command(subcommand)]
+    Config(config::Action) => config::run,
+    /// Take the schema and everything in it away
+    Uninstall(uninstall::Args) => uninstall::run,
+    /// A completion script for a shell
+    Completions(completions::Args) => completions::run,
 }
 
 /// The system, with the schema that this binary knows.
