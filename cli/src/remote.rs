@@ -17,7 +17,7 @@ use crate::exit::usage;
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Of an answer; a page of jobs with their results is the largest.
 const MOST_BYTES: usize = 64 << 20;
-/// So often a call is made that does no harm twice.
+/// So often a call is made, at most.
 const ATTEMPTS: u32 = 5;
 /// A longer wait than this isn't waited for at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -38,6 +38,15 @@ impl fmt::Debug for Remote {
             .field("origin", &origin)
             .finish_non_exhaustive()
     }
+}
+
+/// Which calls are made again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Those that came too early: they did nothing.
+    TooEarly,
+    /// Those that may have been done, too: once more does no harm.
+    Harmless,
 }
 
 /// What a deployment says instead of doing what it was asked.
@@ -102,15 +111,18 @@ impl Remote {
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &Query<'_>) -> Result<T> {
-        self.call(Method::GET, path, query, &Load::Nothing).await
+        self.until(Again::TooEarly, Method::GET, path, query, &Load::Nothing)
+            .await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, query: &Query<'_>, body: &Value) -> Result<T> {
-        self.call(Method::POST, path, query, &Load::Json(body)).await
+        self.until(Again::TooEarly, Method::POST, path, query, &Load::Json(body))
+            .await
     }
 
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(Method::DELETE, path, &[], &Load::Nothing).await
+        self.until(Again::TooEarly, Method::DELETE, path, &[], &Load::Nothing)
+            .await
     }
 
     /// Sends what does no harm twice: once more where the answer was lost, or when it was told to come back.
@@ -121,12 +133,23 @@ impl Remote {
         query: &Query<'_>,
         load: &Load<'_>,
     ) -> Result<T> {
+        self.until(Again::Harmless, method, path, query, load).await
+    }
+
+    async fn until<T: DeserializeOwned>(
+        &self,
+        again: Again,
+        method: Method,
+        path: &str,
+        query: &Query<'_>,
+        load: &Load<'_>,
+    ) -> Result<T> {
         let mut attempt = 0;
         loop {
             let answered = self.call(method.clone(), path, query, load).await;
             attempt += 1;
             let Err(error) = &answered else { return answered };
-            let Some(wait) = wait(error, attempt) else {
+            let Some(wait) = wait(error, attempt, again) else {
                 return answered;
             };
             tracing::warn!(%error, ?wait, "asked again");
@@ -216,13 +239,14 @@ fn unreachable(error: reqwest::Error) -> Unreachable {
 }
 
 /// How long to wait before a call is made again that failed for the so-manieth time; None: not at all.
-fn wait(error: &anyhow::Error, failed: u32) -> Option<Duration> {
+fn wait(error: &anyhow::Error, failed: u32, again: Again) -> Option<Duration> {
     let own = Duration::from_secs(1 << failed.min(6)) / 2;
     let wait = match error.downcast_ref::<Refused>() {
-        Some(refused) if matches!(refused.status, 429 | 502 | 503 | 504) => refused.retry_after.unwrap_or(own),
-        Some(_) => return None,
+        Some(refused) if refused.status == 429 => refused.retry_after.unwrap_or(own),
+        _ if again == Again::TooEarly => return None,
+        Some(refused) if matches!(refused.status, 502..=504) => refused.retry_after.unwrap_or(own),
         None if error.is::<Unreachable>() => own,
-        None => return None,
+        _ => return None,
     };
     (failed < ATTEMPTS && wait <= LONGEST_WAIT).then_some(wait)
 }

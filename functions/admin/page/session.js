@@ -75,7 +75,7 @@ function refuse(text) {
 function told(failure) {
   if (failure.status === 401) return "No such token: it is mistyped, revoked or over. Ask for a new one.";
   if (failure.status === 403) return `This token may not see the queue: ${failure.message}.`;
-  if (failure.status === 429) return `Too many failed attempts. Try again in ${failure.retryAfter ?? "some"} s.`;
+  if (failure.status === 429) return `Too many attempts. Try again in ${failure.retryAfter ?? "some"} s.`;
   return `Signing in failed: ${failure.message}. Try again.`;
 }
 

@@ -36,7 +36,7 @@ pub use identity::SourceAddress;
 pub use pace::Pace;
 pub use refusal::Refusal;
 
-use identity::{Sessions, Slow};
+use identity::{Failures, Rate, Sessions};
 use overview::throughput::Days;
 
 /// What every handler borrows. Clones share it.
@@ -49,7 +49,8 @@ struct Inner {
     settings: Settings,
     secrets: Secrets,
     sessions: Sessions,
-    slow: Slow,
+    failures: Failures,
+    rate: Rate,
     days: Days,
     pace: Pace,
     connections: usize,
@@ -76,7 +77,8 @@ impl Admin {
         Self {
             inner: Arc::new(Inner {
                 sessions: Sessions::new(settings.session_secret.clone(), secrets.clone()),
-                slow: Slow::default(),
+                failures: Failures::default(),
+                rate: Rate::new(settings.api_rate_limit),
                 days: Days::default(),
                 pace,
                 settings,
@@ -125,8 +127,12 @@ impl Admin {
         &self.inner.pace
     }
 
-    fn slow(&self) -> &Slow {
-        &self.inner.slow
+    fn failures(&self) -> &Failures {
+        &self.inner.failures
+    }
+
+    fn rate(&self) -> &Rate {
+        &self.inner.rate
     }
 }
 

@@ -125,7 +125,10 @@ fn errors(is_open: bool, has_body: bool) -> Vec<(&'static str, &'static str)> {
                 "403",
                 "The token's role or its projects don't allow it, or a session's call doesn't come from the page.",
             ),
-            ("429", "Too many failed attempts from this address."),
+            (
+                "429",
+                "Too many calls with this token, or too many failed attempts from this address; Retry-After says when to come back.",
+            ),
         ]);
     }
     if is_open && !has_body {

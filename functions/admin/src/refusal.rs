@@ -1,6 +1,7 @@
 //! The one form that every error takes: `{success:false, error}` and a status.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -64,9 +65,10 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, error)
     }
 
-    /// 429: not before so many seconds.
-    pub fn slow_down(seconds: u64) -> Self {
-        let error = format!("too many failed attempts from this address; come back in {seconds} s");
+    /// 429: not before so long. Seconds are whole ones, and never too few.
+    pub fn slow_down(why: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let error = format!("{why}; come back in {seconds} s");
         Self::new(StatusCode::TOO_MANY_REQUESTS, error).after(seconds)
     }
 

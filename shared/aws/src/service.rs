@@ -14,7 +14,6 @@ use reqwest::{Method, Response};
 use url::Url;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One service in one region, asked with the environment's credentials.
 pub struct Service {
@@ -50,9 +49,7 @@ impl Service {
             .endpoint_url()
             .map_or_else(|| format!("https://{name}.{region}.amazonaws.com"), str::to_owned);
         let base = Url::parse(&base).map_err(|error| format!("AWS_ENDPOINT_URL is no address: {error}"))?;
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
+        let client = cronvec_edges::http::client_for(base.host().as_ref())
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
         Ok(Self {

@@ -8,23 +8,13 @@ use url::Url;
 
 use super::{CallOptions, WorkerKind};
 use cronvec_config::check_base_url;
-use cronvec_edges::near::is_near;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer is a report, not a page.
 const ANSWER_BYTES: u64 = 1 << 20;
 
 /// For calls of a deployment that bear a secret: only who has this address gets it.
 pub fn client(base: &Url) -> Result<reqwest::Client, String> {
-    cronvec_edges::tls::install();
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT);
-    // Plain http is for near hosts alone; a proxy would read what they are sent.
-    if base.host().is_some_and(|host| is_near(&host)) {
-        builder = builder.no_proxy();
-    }
+    let builder = cronvec_edges::http::client_for(base.host().as_ref());
     builder.build().map_err(|error| format!("no HTTP client: {error}"))
 }
 

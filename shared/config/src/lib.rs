@@ -67,6 +67,8 @@ pub struct Settings {
     pub retention: Retention,
     /// `MAX_CONTENT_BYTES`
     pub max_content_bytes: usize,
+    /// `API_RATE_LIMIT`, calls of a token in a minute; 0 is no limit.
+    pub api_rate_limit: u32,
     /// `SESSION_SECRET`
     pub session_secret: Option<SecretSource>,
     /// `PUBLIC_URL`
@@ -109,6 +111,7 @@ impl Settings {
             queue: Queue::read(&mut reader),
             retention: Retention::read(&mut reader),
             max_content_bytes: reader.bytes("MAX_CONTENT_BYTES", 10_000_000, 1..=100_000_000),
+            api_rate_limit: reader.number("API_RATE_LIMIT", 600, 0..=1_000_000),
             session_secret: reader.secret("SESSION_SECRET"),
             public_url: reader.public_url("PUBLIC_URL"),
         };
@@ -177,6 +180,7 @@ impl Settings {
         self.queue.describe(&mut rows);
         self.retention.describe(&mut rows);
         rows.push(("MAX_CONTENT_BYTES", self.max_content_bytes.to_string()));
+        rows.push(("API_RATE_LIMIT", self.api_rate_limit.to_string()));
         rows.push(secret::row(
             "SESSION_SECRET",
             "SESSION_SECRET_ARN",

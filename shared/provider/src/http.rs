@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::Client;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, redirect};
 use url::Url;
 
 use super::Failure;
@@ -107,14 +107,10 @@ pub async fn post(
 fn client(proxied: bool, pooled: bool) -> Result<&'static Client, Failure> {
     static CLIENTS: [OnceLock<Result<Client, String>>; 4] = [const { OnceLock::new() }; 4];
     let built = CLIENTS[usize::from(proxied) * 2 + usize::from(pooled)].get_or_init(|| {
-        cronvec_edges::tls::install();
-        let builder = Client::builder()
-            .user_agent(concat!("cronvec/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
+        let builder = cronvec_edges::http::client(proxied)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true);
-        let builder = if proxied { builder } else { builder.no_proxy() };
         let builder = if pooled {
             builder
         } else {

@@ -1,9 +1,10 @@
 //! Who calls: by an API token, or by the page's session that began with one. Everything else is refused.
 
 mod address;
+mod failures;
 mod origin;
+mod rate;
 mod session;
-mod slow;
 
 use std::net::IpAddr;
 
@@ -17,13 +18,16 @@ use cronvec_store::tokens::Bearer;
 use serde_json::{Value, json};
 
 pub use address::SourceAddress;
+pub use failures::Failures;
+pub use rate::Rate;
 pub use session::{HOURS, Sessions, set_cookie};
-pub use slow::Slow;
 
 use crate::{Admin, Refusal};
 
 pub(crate) use address::address;
 pub(crate) use origin::{is_ours, may_be_ours};
+
+use rate::Whose;
 
 /// Somebody we know.
 #[derive(Clone, Debug)]
@@ -128,10 +132,10 @@ impl Admin {
     /// Who bears this secret.
     pub(crate) async fn bearer(&self, secret: &str, from: Option<IpAddr>) -> Result<Caller, Refusal> {
         let hash = token::hash(secret);
-        if !self.slow().was_good(&hash)
-            && let Some(seconds) = self.slow().seconds(from)
+        if !self.failures().was_good(&hash)
+            && let Some(wait) = self.failures().wait(from)
         {
-            return Err(Refusal::slow_down(seconds));
+            return Err(Refusal::slow_down("too many failed attempts from this address", wait));
         }
         // What can't be a secret of ours isn't looked for.
         let found = match secret.starts_with(token::PREFIX) && secret.len() <= 100 {
@@ -140,11 +144,12 @@ impl Admin {
         };
         match found {
             Some(bearer) => {
-                self.slow().note_good(hash);
+                self.failures().note_good(hash);
+                self.count(Whose::Bearer(bearer.token))?;
                 Ok(bearer.into())
             }
             None => {
-                self.slow().note(from);
+                self.failures().note(from);
                 Err(Refusal::unauthorised())
             }
         }
@@ -157,7 +162,17 @@ impl Admin {
             return Err(Refusal::unauthorised());
         };
         let bearer = self.store().await?.bearer_of_token(token).await?;
-        bearer.map(Caller::from).ok_or_else(Refusal::unauthorised)
+        let bearer = bearer.ok_or_else(Refusal::unauthorised)?;
+        self.count(Whose::Sessions(bearer.token))?;
+        Ok(bearer.into())
+    }
+
+    /// One call more, if it isn't one too many.
+    fn count(&self, whose: Whose) -> Result<(), Refusal> {
+        match self.rate().wait(whose) {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::slow_down("too many calls with this token", wait)),
+        }
     }
 }
 

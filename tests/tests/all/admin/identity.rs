@@ -1,6 +1,8 @@
 //! Who gets in, by token and by session, and who doesn't.
 
 use cronvec_nouns::token::Role;
+use cronvec_tests::conditions::{eventually, eventually_some};
+use cronvec_tests::system::System;
 use reqwest::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use serde_json::json;
 
@@ -194,7 +196,7 @@ async fn the_page_is_for_managers_and_admins_and_no_other_page_signs_anybody_in(
 async fn failed_attempts_slow_their_address_and_nobody_whose_token_is_known() {
     let api = Api::new().await;
     api.get(Role::Manager, "/api/me").await.is(200);
-    for _ in 0..11 {
+    for _ in 0..10 {
         api.post(Role::Admin, "/admin/login", json!({"token": "cvk_wrong"}))
             .await
             .is(401);
@@ -203,7 +205,7 @@ async fn failed_attempts_slow_their_address_and_nobody_whose_token_is_known() {
         .post(Role::Admin, "/admin/login", json!({"token": "cvk_wrong"}))
         .await;
     let seconds: u64 = slowed.header("retry-after").parse().unwrap();
-    assert!((1..=60).contains(&seconds));
+    assert!((1..=6).contains(&seconds));
     slowed.is(429);
     api.get(Role::Manager, "/api/me").await.is(200);
     let from_elsewhere = api
@@ -211,6 +213,64 @@ async fn failed_attempts_slow_their_address_and_nobody_whose_token_is_known() {
         .header("x-forwarded-for", "203.0.113.9, 198.51.100.7")
         .header(AUTHORIZATION, "Bearer cvk_wrong");
     api.send(from_elsewhere).await.is(401);
+}
+
+/// An API that a token may call six times at once, and then once in ten seconds.
+async fn limited() -> Api {
+    Api::of(System::with(&[("API_RATE_LIMIT", "6")]).await).await
+}
+
+/// Calls until one comes too early; how long it is told to wait.
+async fn use_up(api: &Api, role: Role) -> u64 {
+    let refused = eventually_some("a call comes too early", || async {
+        let answer = api.get(role, "/api/me").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    let seconds = refused.header("retry-after").parse().unwrap();
+    let error = refused.is(429)["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("too many calls with this token"), "{error}");
+    seconds
+}
+
+#[tokio::test]
+async fn a_token_that_calls_too_often_has_to_wait_and_nobody_else_has() {
+    let api = Api::of(System::with(&[("API_RATE_LIMIT", "60")]).await).await;
+    let cookie = sign_in(&api, Role::Manager).await;
+    assert_eq!(use_up(&api, Role::Manager).await, 1, "one more is allowed each second");
+    api.get(Role::Admin, "/api/me").await.is(200);
+    with_cookie(&api, "GET", "/api/me", &cookie, None).await.is(200);
+    eventually("the token is let in again", || async {
+        api.get(Role::Manager, "/api/me").await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_sessions_of_a_token_are_counted_together() {
+    let api = limited().await;
+    let (one, other) = (sign_in(&api, Role::Manager).await, sign_in(&api, Role::Manager).await);
+    for _ in 0..6 {
+        with_cookie(&api, "GET", "/api/me", &one, None).await.is(200);
+    }
+    with_cookie(&api, "GET", "/api/me", &other, None).await.is(429);
+    api.get(Role::Manager, "/api/me").await.is(200);
+}
+
+#[tokio::test]
+async fn a_session_is_begun_no_more_often_than_its_token_may_call() {
+    let api = limited().await;
+    use_up(&api, Role::Manager).await;
+    let login = json!({"token": api.secret(Role::Manager)});
+    api.post(Role::Manager, "/admin/login", login).await.is(429);
+}
+
+#[tokio::test]
+async fn no_limit_is_none() {
+    let api = Api::of(System::with(&[("API_RATE_LIMIT", "0")]).await).await;
+    for _ in 0..100 {
+        api.get(Role::Manager, "/api/me").await.is(200);
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! `--url` and `--token`: the command line at a deployment, over real HTTP. It has no database of its own there.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use admin::{Admin, Pace};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use cronvec_nouns::token::{self, Role};
@@ -309,6 +310,37 @@ async fn a_body_whose_answer_was_lost_is_sent_again_and_stored_once() {
     // The same file later is another job: what is accepted later wins.
     remote.run_reading("ingest - --project articles", input).await;
     assert_eq!(system.count(jobs).await, 2);
+}
+
+/// Just before the first call that changes something its token is used up. Keeps what each such call was answered.
+async fn used_up(State(answered): State<Arc<Mutex<Vec<u16>>>>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let is_first = answered.lock().unwrap().is_empty();
+    while is_first {
+        let mut another = Request::get("/api/me").body(Body::empty()).unwrap();
+        let bearer = request.headers()[header::AUTHORIZATION].clone();
+        another.headers_mut().insert(header::AUTHORIZATION, bearer);
+        if next.clone().run(another).await.status() == StatusCode::TOO_MANY_REQUESTS {
+            break;
+        }
+    }
+    let answer = next.run(request).await;
+    answered.lock().unwrap().push(answer.status().as_u16());
+    answer
+}
+
+#[tokio::test]
+async fn a_call_that_comes_too_early_is_made_again_when_it_is_told() {
+    let system = System::with(&[("API_RATE_LIMIT", "60")]).await;
+    let answered = Arc::default();
+    let whole = Router::new().fallback_service(router(&system));
+    let base = serve(whole.layer(from_fn_with_state(Arc::clone(&answered), used_up))).await;
+    let remote = at(&base, &token_of(&system, Role::Admin, None).await);
+    let made = remote.object("projects create kb").await;
+    assert_eq!(made, json!({"project": "kb", "state": "created"}));
+    assert_eq!(*answered.lock().unwrap(), [429, 201]);
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ async fn admin_slows_the_address_that_the_gateway_names_and_no_other() {
         event["headers"]["x-forwarded-for"] = "192.0.2.1".into();
         event
     };
-    for _ in 0..11 {
+    for _ in 0..10 {
         assert_eq!(response(admin.invoke(from("203.0.113.7")).await).0, 401);
     }
     assert_eq!(response(admin.invoke(from("203.0.113.7")).await).0, 429);
