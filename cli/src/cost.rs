@@ -1,6 +1,6 @@
 //! What texts cost: tokens by some of them, money by the model's price.
 
-use cronvec_nouns::space::{ProviderKind, SpaceSpec};
+use cronvec_nouns::space::SpaceSpec;
 use serde::Serialize;
 
 use crate::app::App;
@@ -45,11 +45,7 @@ pub(crate) async fn of(app: &App, spec: &SpaceSpec, bytes: f64, sample: &[String
 /// Dollars for a million tokens, where it is known.
 pub(crate) fn price(app: &App, spec: &SpaceSpec) -> Option<f64> {
     let price = app.settings().embedding.prices.of(&spec.model);
-    match spec.provider {
-        // These run on machines of one's own.
-        ProviderKind::Static | ProviderKind::Ollama => price.or(Some(0.0)),
-        ProviderKind::OpenAi | ProviderKind::Gemini => price,
-    }
+    price.or(spec.provider.definition().is_own.then_some(0.0))
 }
 
 impl Cost {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cronvec_call::CallOptions;
 use cronvec_config::Settings;
+use cronvec_nouns::space::ProviderKind;
 use cronvec_nouns::token::{self, Role};
 use cronvec_secrets::Secrets;
 use cronvec_store::connect::DEFAULT_CONNECTIONS;
@@ -157,7 +158,8 @@ impl System {
     pub fn another_vectorization(&self, provider: &provider::Provider) -> vectorization::Worker {
         let url = self.database.url();
         let mut settings = self.settings.clone();
-        settings.embedding.openai.base_url = provider.url();
+        let openai = settings.embedding.providers.get_mut(ProviderKind::OpenAi);
+        openai.expect("it is asked over HTTP").base_url = provider.url();
         let store = Arc::new(Store::new(
             store::Database::at(url, DEFAULT_CONNECTIONS).expect("an address"),
         ));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::model::{Catalogue, Model};
 use super::reader::Reader;
-use super::{AppEnv, Gemini, Ollama, OpenAi, Prices};
+use super::{AppEnv, Prices, Providers};
+use cronvec_nouns::model::Model;
 use cronvec_nouns::space::{ProviderKind, SpaceSpec};
 
 /// No chunk is larger unless it is asked for: search finds a passage better than a whole document.
@@ -20,9 +20,7 @@ pub struct Embedding {
     /// `EMBEDDING_PROVIDER`, `EMBEDDING_MODEL`, `EMBEDDING_DIMENSIONS`, `EMBEDDING_…_PREFIX`, `EMBEDDING_CHUNK_…`:
     /// the space of new projects.
     pub new_space: SpaceSpec,
-    pub openai: OpenAi,
-    pub ollama: Ollama,
-    pub gemini: Gemini,
+    pub providers: Providers,
     /// `EMBEDDING_QUEUE_ENABLED`
     pub queue_enabled: bool,
     /// `SEMANTIC_SEARCH_ENABLED`
@@ -46,9 +44,7 @@ impl Embedding {
         let provider = read_provider(reader, app_env);
         Self {
             new_space: read_space(reader, provider),
-            openai: OpenAi::read(reader, provider == ProviderKind::OpenAi),
-            ollama: Ollama::read(reader),
-            gemini: Gemini::read(reader, provider == ProviderKind::Gemini),
+            providers: Providers::read(reader, provider),
             queue_enabled: reader.flag("EMBEDDING_QUEUE_ENABLED", true),
             search_enabled: reader.flag("SEMANTIC_SEARCH_ENABLED", true),
             batch_size: reader.number("EMBEDDING_BATCH_SIZE", 25, 1..=2_048),
@@ -73,9 +69,7 @@ impl Embedding {
             ("EMBEDDING_CHUNK_TOKENS", space.chunk_tokens.to_string()),
             ("EMBEDDING_CHUNK_OVERLAP", space.chunk_overlap.to_string()),
         ]);
-        self.openai.describe(rows);
-        self.ollama.describe(rows);
-        self.gemini.describe(rows);
+        self.providers.describe(rows);
         rows.extend([
             ("EMBEDDING_QUEUE_ENABLED", self.queue_enabled.to_string()),
             ("SEMANTIC_SEARCH_ENABLED", self.search_enabled.to_string()),
@@ -119,7 +113,7 @@ fn read_provider(reader: &mut Reader<'_>, app_env: AppEnv) -> ProviderKind {
 }
 
 fn read_space(reader: &mut Reader<'_>, provider: ProviderKind) -> SpaceSpec {
-    let catalogue = Catalogue::of(provider);
+    let catalogue = &provider.definition().models;
     let named = reader.text("EMBEDDING_MODEL");
     let name = named.unwrap_or_else(|| catalogue.default.name.to_owned());
     let known = catalogue.find(&name);

@@ -3,7 +3,6 @@
 //! A section is one file: its struct, how it is read, how it is shown. Every default and every range stands there once.
 
 mod embedding;
-mod model;
 mod prices;
 mod problems;
 mod providers;
@@ -15,7 +14,7 @@ mod secret;
 pub use embedding::Embedding;
 pub use prices::Prices;
 pub use problems::{Problem, Problems};
-pub use providers::{Gemini, Ollama, OpenAi};
+pub use providers::{Providers, Reached};
 pub use queue::Queue;
 pub use retention::Retention;
 pub use secret::{Secret, SecretSource};

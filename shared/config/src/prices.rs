@@ -1,16 +1,10 @@
 //! Owns what models cost, for estimates. Refuses to promise that it is still so.
 
+use cronvec_nouns::space::ProviderKind;
+
 use super::reader::Reader;
 
-/// US dollars for a million tokens, as their makers listed them in 2025.
-const LISTED: [(&str, f64); 4] = [
-    ("text-embedding-3-small", 0.02),
-    ("text-embedding-3-large", 0.13),
-    ("text-embedding-ada-002", 0.10),
-    ("gemini-embedding-001", 0.15),
-];
-
-/// Prices by model; the settings' own come first.
+/// Prices by model; the settings' own come before those that the registry lists.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prices(Vec<(String, f64)>);
 
@@ -39,12 +33,19 @@ impl Prices {
     /// Dollars for a million tokens; `None` where nobody knows.
     pub fn of(&self, model: &str) -> Option<f64> {
         let own = self.0.iter().find(|(name, _)| name == model);
-        own.map(|(_, price)| *price)
-            .or_else(|| LISTED.iter().find(|(name, _)| *name == model).map(|(_, price)| *price))
+        own.map(|(_, price)| *price).or_else(|| listed(model))
     }
 
     pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
         let pairs: Vec<String> = self.0.iter().map(|(model, price)| format!("{model}={price}")).collect();
         rows.push(("EMBEDDING_PRICES", pairs.join(",")));
     }
+}
+
+/// As a model's maker lists it, by whichever provider it is served.
+fn listed(model: &str) -> Option<f64> {
+    let mut known = ProviderKind::ALL
+        .into_iter()
+        .flat_map(|kind| kind.definition().models.all());
+    known.find(|known| known.name == model).and_then(|known| known.price)
 }

@@ -1,103 +1,90 @@
-//! Owns how each provider is reached: addresses and keys. Refuses to know what they are asked.
+//! Owns how each provider is reached: addresses and keys, as the registry names their settings. Refuses to know one
+//! provider from another.
 
+use cronvec_nouns::definition::{Key, NeededAt, Server};
+use cronvec_nouns::space::ProviderKind;
 use url::{Host, Url};
 
 use super::reader::Reader;
 use super::{SecretSource, secret};
 
-const OPENAI_PUBLIC: &str = "https://api.openai.com/v1";
-
-/// How to reach a server of OpenAI's shape.
+/// How to reach the providers that are asked over HTTP.
 #[derive(Clone, Debug)]
-pub struct OpenAi {
-    /// `OPENAI_API_KEY`; a server on loopback may need none.
+pub struct Providers(Vec<Reached>);
+
+/// How to reach one of them.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    pub provider: ProviderKind,
+    /// Its key; a server of its shape may need none.
     pub api_key: Option<SecretSource>,
-    /// `OPENAI_BASE_URL`, without a slash at its end.
+    /// Its address, without a slash at its end.
     pub base_url: String,
-}
-
-impl OpenAi {
-    pub(super) fn read(reader: &mut Reader<'_>, is_chosen: bool) -> Self {
-        let openai = Self {
-            api_key: reader.secret("OPENAI_API_KEY"),
-            base_url: reader.base_url("OPENAI_BASE_URL", OPENAI_PUBLIC),
-        };
-        if is_chosen && openai.api_key.is_none() && openai.is_public() {
-            let message = "is not set; the provider openai needs it, unless OPENAI_BASE_URL is a server without keys";
-            reader.problem("OPENAI_API_KEY", message);
-        }
-        openai
-    }
-
-    /// OpenAI itself, which answers nobody without a key; a server of the same shape may.
-    fn is_public(&self) -> bool {
-        let url = Url::parse(&self.base_url);
-        matches!(url.as_ref().ok().and_then(Url::host), Some(Host::Domain(name)) if name.ends_with("api.openai.com"))
-    }
-
-    pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
-        rows.push(secret::row(
-            "OPENAI_API_KEY",
-            "OPENAI_API_KEY_ARN",
-            self.api_key.as_ref(),
-        ));
-        rows.push(("OPENAI_BASE_URL", self.base_url.clone()));
-    }
-}
-
-const OLLAMA_LOCAL: &str = "http://localhost:11434";
-
-/// How to reach a server of Ollama's.
-#[derive(Clone, Debug)]
-pub struct Ollama {
-    /// `OLLAMA_BASE_URL`, without a slash at its end.
-    pub base_url: String,
-    /// It was set, so that spaces of it are served here though new ones are another provider's.
+    /// Its key is set, or the address of one without keys: spaces of it are served here though new ones are another
+    /// provider's.
     pub is_set: bool,
 }
 
-impl Ollama {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
-            is_set: reader.text("OLLAMA_BASE_URL").is_some(),
-            base_url: reader.base_url("OLLAMA_BASE_URL", OLLAMA_LOCAL),
-        }
+impl Providers {
+    pub(super) fn read(reader: &mut Reader<'_>, chosen: ProviderKind) -> Self {
+        let read = servers().map(|(provider, server)| Reached::read(reader, provider, server, provider == chosen));
+        Self(read.collect())
+    }
+
+    /// None of a provider that runs in this process.
+    pub fn get(&self, provider: ProviderKind) -> Option<&Reached> {
+        self.0.iter().find(|reached| reached.provider == provider)
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, provider: ProviderKind) -> Option<&mut Reached> {
+        self.0.iter_mut().find(|reached| reached.provider == provider)
     }
 
     pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
-        rows.push(("OLLAMA_BASE_URL", self.base_url.clone()));
+        for ((_, server), reached) in servers().zip(&self.0) {
+            if let Some(key) = &server.key {
+                rows.push(secret::row(key.variable, key.arn_variable, reached.api_key.as_ref()));
+            }
+            rows.push((server.url_variable, reached.base_url.clone()));
+        }
     }
 }
 
-const GEMINI_PUBLIC: &str = "https://generativelanguage.googleapis.com";
-
-/// How to reach the Gemini API.
-#[derive(Clone, Debug)]
-pub struct Gemini {
-    /// `GEMINI_API_KEY`
-    pub api_key: Option<SecretSource>,
-    /// `GEMINI_BASE_URL`, without a slash at its end.
-    pub base_url: String,
+/// Those of the registry that are asked over HTTP.
+fn servers() -> impl Iterator<Item = (ProviderKind, &'static Server)> {
+    ProviderKind::ALL
+        .into_iter()
+        .filter_map(|provider| Some((provider, provider.definition().server.as_ref()?)))
 }
 
-impl Gemini {
-    pub(super) fn read(reader: &mut Reader<'_>, is_chosen: bool) -> Self {
-        let gemini = Self {
-            api_key: reader.secret("GEMINI_API_KEY"),
-            base_url: reader.base_url("GEMINI_BASE_URL", GEMINI_PUBLIC),
+impl Reached {
+    fn read(reader: &mut Reader<'_>, provider: ProviderKind, server: &Server, is_chosen: bool) -> Self {
+        let key = server.key.as_ref();
+        let api_key = key.and_then(|key| reader.secret_named(key.variable, key.arn_variable));
+        let base_url = reader.base_url(server.url_variable, server.default_url);
+        let is_set = match key {
+            Some(_) => api_key.is_some(),
+            None => reader.text(server.url_variable).is_some(),
         };
-        if is_chosen && gemini.api_key.is_none() && gemini.base_url == GEMINI_PUBLIC {
-            reader.problem("GEMINI_API_KEY", "is not set; the provider gemini needs it");
+        if let Some(key) = key.filter(|key| is_chosen && !is_set && is_needed(key, server, &base_url)) {
+            reader.problem(key.variable, key.missing);
         }
-        gemini
+        Self {
+            provider,
+            api_key,
+            base_url,
+            is_set,
+        }
     }
+}
 
-    pub(super) fn describe(&self, rows: &mut Vec<(&'static str, String)>) {
-        rows.push(secret::row(
-            "GEMINI_API_KEY",
-            "GEMINI_API_KEY_ARN",
-            self.api_key.as_ref(),
-        ));
-        rows.push(("GEMINI_BASE_URL", self.base_url.clone()));
+fn is_needed(key: &Key, server: &Server, base_url: &str) -> bool {
+    match key.needed {
+        NeededAt::Host(suffix) => {
+            let url = Url::parse(base_url);
+            matches!(url.as_ref().ok().and_then(Url::host), Some(Host::Domain(name)) if name.ends_with(suffix))
+        }
+        NeededAt::DefaultUrl => base_url == server.default_url,
     }
 }

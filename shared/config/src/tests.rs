@@ -159,7 +159,10 @@ fn each_provider_has_its_own_model_and_width() {
 #[test]
 fn ollama_needs_nothing_and_gemini_a_key() {
     let ollama = read(&[("EMBEDDING_PROVIDER", "ollama")]).unwrap().embedding;
-    assert_eq!(ollama.ollama.base_url, "http://localhost:11434");
+    assert_eq!(
+        ollama.providers.get(ProviderKind::Ollama).unwrap().base_url,
+        "http://localhost:11434"
+    );
     let space = ollama.new_space;
     assert_eq!(
         (space.model.as_str(), space.dimensions, space.document_prefix.as_str()),
@@ -264,7 +267,10 @@ fn openai_itself_needs_a_key_and_a_server_on_loopback_does_not() {
         ("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1/"),
     ])
     .unwrap();
-    assert_eq!(local.embedding.openai.base_url, "http://127.0.0.1:8000/v1");
+    assert_eq!(
+        local.embedding.providers.get(ProviderKind::OpenAi).unwrap().base_url,
+        "http://127.0.0.1:8000/v1"
+    );
 }
 
 #[test]

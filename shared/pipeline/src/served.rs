@@ -23,36 +23,15 @@ pub enum Unserved {
 
 /// The provider of a space, as this program's settings reach it.
 pub async fn provider(spec: &SpaceSpec, settings: &Embedding, secrets: &Secrets) -> Result<Provider, Unserved> {
-    let is_chosen = settings.new_space.provider == spec.provider;
-    let connection = match spec.provider {
-        ProviderKind::Static => Connection::Static,
-        ProviderKind::OpenAi => {
-            let openai = &settings.openai;
-            if !is_chosen && openai.api_key.is_none() {
+    let connection = match settings.providers.get(spec.provider) {
+        None => Connection::InProcess,
+        Some(reached) => {
+            if !reached.is_set && settings.new_space.provider != spec.provider {
                 return Err(Unserved::NotConfigured(spec.provider));
             }
             Connection::Http {
-                base_url: openai.base_url.clone(),
-                api_key: key(openai.api_key.as_ref(), secrets).await?,
-            }
-        }
-        ProviderKind::Ollama => {
-            if !is_chosen && !settings.ollama.is_set {
-                return Err(Unserved::NotConfigured(spec.provider));
-            }
-            Connection::Http {
-                base_url: settings.ollama.base_url.clone(),
-                api_key: None,
-            }
-        }
-        ProviderKind::Gemini => {
-            let gemini = &settings.gemini;
-            if !is_chosen && gemini.api_key.is_none() {
-                return Err(Unserved::NotConfigured(spec.provider));
-            }
-            Connection::Http {
-                base_url: gemini.base_url.clone(),
-                api_key: key(gemini.api_key.as_ref(), secrets).await?,
+                base_url: reached.base_url.clone(),
+                api_key: key(reached.api_key.as_ref(), secrets).await?,
             }
         }
     };

@@ -1,8 +1,9 @@
 //! Owns the checks that every provider's answer passes: count, width, finite, not zero. Refuses to know a wire format.
 
+use super::registry;
 use super::wire::Parsed;
 use super::{Answer, Failure, InputFault};
-use cronvec_nouns::space::{ProviderKind, SpaceSpec};
+use cronvec_nouns::space::SpaceSpec;
 
 /// The checks of every answer, whoever gave it.
 pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer, Failure> {
@@ -18,7 +19,7 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
         .find(|vector| !vector.is_empty() && vector.len() != width)
     {
         let answered = other.len();
-        let known = super::wire(spec.provider).map_or("", |wire| wire.about_width(spec));
+        let known = registry::wire(spec.provider).map_or("", |wire| wire.about_width(spec));
         return Err(Failure::Misconfigured {
             message: format!(
                 "the model answers {answered} wide, the space is {width} wide and stays so: make a new project with \
@@ -26,12 +27,13 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
             ),
         });
     }
+    let is_in_process = spec.provider.definition().server.is_none();
     let vectors: Vec<_> = vectors
         .into_iter()
-        .map(|vector| usable(spec.provider, vector))
+        .map(|vector| usable(vector, is_in_process))
         .collect();
     match vectors.iter().find_map(|vector| vector.as_ref().err()) {
-        // What the static model knows is no matter of the provider's health.
+        // What a model in this process knows is no matter of the provider's health.
         Some(fault) if fault.reason == UNUSABLE && vectors.iter().all(Result::is_err) => Err(Failure::BadAnswer {
             message: format!("no usable vector for any of {expected} inputs: {}", fault.message),
         }),
@@ -41,7 +43,7 @@ pub fn check(spec: &SpaceSpec, parsed: Parsed, expected: usize) -> Result<Answer
 
 const UNUSABLE: &str = "unusable_answer";
 
-fn usable(provider: ProviderKind, vector: Vec<f32>) -> Result<Vec<f32>, InputFault> {
+fn usable(vector: Vec<f32>, is_in_process: bool) -> Result<Vec<f32>, InputFault> {
     let fault = |reason, message: &str| {
         Err(InputFault {
             reason,
@@ -49,13 +51,13 @@ fn usable(provider: ProviderKind, vector: Vec<f32>) -> Result<Vec<f32>, InputFau
         })
     };
     let square = squared_length(&vector);
-    match provider {
-        _ if vector.is_empty() => fault(UNUSABLE, "an empty vector"),
-        _ if !square.is_finite() => fault(UNUSABLE, "a vector that isn't finite"),
+    match () {
+        () if vector.is_empty() => fault(UNUSABLE, "an empty vector"),
+        () if !square.is_finite() => fault(UNUSABLE, "a vector that isn't finite"),
         // Cosine needs a direction; squares too small for `f32` are zero to pgvector as well.
-        ProviderKind::Static if square <= 0.0 => fault("no_known_words", "the model knows no word of this text"),
-        _ if square <= 0.0 => fault(UNUSABLE, "a vector of zeros"),
-        _ => Ok(vector),
+        () if square <= 0.0 && is_in_process => fault("no_known_words", "the model knows no word of this text"),
+        () if square <= 0.0 => fault(UNUSABLE, "a vector of zeros"),
+        () => Ok(vector),
     }
 }
 

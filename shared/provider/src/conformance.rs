@@ -10,17 +10,13 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::registry::wire;
 use super::{Answer, Connection, Failure, Provider, Purpose, Timeout};
 use cronvec_nouns::space::{ProviderKind, SpaceSpec};
 
-/// A provider's answers. A new provider is a line here, and the compiler asks for it.
+/// A provider's answers.
 fn recorded(kind: ProviderKind) -> Option<&'static str> {
-    match kind {
-        ProviderKind::Static => None,
-        ProviderKind::OpenAi => Some(include_str!("conformance/openai.json")),
-        ProviderKind::Ollama => Some(include_str!("conformance/ollama.json")),
-        ProviderKind::Gemini => Some(include_str!("conformance/gemini.json")),
-    }
+    Some(wire(kind)?.recorded())
 }
 
 /// What the sender must make of an answer to two inputs.
@@ -231,7 +227,7 @@ fn all() -> Vec<(ProviderKind, Recorded)> {
 #[test]
 fn every_provider_that_is_asked_over_http_has_its_answers_recorded_and_no_others() {
     for kind in ProviderKind::ALL {
-        assert_eq!(super::wire(kind).is_some(), recorded(kind).is_some(), "{kind}");
+        assert_eq!(wire(kind).is_some(), recorded(kind).is_some(), "{kind}");
     }
     for (kind, recorded) in all() {
         let names: Vec<&str> = recorded.answers.keys().map(String::as_str).collect();
@@ -374,7 +370,7 @@ fn every_provider_bounds_a_request_by_inputs_tokens_and_bytes() {
             document_prefix: String::new(),
             query_prefix: String::new(),
         };
-        let limits = super::wire(kind).unwrap().limits(&spec);
+        let limits = wire(kind).unwrap().limits(&spec);
         assert!(
             limits.inputs <= 2_048 && limits.tokens <= 300_000 && limits.bytes <= 1 << 20,
             "{kind}: {limits:?}"

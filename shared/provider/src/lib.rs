@@ -4,34 +4,19 @@ mod check;
 #[cfg(test)]
 mod conformance;
 mod failure;
-mod gemini;
 mod habits;
 mod http;
-mod ollama;
+mod in_process;
 mod open_models;
-pub mod openai;
+mod registry;
 pub mod rejection;
 mod sender;
-#[cfg(feature = "static-model")]
-pub mod static_model;
 pub mod wire;
 #[cfg(feature = "static-model")]
 mod word_pieces;
 
 pub use failure::{Failure, InputFault};
 pub use sender::{Connection, Provider, Timeout};
-
-use cronvec_nouns::space::ProviderKind;
-
-/// The wire format of each kind; none where nothing is sent. A new provider is its file and its line here.
-pub fn wire(kind: ProviderKind) -> Option<&'static dyn wire::Wire> {
-    match kind {
-        ProviderKind::Static => None,
-        ProviderKind::OpenAi => Some(&openai::OpenAi),
-        ProviderKind::Ollama => Some(&ollama::Ollama),
-        ProviderKind::Gemini => Some(&gemini::Gemini),
-    }
-}
 
 /// What the texts are for; some models tell the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

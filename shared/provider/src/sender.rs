@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::check::check;
 use super::habits::Habits;
+use super::in_process::{self, InProcess};
+use super::registry::{self, Asked};
 use super::wire::{Form, Parsed, Wire};
 use super::{Answer, Failure, Limits, Purpose, http, rejection};
 use cronvec_nouns::chunk::ChunkRules;
+use cronvec_nouns::definition::Key;
 use cronvec_nouns::space::{ProviderKind, SpaceSpec};
 
 /// An answer is never refused for its size below this.
@@ -23,8 +26,8 @@ const BYTES_PER_NUMBER: usize = 40;
 /// How to reach a provider. Its `Debug` never shows the key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Connection {
-    /// The model that is compiled in.
-    Static,
+    /// The model runs in this process.
+    InProcess,
     Http {
         /// Up to where the wire format's own path begins: `https://api.openai.com/v1`. A query is kept.
         base_url: String,
@@ -35,7 +38,7 @@ pub enum Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Static => f.write_str("Static"),
+            Self::InProcess => f.write_str("InProcess"),
             // A URL may hold a key, too; only its origin is shown.
             Self::Http { base_url, .. } => {
                 let origin = Url::parse(base_url).map(|url| url.origin().ascii_serialization());
@@ -57,14 +60,16 @@ pub struct Timeout {
 }
 
 enum Means {
-    #[cfg(feature = "static-model")]
-    InProcess,
-    Http {
-        wire: &'static dyn Wire,
-        base_url: Url,
-        api_key: Option<String>,
-        habits: Arc<Habits>,
-    },
+    InProcess(&'static dyn InProcess),
+    Http(Server),
+}
+
+/// A server, and what is known of it.
+struct Server {
+    wire: &'static dyn Wire,
+    base_url: Url,
+    api_key: Option<String>,
+    habits: Arc<Habits>,
 }
 
 /// One endpoint and model, for one space. Shared by reference among the requests of a process.
@@ -84,30 +89,31 @@ impl fmt::Debug for Provider {
 
 impl Provider {
     /// `Failure::Misconfigured` if space and connection don't go together, the base URL is none or holds a user and
-    /// password, or the static model isn't what the space asks for or isn't compiled in. Sends nothing.
+    /// password, or a model in this process isn't what the space asks for or isn't compiled in. Sends nothing.
     pub fn new(spec: SpaceSpec, connection: Connection) -> Result<Self, Failure> {
         let endpoint = |base: &str, key: Option<&str>| {
             let (provider, model) = (spec.provider, &spec.model);
             format!("{provider}|{base}|{model}|{}", fingerprint(key))
         };
-        let (means, endpoint) = match (super::wire(spec.provider), connection) {
-            (None, Connection::Static) => (in_process(&spec)?, endpoint("in-process", None)),
-            (Some(wire), Connection::Http { base_url, api_key }) => {
+        let (means, endpoint) = match (registry::asked(spec.provider), connection) {
+            (Asked::InProcess(model), Connection::InProcess) => (
+                Means::InProcess(in_process(&spec, model)?),
+                endpoint("in-process", None),
+            ),
+            (Asked::Http(wire), Connection::Http { base_url, api_key }) => {
                 let url = parse_base(&base_url)?;
                 let api_key = api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
                 let mut shown = url.clone();
                 shown.set_query(None);
                 let endpoint = endpoint(shown.as_str().trim_end_matches('/'), api_key.as_deref());
                 let habits = Habits::of(&endpoint);
-                (
-                    Means::Http {
-                        wire,
-                        base_url: url,
-                        api_key,
-                        habits,
-                    },
-                    endpoint,
-                )
+                let server = Server {
+                    wire,
+                    base_url: url,
+                    api_key,
+                    habits,
+                };
+                (Means::Http(server), endpoint)
             }
             _ => {
                 return Err(misconfigured(format!(
@@ -134,38 +140,31 @@ impl Provider {
         self.spec.provider
     }
 
-    /// How long a request may take where no setting says otherwise. A model that runs on the machine beside may be loading,
-    /// or have no accelerator.
+    /// How long a request may take where no setting says otherwise.
     pub fn request_timeout(&self) -> Duration {
-        Duration::from_secs(match self.spec.provider {
-            ProviderKind::Ollama => 300,
-            ProviderKind::Static | ProviderKind::OpenAi | ProviderKind::Gemini => 30,
-        })
+        self.spec.provider.definition().request_timeout
     }
 
     pub fn limits(&self) -> Limits {
         match &self.means {
-            #[cfg(feature = "static-model")]
-            Means::InProcess => super::static_model::LIMITS,
-            Means::Http { wire, .. } => wire.limits(&self.spec),
+            Means::InProcess(model) => model.limits(),
+            Means::Http(server) => server.wire.limits(&self.spec),
         }
     }
 
-    /// Tokens of `text` without its prefix: exact for the static model, an estimate on the safe side for others.
+    /// Tokens of `text` without its prefix: exact for a model in this process, an estimate on the safe side for others.
     pub fn count_tokens(&self, text: &str) -> usize {
         match &self.means {
-            #[cfg(feature = "static-model")]
-            Means::InProcess => super::static_model::count_tokens(text),
-            Means::Http { wire, .. } => wire.estimate_tokens(text),
+            Means::InProcess(model) => model.count_tokens(text),
+            Means::Http(server) => server.wire.estimate_tokens(text),
         }
     }
 
     /// The same in no time, for putting requests together; for every provider an estimate.
     pub fn estimate_tokens(&self, text: &str) -> usize {
         match &self.means {
-            #[cfg(feature = "static-model")]
-            Means::InProcess => text.len().div_ceil(3),
-            Means::Http { wire, .. } => wire.estimate_tokens(text),
+            Means::InProcess(_) => text.len().div_ceil(3),
+            Means::Http(server) => server.wire.estimate_tokens(text),
         }
     }
 
@@ -223,18 +222,13 @@ impl Provider {
     }
 
     async fn ask(&self, texts: &[&str], originals: &[&str], purpose: Purpose) -> Result<Parsed, Failure> {
-        let (wire, base_url, api_key, habits) = match &self.means {
-            #[cfg(feature = "static-model")]
-            Means::InProcess => return super::static_model::embed(texts).await,
-            Means::Http {
-                wire,
-                base_url,
-                api_key,
-                habits,
-            } => (*wire, base_url, api_key.as_deref(), habits),
+        let server = match &self.means {
+            Means::InProcess(model) => return in_process::embed(*model, self.spec.provider.as_str(), texts).await,
+            Means::Http(server) => server,
         };
+        let (wire, habits) = (server.wire, &server.habits);
         let is_plain = habits.wants_plain();
-        let reply = self.post(texts, purpose, is_plain).await?;
+        let reply = self.post(server, texts, purpose, is_plain).await?;
         let mut outcome = self.read(wire, &reply, texts.len());
         if !is_plain {
             let is_tried = match &outcome {
@@ -249,12 +243,12 @@ impl Provider {
                 },
             };
             if is_tried {
-                let reply = self.post(texts, purpose, true).await?;
+                let reply = self.post(server, texts, purpose, true).await?;
                 outcome = self.read(wire, &reply, texts.len());
                 habits.tried_plain(outcome.is_ok());
             }
         }
-        outcome.map_err(|failure| clean(advise(failure, base_url), api_key, originals))
+        outcome.map_err(|failure| clean(advise(failure, &server.base_url), server.api_key.as_deref(), originals))
     }
 
     fn read(&self, wire: &dyn Wire, reply: &http::Reply, expected: usize) -> Result<Parsed, Failure> {
@@ -264,18 +258,14 @@ impl Provider {
         }
     }
 
-    async fn post(&self, texts: &[&str], purpose: Purpose, is_plain: bool) -> Result<http::Reply, Failure> {
-        let (wire, base_url, api_key, habits) = match &self.means {
-            #[cfg(feature = "static-model")]
-            Means::InProcess => return Err(misconfigured("the static model is asked over no connection")),
-            Means::Http {
-                wire,
-                base_url,
-                api_key,
-                habits,
-            } => (*wire, base_url, api_key.as_deref(), habits),
-        };
-        let call = wire.request(&self.spec, purpose, texts, is_plain);
+    async fn post(
+        &self,
+        server: &Server,
+        texts: &[&str],
+        purpose: Purpose,
+        is_plain: bool,
+    ) -> Result<http::Reply, Failure> {
+        let call = server.wire.request(&self.spec, purpose, texts, is_plain);
         let mut headers: HeaderMap = call
             .headers
             .iter()
@@ -283,16 +273,15 @@ impl Provider {
             .collect();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(key) = api_key {
-            let (name, value) = wire.authorisation(key);
-            let mut value = HeaderValue::from_str(&value)
+        if let (Some(rule), Some(key)) = (key_of(&self.spec), &server.api_key) {
+            let mut value = HeaderValue::from_str(&format!("{}{key}", rule.prefix))
                 .map_err(|_| misconfigured("the API key has characters that no header can carry"))?;
             value.set_sensitive(true);
-            headers.insert(name, value);
+            headers.insert(HeaderName::from_static(rule.header), value);
         }
         let numbers = texts.len().saturating_mul(usize::from(self.spec.dimensions));
         let most_bytes = numbers.saturating_mul(BYTES_PER_NUMBER).max(ANSWER_BYTES_AT_LEAST);
-        let url = join(base_url, &call.path);
+        let url = join(&server.base_url, &call.path);
         let reply = http::post(
             &url,
             headers,
@@ -300,10 +289,10 @@ impl Provider {
             // Base64 has 16 characters for 3 numbers.
             numbers.saturating_mul(16) / 3 + 256 * texts.len(),
             most_bytes,
-            habits.has_answered(),
+            server.habits.has_answered(),
         )
         .await?;
-        habits.note_answer();
+        server.habits.note_answer();
         Ok(reply)
     }
 }
@@ -327,23 +316,23 @@ fn clean(failure: Failure, key: Option<&str>, inputs: &[&str]) -> Failure {
     failure.map_message(|message| rejection::redact(&message, key, inputs))
 }
 
-#[cfg(feature = "static-model")]
-fn in_process(spec: &SpaceSpec) -> Result<Means, Failure> {
-    use super::static_model::{DIMENSIONS, MODEL};
-    match spec.model == MODEL && spec.dimensions == DIMENSIONS {
-        true => Ok(Means::InProcess),
-        false => Err(misconfigured(format!(
-            "the static provider has the model '{MODEL}', {DIMENSIONS} wide, not '{}', {} wide",
-            spec.model, spec.dimensions
-        ))),
-    }
+/// How its provider takes a key.
+fn key_of(spec: &SpaceSpec) -> Option<&'static Key> {
+    spec.provider.definition().server.as_ref()?.key.as_ref()
 }
 
-#[cfg(not(feature = "static-model"))]
-fn in_process(_spec: &SpaceSpec) -> Result<Means, Failure> {
-    Err(misconfigured(
-        "the static model isn't compiled in (Cargo feature `static-model`)",
-    ))
+fn in_process(spec: &SpaceSpec, model: Option<&'static dyn InProcess>) -> Result<&'static dyn InProcess, Failure> {
+    let (provider, own) = (spec.provider, &spec.provider.definition().models.default);
+    match model {
+        None => Err(misconfigured(format!(
+            "the {provider} model isn't compiled in (Cargo feature `{provider}-model`)"
+        ))),
+        Some(_) if spec.model != own.name || spec.dimensions != own.dimensions => Err(misconfigured(format!(
+            "the {provider} provider has the model '{}', {} wide, not '{}', {} wide",
+            own.name, own.dimensions, spec.model, spec.dimensions
+        ))),
+        Some(model) => Ok(model),
+    }
 }
 
 fn parse_base(base_url: &str) -> Result<Url, Failure> {

@@ -1,6 +1,6 @@
 //! Owns what a wire format is: the seam that adding a provider fills in. Refuses to do any I/O.
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use reqwest::header::{HeaderMap, HeaderName};
 use serde::Serialize;
 
 use super::rejection::Complaint;
@@ -38,11 +38,6 @@ pub trait Wire: Send + Sync {
         ""
     }
 
-    /// The header that carries the key.
-    fn authorisation(&self, key: &str) -> (HeaderName, String) {
-        (AUTHORIZATION, format!("Bearer {key}"))
-    }
-
     /// Reads the body of an answer with a 2xx status to `expected` inputs. Width and values are the sender's to
     /// check; count and order are this format's.
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure>;
@@ -58,6 +53,10 @@ pub trait Wire: Send + Sync {
     fn estimate_tokens(&self, text: &str) -> usize {
         text.len().div_ceil(3)
     }
+
+    /// What it answers, right and wrong, as `conformance` wants to know it: JSON.
+    #[cfg(test)]
+    fn recorded(&self) -> &'static str;
 }
 
 /// A `POST`.

@@ -11,6 +11,7 @@ mod cli;
 mod conditions;
 mod crashes;
 mod database;
+mod extending;
 mod failover;
 mod fair;
 mod fenced;

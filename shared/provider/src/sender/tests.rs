@@ -370,7 +370,7 @@ fn a_connection_that_makes_no_sense_is_refused_before_anything_is_sent() {
         api_key: None,
     };
     for connection in [
-        Connection::Static,
+        Connection::InProcess,
         http("api.openai.com/v1"),
         http("ftp://x/"),
         http("https://me:secret@x/v1"),

@@ -3,12 +3,12 @@
 //! Each was looked up in the model's own card on Hugging Face, or where it says so in its maker's documentation;
 //! `docs/PROVIDERS.md` has the table.
 
-use super::Model;
+use crate::model::Model;
 
 const BGE_QUERY: &str = "Represent this sentence for searching relevant passages: ";
 
 /// nomic-ai/nomic-embed-text-v1.5: a prefix is a must. Trained at 2,048 tokens; 8,192 need a setting of the server's.
-pub(super) const NOMIC: Model = Model {
+pub(crate) const NOMIC: Model = Model {
     shortens: true,
     document_prefix: "search_document: ",
     query_prefix: "search_query: ",
@@ -16,10 +16,10 @@ pub(super) const NOMIC: Model = Model {
 };
 
 /// nomic-ai/nomic-embed-text-v2-moe: the same prefixes, 512 tokens.
-pub(super) const NOMIC_2: Model = Model { window: 512, ..NOMIC };
+pub(crate) const NOMIC_2: Model = Model { window: 512, ..NOMIC };
 
 /// intfloat/e5-…, intfloat/multilingual-e5-…: the width differs.
-pub(super) const fn e5(dimensions: u16) -> Model {
+pub(crate) const fn e5(dimensions: u16) -> Model {
     Model {
         document_prefix: "passage: ",
         query_prefix: "query: ",
@@ -28,7 +28,7 @@ pub(super) const fn e5(dimensions: u16) -> Model {
 }
 
 /// BAAI/bge-…-en-v1.5: queries alone.
-pub(super) const fn bge(dimensions: u16) -> Model {
+pub(crate) const fn bge(dimensions: u16) -> Model {
     Model {
         query_prefix: BGE_QUERY,
         ..Model::plain("", dimensions, 512)
@@ -36,17 +36,17 @@ pub(super) const fn bge(dimensions: u16) -> Model {
 }
 
 /// BAAI/bge-m3: no prefix.
-pub(super) const BGE_M3: Model = Model::plain("", 1024, 8192);
+pub(crate) const BGE_M3: Model = Model::plain("", 1024, 8192);
 
 /// mixedbread.ai/docs/embeddings/mxbai-embed-large-v1: queries alone.
-pub(super) const MXBAI_LARGE: Model = Model {
+pub(crate) const MXBAI_LARGE: Model = Model {
     shortens: true,
     query_prefix: BGE_QUERY,
     ..Model::plain("", 1024, 512)
 };
 
 /// Snowflake/snowflake-arctic-embed-…, the first versions and 1.5: queries alone.
-pub(super) const fn arctic(dimensions: u16) -> Model {
+pub(crate) const fn arctic(dimensions: u16) -> Model {
     Model {
         query_prefix: BGE_QUERY,
         ..Model::plain("", dimensions, 512)
@@ -54,7 +54,7 @@ pub(super) const fn arctic(dimensions: u16) -> Model {
 }
 
 /// Snowflake/snowflake-arctic-embed-…-v2.0: queries alone, another prefix.
-pub(super) const fn arctic_2(dimensions: u16) -> Model {
+pub(crate) const fn arctic_2(dimensions: u16) -> Model {
     Model {
         shortens: true,
         query_prefix: "query: ",
@@ -63,7 +63,7 @@ pub(super) const fn arctic_2(dimensions: u16) -> Model {
 }
 
 /// google/embeddinggemma-300m.
-pub(super) const EMBEDDING_GEMMA: Model = Model {
+pub(crate) const EMBEDDING_GEMMA: Model = Model {
     shortens: true,
     document_prefix: "title: none | text: ",
     query_prefix: "task: search result | query: ",
@@ -71,7 +71,7 @@ pub(super) const EMBEDDING_GEMMA: Model = Model {
 };
 
 /// Qwen/Qwen3-Embedding-…: queries alone, with the card's own instruction for search.
-pub(super) const fn qwen3(dimensions: u16) -> Model {
+pub(crate) const fn qwen3(dimensions: u16) -> Model {
     Model {
         shortens: true,
         query_prefix: "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",
@@ -80,11 +80,4 @@ pub(super) const fn qwen3(dimensions: u16) -> Model {
 }
 
 /// sentence-transformers/all-MiniLM-L6-v2: no prefix; reads 256 tokens.
-pub(super) const MINILM: Model = Model::plain("", 384, 256);
-
-impl Model {
-    /// The same under a name of a server's.
-    pub(super) const fn named(self, name: &'static str) -> Self {
-        Self { name, ..self }
-    }
-}
+pub(crate) const MINILM: Model = Model::plain("", 384, 256);

@@ -1,10 +1,26 @@
-//! Owns what is known of models by their names in Ollama's library. Refuses to know a server.
+//! Owns what is known of Ollama: settings, models by their names in its library. Refuses to know how it is asked.
 
-use super::open_models::{BGE_M3, EMBEDDING_GEMMA, MINILM, MXBAI_LARGE, NOMIC, NOMIC_2, arctic, arctic_2, bge, qwen3};
-use super::{Catalogue, Model};
+use std::time::Duration;
+
+use crate::definition::{Definition, Server};
+use crate::model::{Catalogue, Model};
+use crate::open_models::{BGE_M3, EMBEDDING_GEMMA, MINILM, MXBAI_LARGE, NOMIC, NOMIC_2, arctic, arctic_2, bge, qwen3};
+
+pub(super) static PROVIDER: Definition = Definition {
+    name: "ollama",
+    server: Some(Server {
+        url_variable: "OLLAMA_BASE_URL",
+        default_url: "http://localhost:11434",
+        key: None,
+    }),
+    models: MODELS,
+    is_own: true,
+    // A model that runs on the machine beside may be loading, or have no accelerator.
+    request_timeout: Duration::from_secs(300),
+};
 
 /// A tag may follow a name: `*` stands for it. Where the tag is the size, each has its line.
-pub(super) static CATALOGUE: Catalogue = Catalogue {
+const MODELS: Catalogue = Catalogue {
     default: NOMIC.named("nomic-embed-text"),
     others: &[
         NOMIC_2.named("nomic-embed-text-v2-moe*"),

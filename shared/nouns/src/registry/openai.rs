@@ -1,22 +1,49 @@
-//! Owns what is known of models that are served in OpenAI's shape. Refuses to know their servers.
+//! Owns what is known of OpenAI and the servers of its shape: settings, key, models. Refuses to know how they are asked.
 
-use super::open_models::{
+use std::time::Duration;
+
+use crate::definition::{Definition, Key, NeededAt, Server};
+use crate::model::{Catalogue, Model};
+use crate::open_models::{
     BGE_M3, EMBEDDING_GEMMA, MINILM, MXBAI_LARGE, NOMIC, NOMIC_2, arctic, arctic_2, bge, e5, qwen3,
 };
-use super::{Catalogue, Model};
+
+pub(super) static PROVIDER: Definition = Definition {
+    name: "openai",
+    server: Some(Server {
+        url_variable: "OPENAI_BASE_URL",
+        default_url: "https://api.openai.com/v1",
+        key: Some(Key {
+            variable: "OPENAI_API_KEY",
+            arn_variable: "OPENAI_API_KEY_ARN",
+            needed: NeededAt::Host("api.openai.com"),
+            missing: "is not set; the provider openai needs it, unless OPENAI_BASE_URL is a server without keys",
+            header: "authorization",
+            prefix: "Bearer ",
+        }),
+    }),
+    models: MODELS,
+    is_own: false,
+    request_timeout: Duration::from_secs(30),
+};
 
 /// OpenAI's own from its embedding guide, the others by their names on Hugging Face.
-pub(super) static CATALOGUE: Catalogue = Catalogue {
+const MODELS: Catalogue = Catalogue {
     default: Model {
         shortens: true,
+        price: Some(0.02),
         ..Model::plain("text-embedding-3-small", 1536, 8191)
     },
     others: &[
         Model {
             shortens: true,
+            price: Some(0.13),
             ..Model::plain("text-embedding-3-large", 3072, 8191)
         },
-        Model::plain("text-embedding-ada-002", 1536, 8191),
+        Model {
+            price: Some(0.10),
+            ..Model::plain("text-embedding-ada-002", 1536, 8191)
+        },
         // LM Studio's name, and the one that other servers use.
         NOMIC.named("text-embedding-nomic-embed-text-v1.5*"),
         NOMIC.named("nomic-embed-text-v1.5*"),

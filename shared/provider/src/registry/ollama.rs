@@ -3,11 +3,14 @@
 use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use super::open_models;
-use super::rejection::{self, Complaint};
-use super::wire::{Call, Parsed, Wire, embeddings, unreadable};
-use super::{Failure, Limits, Purpose};
+use crate::open_models;
+use crate::registry::Asked;
+use crate::rejection::{self, Complaint};
+use crate::wire::{Call, Parsed, Wire, embeddings, unreadable};
+use crate::{Failure, Limits, Purpose};
 use cronvec_nouns::space::SpaceSpec;
+
+pub(super) const ASKED: Asked = Asked::Http(&Ollama);
 
 /// A server of Ollama's own API.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +90,11 @@ impl Wire for Ollama {
             }
             failure => failure,
         }
+    }
+
+    #[cfg(test)]
+    fn recorded(&self) -> &'static str {
+        include_str!("ollama/answers.json")
     }
 }
 

@@ -6,8 +6,8 @@ use cronvec_nouns::space::{ProviderKind, SpaceSpec};
 fn spec() -> SpaceSpec {
     SpaceSpec {
         provider: ProviderKind::Static,
-        model: MODEL.to_owned(),
-        dimensions: DIMENSIONS,
+        model: "minilm-static-256".to_owned(),
+        dimensions: 256,
         chunk_tokens: 512,
         chunk_overlap: 0,
         document_prefix: String::new(),
@@ -20,8 +20,8 @@ const ENOUGH: Timeout = Timeout {
     ours: false,
 };
 
-async fn embed(texts: &[&str]) -> Vec<Result<Vec<f32>, super::super::InputFault>> {
-    let provider = Provider::new(spec(), Connection::Static).unwrap();
+async fn embed(texts: &[&str]) -> Vec<Result<Vec<f32>, crate::InputFault>> {
+    let provider = Provider::new(spec(), Connection::InProcess).unwrap();
     provider.embed(texts, Purpose::Document, ENOUGH).await.unwrap().vectors
 }
 
@@ -74,14 +74,14 @@ fn a_space_of_another_model_or_width_is_refused() {
         model: "all-MiniLM-L6-v2".to_owned(),
         ..spec()
     };
-    assert!(Provider::new(other, Connection::Static).is_err());
+    assert!(Provider::new(other, Connection::InProcess).is_err());
     assert!(
         Provider::new(
             SpaceSpec {
                 dimensions: 384,
                 ..spec()
             },
-            Connection::Static
+            Connection::InProcess
         )
         .is_err()
     );
@@ -94,17 +94,19 @@ fn chunks_by_exact_count_are_within_the_window_with_the_prefix() {
         chunk_tokens: 64,
         ..spec()
     };
-    let provider = Provider::new(spec, Connection::Static).unwrap();
+    let provider = Provider::new(spec, Connection::InProcess).unwrap();
     let text = "Counting words exactly keeps every chunk within the window, naïve or not.\r\n".repeat(100);
     let chunks = chunk::split(&text, provider.chunk_rules(), &|text| provider.count_tokens(text));
     assert!(chunks.len() > 10);
     assert!(
         chunks
             .iter()
-            .all(|chunk| count_tokens(&format!("passage: {chunk}")) <= 64)
+            .all(|chunk| MiniLm.count_tokens(&format!("passage: {chunk}")) <= 64)
     );
     assert!(
-        chunks[..chunks.len() - 1].iter().all(|chunk| count_tokens(chunk) > 32),
+        chunks[..chunks.len() - 1]
+            .iter()
+            .all(|chunk| MiniLm.count_tokens(chunk) > 32),
         "and not half empty"
     );
 }

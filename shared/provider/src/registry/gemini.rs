@@ -1,13 +1,16 @@
 //! Owns the wire format of the Gemini API's `batchEmbedContents`. Refuses to send it.
 
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rejection::{self, Complaint};
-use super::wire::{Call, Parsed, Wire, embeddings, unreadable};
-use super::{Failure, Limits, Purpose};
+use crate::registry::Asked;
+use crate::rejection::{self, Complaint};
+use crate::wire::{Call, Parsed, Wire, embeddings, unreadable};
+use crate::{Failure, Limits, Purpose};
 use cronvec_nouns::space::SpaceSpec;
+
+pub(super) const ASKED: Asked = Asked::Http(&Gemini);
 
 /// Google's Gemini API, with a key of AI Studio.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +107,6 @@ impl Wire for Gemini {
         )
     }
 
-    fn authorisation(&self, key: &str) -> (HeaderName, String) {
-        (HeaderName::from_static("x-goog-api-key"), key.to_owned())
-    }
-
     fn parse(&self, spec: &SpaceSpec, body: &[u8], expected: usize) -> Result<Parsed, Failure> {
         let answer: Body = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
         let embeddings = embeddings(answer.embeddings, answer.error.is_some(), body, expected)?;
@@ -147,6 +146,11 @@ impl Wire for Gemini {
             },
             failure => failure,
         }
+    }
+
+    #[cfg(test)]
+    fn recorded(&self) -> &'static str {
+        include_str!("gemini/answers.json")
     }
 }
 

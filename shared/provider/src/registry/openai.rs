@@ -9,11 +9,14 @@ use reqwest::header::HeaderMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::open_models;
-use super::rejection::{self, Complaint};
-use super::wire::{Call, Form, Parsed, Wire, bad, unreadable};
-use super::{Failure, Limits, Purpose};
+use crate::open_models;
+use crate::registry::Asked;
+use crate::rejection::{self, Complaint};
+use crate::wire::{Call, Form, Parsed, Wire, bad, unreadable};
+use crate::{Failure, Limits, Purpose};
 use cronvec_nouns::space::SpaceSpec;
+
+pub(super) const ASKED: Asked = Asked::Http(&OpenAi);
 
 /// OpenAI itself, and OpenRouter, LM Studio, vLLM and others of its shape.
 #[derive(Clone, Copy, Debug)]
@@ -186,6 +189,11 @@ impl Wire for OpenAi {
             true => "",
             false => "; another width is asked only of models whose names are known",
         }
+    }
+
+    #[cfg(test)]
+    fn recorded(&self) -> &'static str {
+        include_str!("openai/answers.json")
     }
 }
 
