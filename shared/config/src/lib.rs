@@ -110,7 +110,7 @@ impl Settings {
             queue: Queue::read(&mut reader),
             retention: Retention::read(&mut reader),
             max_content_bytes: reader.bytes("MAX_CONTENT_BYTES", 10_000_000, 1..=100_000_000),
-            api_rate_limit: reader.number("API_RATE_LIMIT", 600, 0..=1_000_000),
+            api_rate_limit: reader.number("API_RATE_LIMIT", 6_000, 0..=1_000_000),
             session_secret: reader.secret("SESSION_SECRET"),
             public_url: reader.public_url("PUBLIC_URL"),
         };
