@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod histogram;
 pub mod job;
+pub mod metric;
 pub mod record;
 pub mod space;
 pub mod token;

@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
         "pipeline",
         &["config", "invocation", "nouns", "provider", "secrets", "store"],
     ),
-    ("call", &["config", "edges", "invocation", "secrets", "store"]),
+    ("call", &["config", "edges", "invocation", "nouns", "secrets", "store"]),
     ("lambda", &["aws", "call", "secrets"]),
     ("deploy", &["aws", "call", "config", "edges", "secrets"]),
 ];
