@@ -288,8 +288,8 @@ class Template(unittest.TestCase):
             self.assertEqual(alarms[worker + "NoTick"]["TreatMissingData"], "breaching")
 
     def test_alarms_and_dashboard_use_metrics_that_the_functions_tell(self):
-        source = (ROOT / "shared/call/src/metrics.rs").read_text()
-        told = set(re.findall(r'\("(\w+)", Unit::', source))
+        source = (ROOT / "shared/nouns/src/metric.rs").read_text()
+        told = set(re.findall(r'\.cloudwatch\("(\w+)"\)', source))
         resources = transformed(EXISTING)
         body = resources["Dashboard"]["Properties"]["DashboardBody"]
         shown = json.loads(body["Fn::Sub"] if isinstance(body, dict) else body)

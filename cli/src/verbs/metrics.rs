@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 use cronvec_nouns::job::JobType;
-use cronvec_store::figures::{
-    DELAY_BUCKET, JobFigures, Minute, Percentiles, REQUEST_BUCKET, RecordFigures, percentiles,
-};
+use cronvec_nouns::metric;
+use cronvec_store::figures::{JobFigures, Minute, Percentiles, RecordFigures, percentiles};
 use cronvec_store::quarantine::QuarantineFilter;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -73,8 +72,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Ended> {
         success_rate,
         retry_rate,
         failure_rate,
-        record_delay_ms: percentiles(&store.durations(DELAY_BUCKET, args.minutes).await?),
-        provider_request_ms: percentiles(&store.durations(REQUEST_BUCKET, args.minutes).await?),
+        record_delay_ms: percentiles(&store.durations(metric::RECORD_DELAY, args.minutes).await?),
+        provider_request_ms: percentiles(&store.durations(metric::REQUEST_DURATION, args.minutes).await?),
         dead_letters: json!({"records": aside, "jobs": failed}),
         jobs,
     };

@@ -98,14 +98,14 @@ impl<'a> IngestJob<'a> {
 
     /// One batch; or the job's end, when there is none left.
     pub async fn step(&mut self) -> Result<Step, StoreError> {
-        let Some(mut suspects) = self.cursor.suspects else {
+        let Some(suspects) = self.cursor.suspects else {
             return self.next_batch(self.batch_size).await;
         };
         if suspects::is_culprit(suspects) {
             return self.set_culprit_aside().await;
         }
         // Before anything is touched the job remembers what it is about: whoever finds it dead must know.
-        suspects.trying = suspects::slice(suspects);
+        let suspects = suspects::trying(suspects);
         self.cursor.suspects = Some(suspects);
         self.store.save_cursor(self.job.lease, &json!(self.cursor)).await?;
         self.next_batch(suspects.trying).await

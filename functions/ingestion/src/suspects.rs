@@ -1,9 +1,28 @@
-//! The search for a line that kills its worker: lines are tried in fewer and fewer, alone, and the job remembers which.
+//! The search for a line that kills its worker, as the job's cursor keeps it. How it narrows is `crash_search`'s.
 
+use cronvec_invocation::crash_search::{CrashSearch, Narrowing};
 use cronvec_store::ingest::{IngestCursor, Suspects};
 
-/// So many workers that died with one line in hand, and nothing beside it, are enough.
-const DEATHS_ALONE: u32 = 3;
+const NARROWING: Narrowing = Narrowing {
+    parts: 4,
+    most: usize::MAX,
+};
+
+fn search(kept: Suspects) -> CrashSearch {
+    CrashSearch {
+        size: kept.lines,
+        step: kept.trying,
+        alone: kept.alone,
+    }
+}
+
+fn kept(search: CrashSearch) -> Suspects {
+    Suspects {
+        lines: search.size,
+        trying: search.step,
+        alone: search.alone,
+    }
+}
 
 /// What is known when a worker opens a job: `crashes` are those that the queue has counted.
 pub(crate) fn reckon(cursor: &mut IngestCursor, crashes: i32, batch_size: usize) {
@@ -12,48 +31,26 @@ pub(crate) fn reckon(cursor: &mut IngestCursor, crashes: i32, batch_size: usize)
     if !died {
         return;
     }
-    cursor.suspects = Some(match cursor.suspects {
-        None => Suspects {
-            lines: batch_size,
-            ..Suspects::default()
-        },
-        Some(suspects) => match suspects.trying {
-            // It only held the job.
-            0 => suspects,
-            1 => Suspects {
-                lines: 1,
-                trying: 0,
-                alone: suspects.alone + 1,
-            },
-            more => Suspects {
-                lines: more,
-                ..Suspects::default()
-            },
-        },
-    });
+    cursor.suspects = Some(kept(match cursor.suspects {
+        None => CrashSearch::among(batch_size),
+        Some(suspects) => search(suspects).died(),
+    }));
 }
 
-/// How many are tried next.
-pub(crate) fn slice(suspects: Suspects) -> usize {
-    (suspects.lines / 4).max(1)
+/// Takes those in hand that are tried next.
+pub(crate) fn trying(suspects: Suspects) -> Suspects {
+    kept(search(suspects).trying(NARROWING))
 }
 
 pub(crate) fn is_culprit(suspects: Suspects) -> bool {
-    suspects.alone >= DEATHS_ALONE
+    search(suspects).is_found()
 }
 
 /// What is left to suspect when the next `lines` are stored; `is_last`: of those that were tried.
 pub(crate) fn cleared(suspects: Suspects, lines: usize, is_last: bool) -> Option<Suspects> {
-    let left = suspects.lines.saturating_sub(lines);
-    (left > 0).then_some(Suspects {
-        lines: left,
-        trying: if is_last {
-            0
-        } else {
-            suspects.trying.saturating_sub(lines)
-        },
-        alone: if lines > 0 { 0 } else { suspects.alone },
-    })
+    let left = search(suspects).passed(lines)?;
+    let step = if is_last { 0 } else { left.step };
+    Some(kept(CrashSearch { step, ..left }))
 }
 
 #[cfg(test)]
@@ -75,7 +72,7 @@ mod tests {
                     assert_eq!(at, culprit, "nobody else is blamed");
                     return crashes.unsigned_abs();
                 }
-                suspects.trying = slice(suspects);
+                suspects = trying(suspects);
                 cursor.suspects = Some(suspects);
                 if (at..at + suspects.trying).contains(&culprit) {
                     break;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use cronvec_call::{CallOptions, Work, WorkerKind};
 use cronvec_invocation::Clock;
 use cronvec_nouns::histogram::Histogram;
+use cronvec_nouns::metric;
 use cronvec_pipeline::{Bounds, Invocation, ServedSpaces};
 use cronvec_store::StoreError;
-use cronvec_store::figures::{DELAY_BUCKET, REQUEST_BUCKET};
 use cronvec_store::workers::{Metric, tell_until};
 
 pub use report::{Report, StoppedBecause};
@@ -33,8 +33,8 @@ impl Work for Vectorization {
         let began = Instant::now();
         let report = work(worker, &options, deadline).await?;
         if report.processed > 0 {
-            let mut buckets = buckets(REQUEST_BUCKET, &report.durations);
-            buckets.extend(self::buckets(DELAY_BUCKET, &report.delays));
+            let mut buckets = buckets(metric::REQUEST_DURATION, &report.durations);
+            buckets.extend(self::buckets(metric::RECORD_DELAY, &report.delays));
             let mut numbers = metrics(&report, began.elapsed()).to_vec();
             numbers.extend(of_projects(&report));
             numbers.extend(buckets.iter().map(|(name, value)| Metric {
@@ -90,38 +90,36 @@ async fn work(worker: &Worker, options: &CallOptions, deadline: Instant) -> Resu
 
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
 fn metrics(report: &Report, took: Duration) -> [Metric<'static>; 5] {
-    let metric = |metric, value: u64| Metric {
-        metric,
-        value: value as f64,
-        project: None,
-    };
     [
-        metric("provider_requests", report.requests),
-        metric("provider_rate_limited", report.rate_limited),
-        metric("provider_tokens", report.tokens),
-        metric("lost_leases", report.lost_leases),
-        Metric {
-            metric: "vectorization_ms",
-            value: took.as_secs_f64() * 1000.0,
-            project: None,
-        },
+        (metric::REQUESTS, report.requests as f64),
+        (metric::RATE_LIMITED, report.rate_limited as f64),
+        (metric::TOKENS, report.tokens as f64),
+        (metric::LOST_LEASES, report.lost_leases as f64),
+        (metric::PASS_DURATION, took.as_secs_f64() * 1000.0),
     ]
+    .map(|(of, value)| Metric {
+        metric: of.table,
+        value,
+        project: None,
+    })
 }
 
 /// What became of the records of each project; one in which nothing moved has no number.
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
 fn of_projects(report: &Report) -> impl Iterator<Item = Metric<'_>> {
     report.projects.iter().flat_map(|(project, of)| {
+        let has_moved = of.embedded + of.failed() > 0;
+        let worked = if has_moved { of.worked } else { Duration::ZERO };
         [
-            ("records_embedded", of.embedded as f64),
-            ("records_failed", of.failed() as f64),
-            ("records_quarantined", of.quarantined as f64),
-            ("embedding_ms", of.worked.as_secs_f64() * 1000.0),
+            (metric::RECORDS, of.embedded as f64),
+            (metric::FAILED, of.failed() as f64),
+            (metric::QUARANTINED, of.quarantined as f64),
+            (metric::EMBEDDING_DURATION, worked.as_secs_f64() * 1000.0),
         ]
         .into_iter()
-        .filter(|(metric, value)| *value > 0.0 && (of.embedded + of.failed() > 0 || *metric != "embedding_ms"))
-        .map(|(metric, value)| Metric {
-            metric,
+        .filter(|(_, value)| *value > 0.0)
+        .map(|(of, value)| Metric {
+            metric: of.table,
             value,
             project: Some(project),
         })
@@ -130,9 +128,9 @@ fn of_projects(report: &Report) -> impl Iterator<Item = Metric<'_>> {
 
 /// A histogram, a metric a bucket.
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
-fn buckets(name: &str, histogram: &Histogram) -> Vec<(String, f64)> {
+fn buckets(of: metric::Metric, histogram: &Histogram) -> Vec<(String, f64)> {
     let buckets = histogram.buckets.iter();
     buckets
-        .map(|(bound, count)| (format!("{name}{bound}"), *count as f64))
+        .map(|(bound, count)| (format!("{}{bound}", of.table), *count as f64))
         .collect()
 }

@@ -308,7 +308,7 @@ impl Pass {
             }));
             return Ok(());
         }
-        let limit = take(left, usize::try_from(suspects.step).unwrap_or(usize::MAX));
+        let limit = take(left, suspects.step());
         if limit == 0 {
             // `maxRecords` was reached: the suspects wait for the next call.
             return Ok(());
@@ -319,8 +319,8 @@ impl Pass {
         let at_the_end = read < limit;
         run.leave_cursor(Box::new(move |settled| match settled {
             None if at_the_end => suspects.cleared(),
-            None => suspects.passed(read as u64),
-            Some(settled) => suspects.settled(settled),
+            None => suspects.passed(read),
+            Some(settled) => suspects.settled(usize::try_from(settled).unwrap_or(usize::MAX)),
         }));
         Ok(())
     }

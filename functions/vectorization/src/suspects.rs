@@ -1,34 +1,31 @@
-//! The search for the record that kills its worker. A job that lost its worker is worked alone, a few records at a time,
-//! until the culprit stands alone or all suspects are through.
+//! The search for the record that kills its worker, as the job's cursor keeps it, and what it takes to blame one. How it narrows
+//! is `crash_search`'s.
 
+use cronvec_invocation::crash_search::{CrashSearch, Narrowing};
 use cronvec_nouns::job::ClaimedJob;
 use cronvec_pipeline::{Named, Remembered};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Crashes of a slice of one record until that record is to blame.
-const CRASHES_OF_ONE: u32 = 3;
 /// A search that found nobody, and was followed by another crash, looks at so many times as many records; at most at so
 /// many, which is more than any worker reads ahead.
-const WIDER: u64 = 4;
-const WIDEST: u64 = 4_000;
-/// Records that one slice alone takes at most: a request's worth, so that each is soon through.
-const MOST_AT_ONCE: u64 = 25;
+const WIDER: usize = 4;
+const WIDEST: usize = 4_000;
+/// Half of the suspects are tried next; at most a request's worth, so that each slice is soon through.
+const NARROWING: Narrowing = Narrowing { parts: 2, most: 25 };
 
 /// Kept in the job's cursor, since whoever goes on is another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Suspects {
-    /// Records at the head of the line, the culprit among them.
-    size: u64,
-    /// How many of them the next slice takes.
-    pub step: u64,
+    /// Among the records at the head of the line; its step is what the next slice takes.
+    #[serde(flatten)]
+    search: CrashSearch,
     /// How many there were when the search began.
     #[serde(default)]
-    window: u64,
+    window: usize,
     /// Crashes of a slice of one: of this very record and text, whoever heads the line by now.
     #[serde(default)]
     culprit: Option<Named>,
-    alone: u32,
     /// The culprit is known but for one check: whether workers live that do anything else. Killed at that, too, they
     /// are not killed by it.
     #[serde(default)]
@@ -47,37 +44,37 @@ impl Suspects {
         match before {
             None if seen == 0 => None,
             None => {
-                let window = match kept("cleared").and_then(Value::as_u64) {
+                let cleared = kept("cleared").and_then(Value::as_u64);
+                let window = match cleared.and_then(|cleared| usize::try_from(cleared).ok()) {
                     Some(cleared) => (cleared * WIDER).min(WIDEST),
-                    None => in_flight as u64,
+                    None => in_flight,
                 };
                 Some(Self::among(window.max(1), window.max(1), seen))
             }
             Some(before) if seen <= before.seen => Some(before),
             // Whatever it did beside the suspect's text killed it as well.
             Some(before) if before.is_checked => Some(Self {
-                alone: 0,
+                search: CrashSearch {
+                    alone: 0,
+                    ..before.search
+                },
                 is_checked: false,
                 seen,
                 ..before
             }),
-            Some(before) if before.step <= 1 => Some(Self {
-                size: 1,
-                alone: before.alone + 1,
+            Some(before) => Some(Self {
+                search: before.search.died().trying(NARROWING),
                 seen,
                 ..before
             }),
-            Some(before) => Some(Self::among(before.step, before.window, seen)),
         }
     }
 
-    fn among(size: u64, window: u64, seen: i32) -> Self {
+    fn among(size: usize, window: usize, seen: i32) -> Self {
         Self {
-            size,
-            step: (size / 2).clamp(1, MOST_AT_ONCE),
+            search: CrashSearch::among(size).trying(NARROWING),
             window,
             culprit: None,
-            alone: 0,
             is_checked: false,
             seen,
         }
@@ -86,16 +83,21 @@ impl Suspects {
     /// Says which record heads the line. What was held against another, or another text of it, isn't held against this.
     pub fn facing(mut self, first: Option<Named>) -> Self {
         if self.culprit != first {
-            self.alone = 0;
+            self.search.alone = 0;
         }
-        self.is_checked = self.step <= 1 && first.is_some() && self.alone >= CRASHES_OF_ONE;
+        self.is_checked = self.is_one() && first.is_some() && self.search.is_found();
         self.culprit = first;
         self
     }
 
     /// A slice takes one record: it matters which.
     pub fn is_one(&self) -> bool {
-        self.step <= 1
+        self.step() <= 1
+    }
+
+    /// How many records the next slice takes.
+    pub fn step(&self) -> usize {
+        self.search.step
     }
 
     /// The record that has killed its worker often enough, with no other beside it.
@@ -104,12 +106,12 @@ impl Suspects {
     }
 
     /// A slice of so many is through; the job's crashes begin anew.
-    pub fn passed(self, records: u64) -> Remembered {
+    pub fn passed(self, records: usize) -> Remembered {
         self.without(records, 0)
     }
 
     /// The time of a slice was over when so many of it were settled; the job's crashes stay.
-    pub fn settled(self, records: u64) -> Remembered {
+    pub fn settled(self, records: usize) -> Remembered {
         let seen = self.seen;
         match records {
             0 => self.remembered(),
@@ -117,10 +119,10 @@ impl Suspects {
         }
     }
 
-    fn without(self, records: u64, seen: i32) -> Remembered {
-        match self.size.saturating_sub(records) {
-            0 => self.cleared(),
-            left => Self::among(left, self.window, seen).remembered(),
+    fn without(self, records: usize, seen: i32) -> Remembered {
+        match self.search.passed(records) {
+            None => self.cleared(),
+            Some(left) => Self::among(left.size, self.window, seen).remembered(),
         }
     }
 
@@ -175,7 +177,7 @@ mod tests {
         uuid::Uuid::nil()
     }
 
-    fn record(n: u64) -> Option<Named> {
+    fn record(n: usize) -> Option<Named> {
         Some(Named {
             id: format!("r{n}"),
             hash: "00".into(),
@@ -187,7 +189,7 @@ mod tests {
 
     /// Crashes until the record at this place of the line is found, by workers that each know only the job. Not searched
     /// for, it kills whoever comes within `reach` of it.
-    fn crashes_until_found(culprit: u64, reach: u64) -> i32 {
+    fn crashes_until_found(culprit: usize, reach: usize) -> i32 {
         let (mut crashes, mut total, mut head) = (0, 0, 0);
         let mut cursor: Option<Value> = None;
         loop {
@@ -204,11 +206,11 @@ mod tests {
                 assert_eq!(Some(found), record(culprit).as_ref());
                 return total;
             }
-            if (head..head + suspects.step).contains(&culprit) {
+            if (head..head + suspects.step()).contains(&culprit) {
                 (crashes, total, cursor) = (crashes + 1, total + 1, Some(suspects.remembered().cursor));
             } else {
-                head += suspects.step;
-                let step = suspects.step;
+                let step = suspects.step();
+                head += step;
                 (crashes, cursor) = (0, Some(suspects.passed(step).cursor));
             }
         }
@@ -230,12 +232,12 @@ mod tests {
         let mut suspects = Suspects::of(&job(1, None), IN_FLIGHT);
         let (mut slices, mut records) = (0, 0);
         while let Some(some) = suspects {
-            let step = some.step;
+            let step = some.step();
             records += step;
             slices += 1;
             suspects = Suspects::of(&remembering(0, Some(some.passed(step).cursor)), IN_FLIGHT);
         }
-        assert_eq!(records, IN_FLIGHT as u64);
+        assert_eq!(records, IN_FLIGHT);
         assert!(slices <= 14, "{slices}");
     }
 
@@ -244,7 +246,7 @@ mod tests {
         let suspects = Suspects::of(&job(1, None), IN_FLIGHT).unwrap();
         let after = suspects.clone().settled(10);
         let left = Suspects::of(&remembering(1, Some(after.cursor)), IN_FLIGHT).unwrap();
-        assert_eq!(left.size, IN_FLIGHT as u64 - 10);
+        assert_eq!(left.search.size, IN_FLIGHT - 10);
         assert_eq!(
             Suspects::of(&remembering(1, Some(suspects.clone().settled(0).cursor)), IN_FLIGHT),
             Some(suspects)
@@ -252,11 +254,9 @@ mod tests {
     }
 
     fn lone(crashes_of_it: u32) -> Suspects {
-        Suspects {
-            culprit: record(0),
-            alone: crashes_of_it,
-            ..Suspects::among(1, 1, 9)
-        }
+        let mut lone = Suspects::among(1, 1, 9);
+        (lone.culprit, lone.search.alone) = (record(0), crashes_of_it);
+        lone
     }
 
     #[test]

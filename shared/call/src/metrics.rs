@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::{Authorised, CallError};
+use cronvec_nouns::metric::{self, ALL, Metric};
 use cronvec_store::quarantine::QuarantineFilter;
 use cronvec_store::{Store, StoreError};
 
@@ -14,47 +15,6 @@ const NAMESPACE: &str = "cronvec";
 const LEAST_TIME: Duration = Duration::from_millis(300);
 /// As many values as the format takes for one metric.
 const MOST_VALUES: u64 = 100;
-
-#[derive(Clone, Copy)]
-enum Unit {
-    Count,
-    Seconds,
-    Milliseconds,
-}
-
-impl Unit {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Count => "Count",
-            Self::Seconds => "Seconds",
-            Self::Milliseconds => "Milliseconds",
-        }
-    }
-}
-
-/// What becomes a metric, by the name that it has in a report; each costs money by the month. The rest of a report is in
-/// the log.
-const METRICS: [(&str, Unit); 19] = [
-    ("succeeded", Unit::Count),
-    ("unauthorised", Unit::Count),
-    ("authorisedByPrevious", Unit::Count),
-    ("records", Unit::Count),
-    ("failed", Unit::Count),
-    ("quarantined", Unit::Count),
-    ("rejected", Unit::Count),
-    ("deletedCount", Unit::Count),
-    ("slices", Unit::Count),
-    ("lostLeases", Unit::Count),
-    ("rescued", Unit::Count),
-    ("requests", Unit::Count),
-    ("rateLimited", Unit::Count),
-    ("tokens", Unit::Count),
-    ("requestMs", Unit::Milliseconds),
-    ("pendingRecords", Unit::Count),
-    ("oldestPendingSeconds", Unit::Seconds),
-    ("quarantinedRecords", Unit::Count),
-    ("openCircuits", Unit::Count),
-];
 
 /// The numbers of one function on Lambda.
 pub(super) struct Metrics {
@@ -84,8 +44,7 @@ pub(super) async fn of_queue(store: &Store, deadline: Instant) -> Map<String, Va
         return Map::new();
     }
     match tokio::time::timeout_at(last.into(), ask(store)).await {
-        Ok(Ok(Value::Object(queue))) => queue,
-        Ok(Ok(_)) => Map::new(),
+        Ok(Ok(queue)) => queue,
         Ok(Err(error)) => {
             tracing::warn!(error = %error, "the queue's numbers could not be had");
             Map::new()
@@ -98,40 +57,54 @@ pub(super) async fn of_queue(store: &Store, deadline: Instant) -> Map<String, Va
 }
 
 /// Each of them is counted up to a bound.
-async fn ask(store: &Store) -> Result<Value, StoreError> {
+async fn ask(store: &Store) -> Result<Map<String, Value>, StoreError> {
     let oldest = store.oldest_pending_job().await?;
     let pauses = store.pauses(None).await?;
-    Ok(json!({
-        "oldestPendingSeconds": oldest.map_or(0.0, |oldest| (oldest.age_minutes * 60.0).max(0.0)),
-        "pendingRecords": store.count_pending(None).await?,
-        "quarantinedRecords": store.count_quarantined(&QuarantineFilter::default()).await?,
-        "openCircuits": pauses.iter().filter(|pause| pause.circuit).count(),
-    }))
+    let oldest = oldest.map_or(0.0, |oldest| (oldest.age_minutes * 60.0).max(0.0));
+    let pending = store.count_pending(None).await?;
+    let quarantined = store.count_quarantined(&QuarantineFilter::default()).await?;
+    let open = pauses.iter().filter(|pause| pause.circuit).count();
+    let numbers = [
+        (metric::OLDEST_PENDING, oldest.into()),
+        (metric::PENDING_RECORDS, pending.into()),
+        (metric::QUARANTINED_RECORDS, quarantined.into()),
+        (metric::OPEN_CIRCUITS, open.into()),
+    ];
+    Ok(numbers
+        .map(|(of, value)| (of.cloudwatch.to_owned(), value))
+        .into_iter()
+        .collect())
 }
 
 fn line(function: &str, outcome: &Result<Value, CallError>, queue: Map<String, Value>, now: SystemTime) -> Value {
     let mut numbers = queue;
+    let mut note = |of: Metric, value: Value| numbers.insert(of.cloudwatch.to_owned(), value);
     let by_previous = Authorised::Previous.as_str();
     match outcome {
         Ok(answer) => {
-            numbers.insert("succeeded".into(), 1.into());
-            numbers.insert("unauthorised".into(), 0.into());
+            note(metric::SUCCEEDED, 1.into());
+            note(metric::UNAUTHORISED, 0.into());
             let previous = by_previous.is_some_and(|previous| answer["authorisedBy"] == previous);
-            numbers.insert("authorisedByPrevious".into(), u8::from(previous).into());
-            let fields = answer.as_object().into_iter().flatten();
-            let counted = fields.filter(|(name, _)| METRICS.iter().any(|(metric, _)| metric == name));
-            numbers.extend(counted.filter_map(|(name, value)| Some((name.clone(), values(value)?))));
+            note(metric::AUTHORISED_BY_PREVIOUS, u8::from(previous).into());
+            for of in ALL
+                .iter()
+                .filter(|of| !of.report.is_empty() && !of.cloudwatch.is_empty())
+            {
+                if let Some(value) = answer.get(of.report).and_then(values) {
+                    note(*of, value);
+                }
+            }
         }
         Err(error) => {
-            numbers.insert("succeeded".into(), 0.into());
+            note(metric::SUCCEEDED, 0.into());
             let unauthorised = matches!(error, CallError::Unauthorised);
-            numbers.insert("unauthorised".into(), u8::from(unauthorised).into());
+            note(metric::UNAUTHORISED, u8::from(unauthorised).into());
         }
     }
-    let told: Vec<Value> = METRICS
+    let told: Vec<Value> = ALL
         .iter()
-        .filter(|(name, _)| numbers.contains_key(*name))
-        .map(|(name, unit)| json!({"Name": name, "Unit": unit.as_str()}))
+        .filter(|of| numbers.contains_key(of.cloudwatch))
+        .map(|of| json!({"Name": of.cloudwatch, "Unit": of.unit.as_str()}))
         .collect();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut line = json!({

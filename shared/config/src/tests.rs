@@ -330,7 +330,7 @@ fn bytes_are_plain_or_have_a_decimal_unit() {
 #[test]
 fn calls_are_limited_unless_the_limit_is_0() {
     let limit = |text| read(&[("API_RATE_LIMIT", text)]).unwrap().api_rate_limit;
-    assert_eq!((limit(""), limit("0"), limit("6000")), (600, 0, 6000));
+    assert_eq!((limit(""), limit("0"), limit("600")), (6000, 0, 600));
     for text in ["-1", "many", "1000001"] {
         assert_eq!(
             problem(&[("API_RATE_LIMIT", text)]).variable,

@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod definition;
 pub mod histogram;
 pub mod job;
+pub mod metric;
 pub mod model;
 mod open_models;
 pub mod record;

@@ -6,11 +6,19 @@ use tokio_postgres::types::Type;
 use super::selection::JobFilter;
 use super::{Store, StoreError};
 use cronvec_nouns::job::JobType;
+use cronvec_nouns::metric::{self, Metric};
 
 /// The latest ended jobs that percentiles are of, and rows of metrics that are added up.
 const JOBS_LOOKED_AT: i64 = 20_000;
 const METRICS_LOOKED_AT: i64 = 500_000;
 const HOURS_LOOKED_AT: i64 = 100_000;
+/// The names that statements look for.
+const EMBEDDED: &str = metric::RECORDS.table;
+const FAILED: &str = metric::FAILED.table;
+const QUARANTINED: &str = metric::QUARANTINED.table;
+const REQUESTS: &str = metric::REQUESTS.table;
+const PASS_MS: &str = metric::PASS_DURATION.table;
+const EMBEDDING_MS: &str = metric::EMBEDDING_DURATION.table;
 /// Beyond it a number is said to be capped.
 pub const CAP: i64 = 10_000;
 
@@ -89,11 +97,6 @@ pub struct OfType {
 /// A bucket of a histogram: so many values up to this one, and above the bucket before it.
 pub type Bucket = (f64, f64);
 
-/// The names of histograms' buckets among the metrics: of requests, and of the time from a record's acceptance until it was
-/// embedded.
-pub const REQUEST_BUCKET: &str = "provider_request_ms_le_";
-pub const DELAY_BUCKET: &str = "record_delay_ms_le_";
-
 /// Percentiles of a histogram, each within its bucket as if its values lay evenly.
 pub fn percentiles(buckets: &[Bucket]) -> Option<Percentiles> {
     let mut sorted = buckets.to_vec();
@@ -126,15 +129,17 @@ impl Store {
     pub async fn throughput(&self, minutes: i32) -> Result<Vec<Minute>, StoreError> {
         let rows = self
             .query(
-                "SELECT to_char(minute AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"'),
-                     coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
-                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0),
-                     coalesce(sum(value) FILTER (WHERE metric = 'provider_requests'), 0)
-                 FROM (
-                     SELECT date_trunc('minute', timestamp) AS minute, metric, value FROM cronvec.performance_metrics
-                     WHERE timestamp > now() - make_interval(mins => $1) ORDER BY timestamp DESC LIMIT $2) AS lately
-                 GROUP BY minute
-                 HAVING bool_or(metric IN ('records_embedded', 'records_failed', 'provider_requests')) ORDER BY minute",
+                &format!(
+                    "SELECT to_char(minute AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"'),
+                         coalesce(sum(value) FILTER (WHERE metric = '{EMBEDDED}'), 0),
+                         coalesce(sum(value) FILTER (WHERE metric = '{FAILED}'), 0),
+                         coalesce(sum(value) FILTER (WHERE metric = '{REQUESTS}'), 0)
+                     FROM (
+                         SELECT date_trunc('minute', timestamp) AS minute, metric, value FROM cronvec.performance_metrics
+                         WHERE timestamp > now() - make_interval(mins => $1) ORDER BY timestamp DESC LIMIT $2) AS lately
+                     GROUP BY minute
+                     HAVING bool_or(metric IN ('{EMBEDDED}', '{FAILED}', '{REQUESTS}')) ORDER BY minute"
+                ),
                 &[(&minutes, Type::INT4), (&METRICS_LOOKED_AT, Type::INT8)],
             )
             .await?;
@@ -153,13 +158,15 @@ impl Store {
     pub async fn record_figures(&self, project: Option<&str>, minutes: i32) -> Result<RecordFigures, StoreError> {
         let row = self
             .query_one(
-                "SELECT coalesce(sum(value) FILTER (WHERE metric = 'records_embedded'), 0),
-                     coalesce(sum(value) FILTER (WHERE metric = 'records_failed'), 0),
-                     coalesce(sum(value) FILTER (WHERE metric = 'records_quarantined'), 0)
-                 FROM (
-                     SELECT metric, value, project FROM cronvec.performance_metrics
-                     WHERE timestamp > now() - make_interval(mins => $2) ORDER BY timestamp DESC LIMIT $3) AS lately
-                 WHERE $1::text IS NULL OR project = $1",
+                &format!(
+                    "SELECT coalesce(sum(value) FILTER (WHERE metric = '{EMBEDDED}'), 0),
+                         coalesce(sum(value) FILTER (WHERE metric = '{FAILED}'), 0),
+                         coalesce(sum(value) FILTER (WHERE metric = '{QUARANTINED}'), 0)
+                     FROM (
+                         SELECT metric, value, project FROM cronvec.performance_metrics
+                         WHERE timestamp > now() - make_interval(mins => $2) ORDER BY timestamp DESC LIMIT $3) AS lately
+                     WHERE $1::text IS NULL OR project = $1"
+                ),
                 &[
                     (&project, Type::TEXT),
                     (&minutes, Type::INT4),
@@ -175,8 +182,8 @@ impl Store {
         })
     }
 
-    /// A histogram of the last minutes, by the name that its buckets begin with.
-    pub async fn durations(&self, bucket: &str, minutes: i32) -> Result<Vec<Bucket>, StoreError> {
+    /// A histogram of the last minutes.
+    pub async fn durations(&self, of: Metric, minutes: i32) -> Result<Vec<Bucket>, StoreError> {
         let rows = self
             .query(
                 "SELECT substr(metric, length($1) + 1)::float8, sum(value)
@@ -185,7 +192,7 @@ impl Store {
                      WHERE timestamp > now() - make_interval(mins => $2) ORDER BY timestamp DESC LIMIT $3) AS lately
                  WHERE starts_with(metric, $1) GROUP BY metric ORDER BY 1",
                 &[
-                    (&bucket, Type::TEXT),
+                    (&of.table, Type::TEXT),
                     (&minutes, Type::INT4),
                     (&METRICS_LOOKED_AT, Type::INT8),
                 ],
@@ -198,11 +205,13 @@ impl Store {
     pub async fn measured_rate(&self) -> Result<Option<f64>, StoreError> {
         let row = self
             .query_one(
-                "SELECT sum(value) FILTER (WHERE metric = 'records_embedded'),
-                     sum(value) FILTER (WHERE metric = 'vectorization_ms')
-                 FROM (
-                     SELECT metric, value FROM cronvec.performance_metrics
-                     WHERE timestamp > now() - interval '1 day' ORDER BY timestamp DESC LIMIT $1) AS lately",
+                &format!(
+                    "SELECT sum(value) FILTER (WHERE metric = '{EMBEDDED}'),
+                         sum(value) FILTER (WHERE metric = '{PASS_MS}')
+                     FROM (
+                         SELECT metric, value FROM cronvec.performance_metrics
+                         WHERE timestamp > now() - interval '1 day' ORDER BY timestamp DESC LIMIT $1) AS lately"
+                ),
                 &[(&METRICS_LOOKED_AT, Type::INT8)],
             )
             .await?;
@@ -218,7 +227,8 @@ impl Store {
     pub async fn measured_rate_of(&self, project_id: i32) -> Result<Option<f64>, StoreError> {
         let row = self
             .query_one(
-                "WITH used AS MATERIALIZED (
+                &format!(
+                    "WITH used AS MATERIALIZED (
                      SELECT l.project_id, s.provider, s.model
                      FROM cronvec.project_spaces l JOIN cronvec.spaces s ON s.id = l.space_id WHERE l.role = 'live'
                  ), alike AS MATERIALIZED (
@@ -230,11 +240,12 @@ impl Store {
                  ), theirs AS MATERIALIZED (
                      SELECT * FROM lately WHERE project IN (SELECT name FROM alike)
                          -- Older programs didn't tell how long a project was worked on.
-                         AND timestamp >= (SELECT min(timestamp) FROM lately WHERE metric = 'embedding_ms')
+                         AND timestamp >= (SELECT min(timestamp) FROM lately WHERE metric = '{EMBEDDING_MS}')
                  )
-                 SELECT (SELECT sum(value) FROM theirs WHERE metric = 'records_embedded'),
-                     (SELECT sum(value) FROM theirs WHERE metric = 'embedding_ms'),
-                     (SELECT count(DISTINCT (provider, model)) FROM used)",
+                 SELECT (SELECT sum(value) FROM theirs WHERE metric = '{EMBEDDED}'),
+                     (SELECT sum(value) FROM theirs WHERE metric = '{EMBEDDING_MS}'),
+                     (SELECT count(DISTINCT (provider, model)) FROM used)"
+                ),
                 &[(&project_id, Type::INT4), (&METRICS_LOOKED_AT, Type::INT8)],
             )
             .await?;

@@ -22,7 +22,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
         &["config", "invocation", "nouns", "provider", "secrets", "store"],
     ),
     ("search", &["config", "pipeline", "provider", "secrets", "store"]),
-    ("call", &["config", "edges", "invocation", "secrets", "store"]),
+    ("call", &["config", "edges", "invocation", "nouns", "secrets", "store"]),
     ("lambda", &["aws", "call", "secrets"]),
     ("deploy", &["aws", "call", "config", "edges", "secrets"]),
 ];

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use cronvec_nouns::histogram::Histogram;
+use cronvec_nouns::metric::{self, Metric};
 use cronvec_store::StoreError;
 use cronvec_store::figures::CAP;
-use cronvec_store::quarantine::{COUNTED, QuarantineFilter};
+use cronvec_store::quarantine::QuarantineFilter;
 
 use super::schedule::{Counters, Workers};
 use super::totals::Sums;
@@ -22,11 +23,11 @@ const DELAY_STEPS: RangeInclusive<u32> = 4..=24;
 pub(super) async fn text(workers: &Workers) -> String {
     let mut page = Page::default();
     match of_the_database(workers, &mut page).await {
-        Ok(()) => page.gauge("cronvec_database_up", "Whether the database answers.", &[("", 1.0)]),
+        Ok(()) => page.show(metric::DATABASE_UP, &[("", 1.0)]),
         Err(error) => {
             tracing::warn!(error = %error, "the database's numbers can't be had");
             page = Page::default();
-            page.gauge("cronvec_database_up", "Whether the database answers.", &[("", 0.0)]);
+            page.show(metric::DATABASE_UP, &[("", 0.0)]);
         }
     }
     of_the_process(workers, &mut page);
@@ -38,9 +39,8 @@ async fn of_the_database(workers: &Workers, page: &mut Page) -> Result<(), Store
     let store = &workers.store;
     let stats = store.queue_stats().await?;
     let counts = stats.queue_stats;
-    page.gauge(
-        "cronvec_jobs",
-        &format!("Jobs by status, counted up to {CAP}."),
+    page.show(
+        metric::JOBS,
         &[
             ("status=\"pending\"", counts.pending as f64),
             ("status=\"processing\"", counts.processing as f64),
@@ -49,29 +49,13 @@ async fn of_the_database(workers: &Workers, page: &mut Page) -> Result<(), Store
         ],
     );
     let oldest = stats.oldest_pending_job.map_or(0.0, |oldest| oldest.age_minutes * 60.0);
-    page.gauge(
-        "cronvec_oldest_pending_seconds",
-        "Since the oldest job that waits could be claimed.",
-        &[("", oldest)],
-    );
+    page.show(metric::OLDEST_PENDING, &[("", oldest)]);
     let pending = store.count_pending(None).await?;
-    page.gauge(
-        "cronvec_pending_records",
-        &format!("Records that wait to be embedded, counted up to {CAP}."),
-        &[("", pending.min(CAP) as f64)],
-    );
+    page.show(metric::PENDING_RECORDS, &[("", pending.min(CAP) as f64)]);
     let aside = store.count_quarantined(&QuarantineFilter::default()).await?;
-    page.gauge(
-        "cronvec_quarantined_records",
-        &format!("Quarantined records, counted up to {COUNTED}."),
-        &[("", aside as f64)],
-    );
+    page.show(metric::QUARANTINED_RECORDS, &[("", aside as f64)]);
     let reasons = labelled("reason", store.quarantine_by_reason().await?);
-    page.gauge(
-        "cronvec_quarantined_records_by_reason",
-        &format!("The same by reason, all together counted up to {COUNTED}."),
-        &borrowed(&reasons),
-    );
+    page.show(metric::QUARANTINED_BY_REASON, &borrowed(&reasons));
     let figures = store.record_figures(None, LATELY_MINUTES).await?;
     let shares = [
         ("outcome=\"embedded\"", figures.share(figures.embedded)),
@@ -82,16 +66,11 @@ async fn of_the_database(workers: &Workers, page: &mut Page) -> Result<(), Store
         .into_iter()
         .filter_map(|(of, share)| Some((of, share?)))
         .collect();
-    page.gauge(
-        "cronvec_record_attempts_ratio",
-        "Of the attempts at records in the last hour, those that ended so, anywhere. None: there was no attempt.",
-        &shares,
-    );
+    page.show(metric::RECORD_ATTEMPTS_RATIO, &shares);
     let pauses = store.pauses(None).await?;
     let open = pauses.iter().filter(|pause| pause.circuit).count();
-    page.gauge(
-        "cronvec_endpoints_paused",
-        "Providers' endpoints that nobody asks now.",
+    page.show(
+        metric::ENDPOINTS_PAUSED,
         &[
             ("circuit=\"true\"", open as f64),
             ("circuit=\"false\"", (pauses.len() - open) as f64),
@@ -108,11 +87,7 @@ async fn of_the_database(workers: &Workers, page: &mut Page) -> Result<(), Store
         })
         .collect();
     let seen: Vec<(&str, f64)> = seen.iter().map(|(labels, ago)| (labels.as_str(), *ago)).collect();
-    page.gauge(
-        "cronvec_worker_last_seen_seconds",
-        "Since a worker was last seen, anywhere.",
-        &seen,
-    );
+    page.show(metric::WORKER_LAST_SEEN, &seen);
     Ok(())
 }
 
@@ -124,28 +99,18 @@ fn of_the_process(workers: &Workers, page: &mut Page) {
         ("worker=\"cleanup\"", &workers.cleaned),
     ];
     type Read = fn(&Counters) -> u64;
-    let counters: [(&str, &str, Read); 3] = [
-        ("cronvec_passes_total", "Passes of this process.", |of| {
-            of.passes.load(Ordering::Relaxed)
-        }),
-        ("cronvec_passes_failed_total", "Of these, those that failed.", |of| {
-            of.failed.load(Ordering::Relaxed)
-        }),
-        (
-            "cronvec_records_total",
-            "Records that this process stored, embedded, or rows that it deleted.",
-            |of| of.records.load(Ordering::Relaxed),
-        ),
+    let counters: [(Metric, Read); 3] = [
+        (metric::PASSES, |of| of.passes.load(Ordering::Relaxed)),
+        (metric::PASSES_FAILED, |of| of.failed.load(Ordering::Relaxed)),
+        (metric::RECORDS, |of| of.records.load(Ordering::Relaxed)),
     ];
-    for (name, help, read) in counters {
+    for (metric, read) in counters {
         let values: Vec<(&str, f64)> = all.iter().map(|(labels, of)| (*labels, read(of) as f64)).collect();
-        page.family("counter", name, help, &values);
+        page.show(metric, &values);
     }
     of_embedding(&workers.totals.read(), page);
-    page.family(
-        "counter",
-        "cronvec_rejected_records_total",
-        "Records that this process was handed in and could not store.",
+    page.show(
+        metric::REJECTED,
         &[("", workers.ingested.rejected.load(Ordering::Relaxed) as f64)],
     );
 }
@@ -153,10 +118,8 @@ fn of_the_process(workers: &Workers, page: &mut Page) {
 /// What this process has embedded.
 #[allow(clippy::cast_precision_loss, reason = "numbers for charts")]
 fn of_embedding(sums: &Sums, page: &mut Page) {
-    page.family(
-        "counter",
-        "cronvec_record_attempts_total",
-        "Attempts at records by how they ended, of this process.",
+    page.show(
+        metric::RECORD_ATTEMPTS,
         &[
             ("outcome=\"embedded\"", sums.embedded as f64),
             ("outcome=\"retried\"", sums.retried as f64),
@@ -168,43 +131,16 @@ fn of_embedding(sums: &Sums, page: &mut Page) {
         "reason",
         reasons.map(|(reason, records)| ((*reason).to_owned(), *records as f64)),
     );
-    page.family(
-        "counter",
-        "cronvec_records_quarantined_total",
-        "Records that this process quarantined, by reason.",
-        &borrowed(&reasons),
-    );
-    for (name, help, value) in [
-        (
-            "cronvec_provider_requests_total",
-            "Requests to providers, of this process.",
-            sums.requests,
-        ),
-        (
-            "cronvec_provider_rate_limited_total",
-            "Of these, those that were answered with 429.",
-            sums.rate_limited,
-        ),
-        (
-            "cronvec_provider_tokens_total",
-            "Tokens as providers count them, of this process.",
-            sums.tokens,
-        ),
+    page.show(metric::QUARANTINED, &borrowed(&reasons));
+    for (metric, value) in [
+        (metric::REQUESTS, sums.requests),
+        (metric::RATE_LIMITED, sums.rate_limited),
+        (metric::TOKENS, sums.tokens),
     ] {
-        page.family("counter", name, help, &[("", value as f64)]);
+        page.show(metric, &[("", value as f64)]);
     }
-    page.histogram(
-        "cronvec_provider_request_duration_seconds",
-        "How long requests to providers took, of this process.",
-        &sums.durations,
-        REQUEST_STEPS,
-    );
-    page.histogram(
-        "cronvec_record_embedding_delay_seconds",
-        "From the acceptance of a record's text until it was embedded, of this process.",
-        &sums.delays,
-        DELAY_STEPS,
-    );
+    page.histogram(metric::REQUEST_DURATION, &sums.durations, REQUEST_STEPS);
+    page.histogram(metric::RECORD_DELAY, &sums.delays, DELAY_STEPS);
 }
 
 fn labelled(name: &str, values: impl IntoIterator<Item = (String, f64)>) -> Vec<(String, f64)> {
@@ -222,14 +158,17 @@ fn borrowed(values: &[(String, f64)]) -> Vec<(&str, f64)> {
 struct Page(String);
 
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, values: &[(&str, f64)]) {
-        self.family("gauge", name, help, values);
+    /// Says what comes, and gives its name. Writing to a string can't fail.
+    fn head(&mut self, metric: Metric) -> &'static str {
+        let (name, kind) = (metric.prometheus, metric.kind.as_str());
+        let _ = writeln!(self.0, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
+        name
     }
 
     /// Its buckets are the powers of two that `steps` names, in ms: counts there are exact.
     #[allow(clippy::cast_precision_loss, reason = "powers of two, and counts for charts")]
-    fn histogram(&mut self, name: &str, help: &str, of: &Histogram, steps: RangeInclusive<u32>) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
+    fn histogram(&mut self, metric: Metric, of: &Histogram, steps: RangeInclusive<u32>) {
+        let name = self.head(metric);
         for ms in steps.map(|step| 1_u64 << step) {
             let _ = writeln!(
                 self.0,
@@ -247,9 +186,8 @@ impl Page {
         );
     }
 
-    /// Writing to a string can't fail.
-    fn family(&mut self, kind: &str, name: &str, help: &str, values: &[(&str, f64)]) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    fn show(&mut self, metric: Metric, values: &[(&str, f64)]) {
+        let name = self.head(metric);
         for (labels, value) in values {
             let _ = match labels.is_empty() {
                 true => writeln!(self.0, "{name} {value}"),
@@ -261,4 +199,23 @@ impl Page {
 
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use cronvec_store::quarantine::COUNTED;
+
+    use super::*;
+
+    #[test]
+    fn help_lines_name_the_bounds_that_the_store_counts_up_to() {
+        for (metric, bound) in [
+            (metric::JOBS, CAP),
+            (metric::PENDING_RECORDS, CAP),
+            (metric::QUARANTINED_RECORDS, COUNTED),
+            (metric::QUARANTINED_BY_REASON, COUNTED),
+        ] {
+            assert!(metric.help.ends_with(&format!(" counted up to {bound}.")), "{metric:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod every_verb;
 mod figures;
 mod ingest;
 mod ingest_rejects;
+mod metrics;
 mod operate;
 mod out_of_step;
 mod reading_verbs;

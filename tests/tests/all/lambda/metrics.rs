@@ -1,19 +1,34 @@
 //! What a call tells CloudWatch, in the log of the real program.
 
+use cronvec_nouns::metric::ALL;
 use cronvec_tests::provider::Answer;
 use cronvec_tests::system::PROJECT;
 use serde_json::{Value, json};
 
 use super::{Deployment, direct};
 
-/// The lines of the embedded metric format.
+/// What a line declares to be metrics.
+fn metrics(line: &Value) -> &Vec<Value> {
+    line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap()
+}
+
+/// The lines of the embedded metric format; each number in them is one of the list.
 fn told(said: &str) -> Vec<Value> {
     let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|line| line.get("_aws").is_some()).collect()
+    let lines: Vec<Value> = lines.filter(|line| line.get("_aws").is_some()).collect();
+    for metric in lines.iter().flat_map(metrics) {
+        let (name, unit) = (&metric["Name"], &metric["Unit"]);
+        assert!(
+            ALL.iter()
+                .any(|declared| name == declared.cloudwatch && unit == declared.unit.as_str()),
+            "{metric}"
+        );
+    }
+    lines
 }
 
 fn numbers(line: &Value, expected: Value) {
-    let metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+    let metrics = metrics(line);
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&line[name], value, "{name} in {line}");
         assert!(
