@@ -1,8 +1,10 @@
 //! The worker `vectorization`: claims VECTORIZE jobs and takes them through the pipeline, slice after slice, for as
 //! long as the invocation has time.
 
+mod finishing;
 mod pass;
 mod report;
+mod seen;
 mod spare;
 mod suspects;
 

@@ -1,20 +1,22 @@
 //! One pass: a few slots, each reading slices of the job whose turn it is, while the jobs before it finish writing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cronvec_call::Work as _;
-use cronvec_nouns::job::{ClaimedJob, End, JobStatus, JobType, Lease};
-use cronvec_pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, Trouble, canary};
+use cronvec_nouns::job::{ClaimedJob, End, JobType, Lease};
+use cronvec_pipeline::{Invocation, Run, RunEnd, Served, ServedSpaces, Tally, canary};
 use cronvec_store::StoreError;
 use cronvec_store::claim::ClaimWish;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::finishing::Finishing;
 use crate::report::{Report, StoppedBecause};
+use crate::seen::Seen;
 use crate::spare;
 use crate::suspects::Suspects;
 
@@ -27,6 +29,9 @@ const ALONE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// What the last report of a pass needs.
 const REPORT: Duration = Duration::from_millis(30);
+
+/// A job, and how many of its records may be read.
+type Claimed = (ClaimedJob, usize);
 
 pub(crate) struct Pass {
     pub invocation: Arc<Invocation>,
@@ -45,18 +50,6 @@ pub(crate) struct Pass {
     pub had_their_turn: Mutex<HashMap<i64, Instant>>,
     /// Slots that read a job beside others.
     pub reading: AtomicUsize,
-}
-
-/// What the slots tell the pass.
-#[derive(Default)]
-struct Seen {
-    jobs: Mutex<HashSet<i64>>,
-    provider_trouble: std::sync::atomic::AtomicBool,
-    out_of_time: std::sync::atomic::AtomicBool,
-    /// Jobs of this round that got somewhere and went back into the line.
-    continuing: AtomicU64,
-    /// Claims of this round.
-    claimed: AtomicU64,
 }
 
 impl Pass {
@@ -146,103 +139,73 @@ impl Pass {
     /// One job after another. After each slice the slot goes to whoever is due; the job before it keeps its lease until
     /// its writes are done.
     async fn slot(self: Arc<Self>, seen: Arc<Seen>, left: Arc<AtomicU64>) -> Result<(), StoreError> {
-        let mut finishing: JoinSet<Result<RunEnd, StoreError>> = JoinSet::new();
-        let mut outcome = Ok(());
-        let mut next = match self.claim_or_wait(&seen, &left).await {
-            Ok(next) => next,
-            Err(error) => {
-                outcome = Err(error);
-                None
-            }
-        };
-        while let Some((job, mut limit)) = next.take() {
+        let mut finishing = Finishing::new(&seen);
+        let mut next = finishing.claimed(self.claim_or_wait(&seen, &left).await);
+        while let Some((job, limit)) = next.take() {
             let Some(served) = self.served.get(job.space_id).cloned() else {
                 break;
             };
             if let Some(suspects) = Suspects::of(&job, self.in_flight()) {
                 // What this slot has read before must be written, or it would wait for itself.
-                while let Some(ended) = finishing.join_next().await {
-                    outcome = outcome.and(note(&seen, ended));
-                }
+                finishing.wait().await;
                 give_back(&left, limit);
-                let ended = self.work_alone(served, job, suspects, &left).await;
-                outcome = outcome.and(ended.and_then(|end| note(&seen, Ok(Ok(end)))));
-                if outcome.is_ok() {
-                    match self.claim_or_wait(&seen, &left).await {
-                        Ok(other) => next = other,
-                        Err(error) => outcome = Err(error),
-                    }
-                }
-                continue;
-            }
-            let company = Arc::clone(&self.company).read_owned().await;
-            let mut run = match Run::start(Arc::clone(&self.invocation), served, job).await {
-                Ok(run) => run,
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            };
-            let mut trouble = None;
-            let reading = Counted::new(&self.reading);
-            // At first after its first slice; later not after each of many that take no time.
-            let mut asked = Instant::now() - ASK_AGAIN_AFTER;
-            loop {
-                match run.advance(limit).await {
-                    Ok(read) => {
-                        give_back(&left, limit - read.min(limit));
-                        if read == 0 {
-                            break;
-                        }
-                    }
+                finishing.note(Ok(self.work_alone(served, job, suspects, &left).await));
+            } else {
+                let company = Arc::clone(&self.company).read_owned().await;
+                let mut run = match Run::start(Arc::clone(&self.invocation), served, job).await {
+                    Ok(run) => run,
                     Err(error) => {
-                        trouble = Some(error);
+                        finishing.note(Ok(Err(error)));
+                        break;
+                    }
+                };
+                let (other, trouble) = self.read_slices(&mut run, limit, &seen, &left).await;
+                next = finishing.claimed(other);
+                finishing.begin(run, trouble, company);
+            }
+            if next.is_none() && finishing.is_well() {
+                // Others may have come while this one was read to its end.
+                next = finishing.claimed(self.claim_or_wait(&seen, &left).await);
+            }
+        }
+        finishing.wait().await;
+        finishing.outcome()
+    }
+
+    /// Reads a job, beside others, to its end or until the slot is for somebody else. Gives the one that was claimed for it,
+    /// and the job's own trouble; a claim that failed isn't that.
+    async fn read_slices(
+        &self,
+        run: &mut Run,
+        mut limit: usize,
+        seen: &Seen,
+        left: &AtomicU64,
+    ) -> (Result<Option<Claimed>, StoreError>, Option<StoreError>) {
+        let _reading = Counted::new(&self.reading);
+        // At first after its first slice; later not after each of many that take no time.
+        let mut asked = Instant::now() - ASK_AGAIN_AFTER;
+        while limit > 0 {
+            match run.advance(limit).await {
+                Ok(read) => {
+                    give_back(left, limit - read.min(limit));
+                    if read == 0 {
                         break;
                     }
                 }
-                if self.alone_wanted.load(Ordering::Relaxed) {
-                    break;
-                }
-                if asked.elapsed() >= ASK_AGAIN_AFTER {
-                    match self.claim(&seen, &left).await {
-                        Ok(None) => asked = Instant::now(),
-                        Ok(other) => {
-                            next = other;
-                            break;
-                        }
-                        Err(error) => {
-                            // Not this job's fault.
-                            outcome = outcome.and(Err(error));
-                            break;
-                        }
-                    }
-                }
-                limit = take(&left, self.invocation.bounds.records_per_slice);
-                if limit == 0 {
-                    break;
+                Err(error) => return (Ok(None), Some(error)),
+            }
+            if self.alone_wanted.load(Ordering::Relaxed) {
+                break;
+            }
+            if asked.elapsed() >= ASK_AGAIN_AFTER {
+                match self.claim(seen, left).await {
+                    Ok(None) => asked = Instant::now(),
+                    other => return (other, None),
                 }
             }
-            drop(reading);
-            finishing.spawn(async move {
-                let end = run.finish(trouble).await;
-                drop(company);
-                end
-            });
-            while let Some(ended) = finishing.try_join_next() {
-                outcome = outcome.and(note(&seen, ended));
-            }
-            if next.is_none() && outcome.is_ok() {
-                // Others may have come while this one was read to its end.
-                match self.claim_or_wait(&seen, &left).await {
-                    Ok(other) => next = other,
-                    Err(error) => outcome = outcome.and(Err(error)),
-                }
-            }
+            limit = take(left, self.invocation.bounds.records_per_slice);
         }
-        while let Some(ended) = finishing.join_next().await {
-            outcome = outcome.and(note(&seen, ended));
-        }
-        outcome
+        (Ok(None), None)
     }
 
     /// Records that a worker may have in its requests, and in those whose answers it is about to write.
@@ -327,7 +290,7 @@ impl Pass {
 
     /// For a slot that has nothing else. While the others have their turn, it waits beside them rather than end: a job that
     /// has just been alone is all that there is for it.
-    async fn claim_or_wait(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<(ClaimedJob, usize)>, StoreError> {
+    async fn claim_or_wait(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<Claimed>, StoreError> {
         loop {
             let claimed = self.claim(seen, left).await?;
             if claimed.is_some() || self.their_turn().is_empty() || self.must_end(seen, left) {
@@ -351,8 +314,8 @@ impl Pass {
             .collect()
     }
 
-    /// A job, and how many of its records may be read. These are taken first: who can't read any mustn't take a turn.
-    async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<(ClaimedJob, usize)>, StoreError> {
+    /// The records that may be read are taken first: who can't read any mustn't take a turn.
+    async fn claim(&self, seen: &Seen, left: &AtomicU64) -> Result<Option<Claimed>, StoreError> {
         if self.must_end(seen, left) {
             return Ok(None);
         }
@@ -453,25 +416,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn note(seen: &Seen, ended: Result<Result<RunEnd, StoreError>, tokio::task::JoinError>) -> Result<(), StoreError> {
-    let end = ended.map_err(|panic| StoreError::Unreadable(format!("a job's end broke off: {panic}")))??;
-    match end.trouble {
-        Some(Trouble::Provider) => seen.provider_trouble.store(true, Ordering::Relaxed),
-        Some(Trouble::Deadline) => seen.out_of_time.store(true, Ordering::Relaxed),
-        // A connection broke, and the job went back over another one: the database is there.
-        Some(Trouble::Database(error)) if end.status.is_some() => {
-            tracing::warn!(error = error, "a connection to the database broke");
-        }
-        Some(Trouble::Database(error)) => return Err(StoreError::Outage(error)),
-        // The job carries its error; nothing of it is the call's.
-        Some(Trouble::Job(_) | Trouble::LeaseLost | Trouble::Turn) | None => {}
-    }
-    if end.moved && end.status == Some(JobStatus::Pending) {
-        seen.continuing.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(())
 }
 
 /// Takes up to `wanted` of what is left.

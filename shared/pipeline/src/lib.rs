@@ -8,6 +8,7 @@
 mod adoption;
 mod batch;
 pub mod canary;
+mod item;
 mod named;
 pub mod now;
 mod prepare;
@@ -15,6 +16,7 @@ mod rests;
 mod run;
 mod send;
 mod served;
+mod state;
 mod tally;
 mod texts;
 mod verdict;
@@ -31,8 +33,9 @@ use cronvec_store::Store;
 
 pub use adoption::{ALIKE, AdoptionCheck, check_adoption};
 pub use named::Named;
-pub use run::{Remembered, Run, RunEnd, Trouble};
+pub use run::{Remembered, Run, RunEnd};
 pub use served::{Served, ServedSpaces, Unserved, provider};
+pub use state::Trouble;
 pub use tally::{OfProject, Tally};
 
 /// The bounds of an invocation.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Tally;
-use super::run::Shared;
+use super::state::Shared;
 use cronvec_nouns::chunk;
 use cronvec_nouns::record::ContentHash;
 use cronvec_provider::Provider;

@@ -2,7 +2,6 @@
 //! written. Refuses to choose which job.
 
 mod end;
-mod shared;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -16,12 +15,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
 pub use self::end::{Remember, Remembered, RunEnd};
-pub(super) use self::shared::Shared;
-pub use self::shared::Trouble;
 use super::batch::Packer;
+use super::item::Item;
 use super::prepare::prepare;
+use super::state::{Shared, Trouble};
 use super::texts::{Announced, Asking, Waiting};
-use super::writer::{Item, write_all};
+use super::writer::write_all;
 use super::{Invocation, Named, Served, Tally, send};
 use cronvec_nouns::job::ClaimedJob;
 use cronvec_store::StoreError;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use tracing::Instrument;
 
-use super::run::{Shared, Trouble};
+use super::item::Item;
+use super::state::{Shared, Trouble};
 use super::texts::{Asking, Waiting};
 use super::verdict::{
     PROVIDER_ERROR, REJECTED, TIMED_OUT, TOO_LONG, UNUSABLE_ANSWER, Verdict, after_canary, is_permanent, verdict,
 };
-use super::writer::Item;
 use super::{Tally, canary};
 use cronvec_provider::{Answer, Failure, InputFault, Purpose, Timeout};
 use cronvec_store::charges::Charge;

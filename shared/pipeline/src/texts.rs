@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::writer::{Item, Ready};
+use super::item::{Item, Ready};
 use cronvec_nouns::record::ContentHash;
 use cronvec_store::vectors::NewChunk;
 

@@ -13,7 +13,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, sleep_until};
 
 use super::Tally;
-use super::run::{Shared, Trouble};
+use super::item::{Item, Ready};
+use super::state::{Shared, Trouble};
 use cronvec_nouns::job::Progress;
 use cronvec_nouns::record::ContentHash;
 use cronvec_store::charges::{Charge, Outcome};
@@ -34,38 +35,6 @@ const CHUNKS_GATHERED: usize = 200;
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// A lease that nothing renewed for so long is renewed by itself.
 const RENEW_AFTER: Duration = Duration::from_secs(20);
-
-/// Something to write.
-pub(super) enum Item {
-    Chunk(Ready),
-    Fault(Charge),
-    /// One of its chunks is too long.
-    Recut(Recut),
-    /// Its text was refused together with others.
-    Suspect(Suspected),
-    /// The record was deleted; what is left of it goes.
-    Gone(String, OwnedSemaphorePermit),
-}
-
-pub(super) struct Ready {
-    pub chunk: NewChunk,
-    /// Its text is announced in its name.
-    pub owns_text: bool,
-    pub _room: OwnedSemaphorePermit,
-    pub _unwritten: Option<OwnedSemaphorePermit>,
-}
-
-impl Item {
-    fn record_id(&self) -> &str {
-        match self {
-            Self::Chunk(ready) => &ready.chunk.record_id,
-            Self::Fault(charge) => &charge.record_id,
-            Self::Recut(recut) => &recut.record_id,
-            Self::Suspect(suspected) => &suspected.record_id,
-            Self::Gone(id, _) => id,
-        }
-    }
-}
 
 /// Writes until all senders are gone. Two writes go beside each other, where there is a connection for the second. Each
 /// sees the database as it was when it came, so no record is part of both.

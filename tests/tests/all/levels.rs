@@ -1,4 +1,6 @@
-//! Which crate may use which: as docs/ARCHITECTURE.md shows it.
+//! Which crate may use which: as docs/ARCHITECTURE.md shows it. And which module which.
+
+mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -4,7 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use super::super::Tally;
-use super::{Run, Trouble};
+use super::super::state::Trouble;
+use super::Run;
 use cronvec_nouns::job::{End, JobStatus};
 use cronvec_store::StoreError;
 

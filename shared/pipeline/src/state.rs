@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinError;
 use tracing::Span;
 
-use super::super::{Invocation, Served};
+use super::{Invocation, Served};
 use cronvec_nouns::job::ClaimedJob;
 use cronvec_nouns::record::ContentHash;
 use cronvec_store::sources::Around;
@@ -33,7 +33,7 @@ pub enum Trouble {
 }
 
 /// What the reader, the batches and the writer of a run share.
-pub(crate) struct Shared {
+pub(super) struct Shared {
     /// All that is done for the job.
     pub span: Span,
     pub invocation: Arc<Invocation>,
