@@ -98,10 +98,10 @@ impl Store {
 
 /// The likely reason why a project's width is nobody's.
 fn unless_chosen(space: &SpaceSpec) -> &'static str {
-    match space.provider {
-        ProviderKind::Static => " (the built-in model, which is taken where EMBEDDING_PROVIDER isn't set)",
-        ProviderKind::OpenAi | ProviderKind::Ollama | ProviderKind::Gemini => "",
+    if space.provider == ProviderKind::Static {
+        return " (the built-in model, which is taken where EMBEDDING_PROVIDER isn't set)";
     }
+    ""
 }
 
 /// None where one would lose what stands in the column.
