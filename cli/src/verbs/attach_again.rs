@@ -3,7 +3,7 @@
 use anyhow::Result;
 use cronvec_store::sources::{Changes, NewSource, Source};
 
-use super::attach::{Args, Asked, Shown, agree, print_sql, say_stopped};
+use super::attach_parts::{Args, Asked, Shown, agree, print_sql, say_stopped};
 use super::reconcile::{Told, to_the_end};
 use super::{as_usage, left_as_it_is};
 use crate::Context;

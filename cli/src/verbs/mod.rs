@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 mod attach_again;
+mod attach_parts;
 pub(crate) mod audit;
 pub(crate) mod backfill;
 pub(crate) mod cleanup;

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use cronvec_store::sources::{Slice, Source};
+use cronvec_store::sources::{Slice, Source, TakeOver};
 use serde::Serialize;
 
-use super::attach::take_over_in_words;
 use super::{as_usage, left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;
@@ -165,4 +164,20 @@ pub(super) async fn to_the_end(app: &App, source: &Source, context: &Context) ->
     }
     let source = app.store().source(&source.project).await?;
     Ok(Told { source, written })
+}
+
+/// What becomes of records that don't come from the table.
+pub(super) fn take_over_in_words(found: &TakeOver) -> String {
+    let mut said = format!(
+        "Of the records that don't come from the table {} have a row and get its text, {} have none and are deleted.",
+        count(u64::try_from(found.with_row).unwrap_or_default()),
+        count(u64::try_from(found.without_row).unwrap_or_default())
+    );
+    if found.jobs > 0 {
+        said += &format!(
+            " {} unfinished INGEST_DATA jobs will fail; their payload is kept.",
+            count(u64::try_from(found.jobs).unwrap_or_default())
+        );
+    }
+    said
 }
