@@ -5,7 +5,7 @@ use cronvec_nouns::job::JobStatus;
 use cronvec_store::quarantine::QuarantineFilter;
 use cronvec_store::selection::{FailedGroup, JobFilter};
 
-use super::status::jobs;
+use super::job_table::jobs;
 use super::{ready, recent};
 use crate::Context;
 use crate::exit::Ended;

@@ -7,7 +7,7 @@ use cronvec_store::selection::{JobDetail, JobFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::status::progress;
+use super::job_table::progress;
 use super::{left_as_it_is, ready};
 use crate::Context;
 use crate::app::App;

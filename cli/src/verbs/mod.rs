@@ -18,6 +18,7 @@ pub(crate) mod failed;
 pub(crate) mod health;
 pub(crate) mod ingest;
 pub(crate) mod job;
+mod job_table;
 pub(crate) mod metrics;
 pub(crate) mod migrate;
 pub(crate) mod projects;

@@ -5,8 +5,8 @@ use cronvec_nouns::job::JobStatus;
 use cronvec_store::jobs::JobView;
 use serde::Deserialize;
 
+use super::job_table::jobs;
 use super::ready;
-use super::status::jobs;
 use crate::Context;
 use crate::exit::Ended;
 use crate::filters::{Filters, Scope};

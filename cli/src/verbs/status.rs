@@ -1,16 +1,15 @@
 //! `status`
 
 use anyhow::Result;
-use cronvec_nouns::job::Progress;
 use cronvec_store::endpoints::Pause;
-use cronvec_store::jobs::{Counts, JobView, OldestPending, QueueStats};
+use cronvec_store::jobs::{Counts, OldestPending, QueueStats};
 use cronvec_store::workers::WorkerStatus;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
+use super::job_table::jobs;
 use super::{ready, recent};
 use crate::Context;
-use crate::drain::error;
 use crate::exit::Ended;
 use crate::filters::Scope;
 use crate::output::{Align, Table, brief, count};
@@ -168,45 +167,4 @@ fn rests(pause: &Pause) -> String {
         true => format!("{endpoint} is shut off: {message}\n  mend it, then run: cronvec provider test"),
         false => format!("{endpoint} rests for {seconds_left:.0} s: {message}"),
     }
-}
-
-/// Jobs, a row each.
-pub(super) fn jobs(jobs: &[JobView]) -> Table {
-    let columns = [
-        ("job", Align::Right),
-        ("type", Align::Left),
-        ("project", Align::Left),
-        ("status", Align::Left),
-        ("attempts", Align::Right),
-        ("created", Align::Left),
-        ("", Align::Left),
-    ];
-    let mut table = Table::new(&columns, "no jobs yet");
-    for job in jobs {
-        let remark = match error(job) {
-            Some(error) => brief(error, 60),
-            None => progress(job).unwrap_or_default(),
-        };
-        table.row([
-            job.id.clone(),
-            job.job_type.clone(),
-            brief(&job.project, 30),
-            job.status.clone(),
-            format!("{}/{}", job.attempts, job.max_attempts),
-            job.created_at.clone(),
-            remark,
-        ]);
-    }
-    table
-}
-
-/// How far a job has come, in words.
-pub(super) fn progress(job: &JobView) -> Option<String> {
-    let Progress {
-        current,
-        total,
-        message,
-    } = serde_json::from_value(job.progress.clone()?).ok()?;
-    let counts = format!("{} of {}", count(current), count(total));
-    Some(message.map_or(counts.clone(), |message| format!("{counts}, {message}")))
 }
