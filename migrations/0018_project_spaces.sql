@@ -137,7 +137,7 @@ BEGIN
     -- Its old text isn't shown again, should the record come back before a worker has purged what is left of it.
     DELETE FROM embedded e
         WHERE e.project_id = the_project AND e.record_id = delete_record.id
-            AND e.space_id IN (SELECT s.space_id FROM project_spaces s WHERE s.project_id = the_project AND s.role <> 'previous');
+            AND e.space_id IN (SELECT s.space_id FROM project_spaces s WHERE s.project_id = the_project);
     PERFORM mark(the_project, ARRAY[delete_record.id]);
     RETURN true;
 END
@@ -204,7 +204,7 @@ BEGIN
     END IF;
     DELETE FROM embedded e
         WHERE e.project_id = the_project AND e.record_id = ANY (due)
-            AND e.space_id IN (SELECT s.space_id FROM project_spaces s WHERE s.project_id = the_project AND s.role <> 'previous');
+            AND e.space_id IN (SELECT s.space_id FROM project_spaces s WHERE s.project_id = the_project);
     PERFORM mark(the_project, due);
 END
 $$;

@@ -11,7 +11,7 @@ use cronvec_nouns::record::Rejection;
 use cronvec_nouns::space::{Space, SpaceSpec};
 use cronvec_pipeline::{self as pipeline, Unserved};
 use cronvec_provider::Provider;
-use cronvec_search::{Question, SearchError};
+use cronvec_search::Question;
 use cronvec_secrets::Secrets;
 use cronvec_store::audit::{Act, IDS_NAMED};
 use cronvec_store::connect::{ConnectError, DEFAULT_CONNECTIONS, Database};
@@ -255,15 +255,9 @@ impl App {
             text,
             limit,
             filter,
+            heeds_rests: false,
         };
-        let found = cronvec_search::search(&self.store, &self.settings.embedding, &self.secrets, question).await;
-        // By what it is, each has an exit code.
-        found.map_err(|error| match error {
-            SearchError::Store(error) => error.into(),
-            SearchError::Unserved(unserved) => unserved.into(),
-            SearchError::Provider { failure, .. } => failure.into(),
-            error => error.into(),
-        })
+        Ok(cronvec_search::search(&self.store, &self.settings.embedding, &self.secrets, question).await?)
     }
 
     /// Fails where embedding is switched off.

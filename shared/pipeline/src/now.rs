@@ -52,8 +52,8 @@ pub async fn embed_now(store: &Store, served: &Served, records: Records, pace: P
     records.retain(|(id, _)| !begun.contains(id));
     let mut chunks = split(served, records).await?;
     let hashes: Vec<ContentHash> = chunks.iter().map(|chunk| chunk.hash).collect();
-    let around = store.around(project_id, space_id).await?;
-    let known = store.known_texts(space_id, &hashes, around.has_left).await?;
+    let space_use = store.space_use(project_id, space_id).await?;
+    let known = store.known_texts(space_id, &hashes, space_use.has_left).await?;
     // Each text once.
     let mut wanted: HashMap<ContentHash, String> = HashMap::new();
     for chunk in chunks.iter().filter(|chunk| !known.contains_key(&chunk.hash)) {
@@ -88,7 +88,7 @@ pub async fn embed_now(store: &Store, served: &Served, records: Records, pace: P
     let mut complete = 0;
     for some in chunks.chunks(CHUNKS_PER_WRITE) {
         complete += store
-            .write_chunks_now(&connection, project_id, space_id, around.column, some)
+            .write_chunks_now(&connection, project_id, space_id, space_use.column, some)
             .await?
             .complete;
     }

@@ -87,9 +87,9 @@ impl Run {
         };
         // Known from now on: the writer gives up waiting for a connection again and again, and would give this question up, too.
         invocation.store.learn_vector_types().await?;
-        let around = invocation.store.around(job.project_id, job.space_id).await?;
+        let space_use = invocation.store.space_use(job.project_id, job.space_id).await?;
         let packer = Packer::new(served.provider.limits(), invocation.bounds.batch_size);
-        let shared = Arc::new(Shared::new(invocation, served, job, total, around, alone_until));
+        let shared = Arc::new(Shared::new(invocation, served, job, total, space_use, alone_until));
         let (items, receiver) = unbounded_channel();
         let writer = AbortOnDrop(tokio::spawn(
             write_all(Arc::clone(&shared), receiver).instrument(shared.span.clone()),

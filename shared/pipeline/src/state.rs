@@ -13,7 +13,7 @@ use tracing::Span;
 use super::{Invocation, Served};
 use cronvec_nouns::job::ClaimedJob;
 use cronvec_nouns::record::ContentHash;
-use cronvec_store::sources::Around;
+use cronvec_store::sources::SpaceUse;
 
 /// Why a run ended before its work did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Shared {
         served: Served,
         job: ClaimedJob,
         total: u64,
-        around: Around,
+        space_use: SpaceUse,
         alone_until: Option<Instant>,
     ) -> Self {
         let in_flight = invocation.bounds.concurrent_requests;
@@ -94,14 +94,14 @@ impl Shared {
         Self {
             span: tracing::info_span!("job", job.id = job.lease.job_id, job.type = "VECTORIZE", job.project = job.project),
             turns: Semaphore::new(if alone_until.is_some() { 1 } else { in_flight }),
-            unwritten: around.column.map(|_| Arc::new(Semaphore::new(unwritten))),
+            unwritten: space_use.column.map(|_| Arc::new(Semaphore::new(unwritten))),
             settled_before: job.progress.as_ref().map_or(0, |progress| progress.current),
             invocation,
             served,
             job,
             total,
-            column: around.column,
-            has_left: AtomicBool::new(around.has_left),
+            column: space_use.column,
+            has_left: AtomicBool::new(space_use.has_left),
             trusts_new: AtomicBool::new(true),
             settled: AtomicU64::new(0),
             stored: AtomicU64::new(0),

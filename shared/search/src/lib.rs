@@ -25,6 +25,8 @@ pub struct Question<'a> {
     pub limit: i32,
     /// Only records whose metadata contains this.
     pub filter: Option<&'a Value>,
+    /// Whether it is left unasked while the provider's endpoint rests, as where many may ask.
+    pub heeds_rests: bool,
 }
 
 /// Why a question has no answer.
@@ -58,7 +60,9 @@ pub async fn search(
     let space = space.ok_or_else(|| StoreError::Unreadable(format!("space {live}")))?;
     let provider = provider(&space.spec, settings, secrets).await?;
     let endpoint = provider.endpoint();
-    if let Some(pause) = store.pauses(Some(&[endpoint])).await?.first() {
+    if question.heeds_rests
+        && let Some(pause) = store.pauses(Some(&[endpoint])).await?.first()
+    {
         return Err(SearchError::Resting { circuit: pause.circuit });
     }
     let asked = provider.embed(&[question.text], Purpose::Query, TIMEOUT).await;

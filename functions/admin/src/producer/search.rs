@@ -77,6 +77,7 @@ pub(crate) async fn search(
         text: &question.query,
         limit: question.limit,
         filter: question.filter.as_ref(),
+        heeds_rests: true,
     };
     let store = admin.store().await?;
     let found = cronvec_search::search(store, &admin.settings().embedding, admin.secrets(), asked).await;

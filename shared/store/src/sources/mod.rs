@@ -40,9 +40,9 @@ use super::begin::Begin;
 use super::column::COLUMN_REFUSED;
 use super::{Store, StoreError};
 
-/// What stands around the vectors that are made for a project in a space.
+/// How a project uses one of its spaces: what whoever makes vectors for it needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Around {
+pub struct SpaceUse {
     /// The attached table, by its source, whose own column gets them, too.
     pub column: Option<i32>,
     /// The space keeps vectors of rows that left their table.
@@ -173,8 +173,8 @@ impl Store {
         Ok(())
     }
 
-    /// What whoever makes vectors for a project in a space needs to know.
-    pub async fn around(&self, project_id: i32, space_id: i32) -> Result<Around, StoreError> {
+    /// How a project uses a space.
+    pub async fn space_use(&self, project_id: i32, space_id: i32) -> Result<SpaceUse, StoreError> {
         let row = self
             .query_one(
                 "SELECT (SELECT s.id FROM cronvec.sources s JOIN cronvec.project_spaces l ON l.project_id = s.project_id AND l.role = 'live'
@@ -183,7 +183,7 @@ impl Store {
                 &[(&project_id, Type::INT4), (&space_id, Type::INT4)],
             )
             .await?;
-        Ok(Around {
+        Ok(SpaceUse {
             column: row.get(0),
             has_left: row.get(1),
         })
