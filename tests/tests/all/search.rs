@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use cronvec_pipeline as pipeline;
 use cronvec_provider::{Purpose, Timeout};
 use cronvec_secrets::Secrets;
-use cronvec_tests::system::{PROJECT, System};
+use cronvec_store::enqueue::EnqueueOptions;
+use cronvec_tests::system::{PROJECT, System, record};
 use tokio_postgres::types::Type;
 
 const QUESTIONS: [&str; 10] = [
@@ -151,4 +152,65 @@ fn cosine(one: &[f32], other: &[f32]) -> f64 {
     let dot = sum(&mut one.iter().copied().zip(other.iter().copied()));
     let length = |vector: &[f32]| sum(&mut vector.iter().copied().zip(vector.iter().copied())).sqrt();
     dot / (length(one) * length(other))
+}
+
+/// What a search reads is the space that it was given, and none that the project doesn't have.
+#[tokio::test]
+async fn a_search_reads_the_space_that_it_is_given() {
+    let system = System::embedding_in_process().await;
+    system.put(PROJECT, "a", "a game with cards").await;
+    system.vectorize().await;
+    let live = system.store.project(PROJECT).await.unwrap().live_space;
+    let mut other = system.settings.embedding.new_space.clone();
+    other.chunk_tokens /= 2;
+    let next = system.store.ensure_space(&other).await.unwrap().id;
+    let question = vec![0.1_f32; 256];
+    let found = async |space| {
+        system
+            .store
+            .search(PROJECT, space, &question.clone().into(), 10, None)
+            .await
+    };
+    let error = found(next).await.unwrap_err().to_string();
+    assert!(error.contains("has no space"), "{error}");
+    system
+        .run_sql(&format!(
+            "INSERT INTO cronvec.project_spaces (project_id, space_id, role) SELECT id, {next}, 'next' FROM cronvec.projects"
+        ))
+        .await;
+    assert_eq!(found(live).await.unwrap().len(), 1);
+    assert_eq!(found(next).await.unwrap().len(), 0, "nothing is embedded there yet");
+}
+
+/// Whoever writes a record marks it where the project is searched and where it is filled, and in no former space.
+#[tokio::test]
+async fn each_writer_marks_the_live_and_the_next_space_and_no_former_one() {
+    let system = System::embedding_in_process().await;
+    for (role, tokens) in [("next", 64), ("previous", 32)] {
+        let mut other = system.settings.embedding.new_space.clone();
+        other.chunk_tokens = tokens;
+        let space = system.store.ensure_space(&other).await.unwrap().id;
+        system
+            .run_sql(&format!(
+                "INSERT INTO cronvec.project_spaces (project_id, space_id, role)
+                 SELECT id, {space}, '{role}' FROM cronvec.projects"
+            ))
+            .await;
+    }
+    let marked = async || {
+        let roles = "SELECT coalesce(jsonb_agg(DISTINCT w.record_id || ' ' || s.role), '[]') FROM cronvec.pending w
+            JOIN cronvec.project_spaces s ON s.project_id = w.project_id AND s.space_id = w.space_id";
+        let roles = system.value(roles).await;
+        system.run_sql("DELETE FROM cronvec.pending").await;
+        roles
+    };
+    system.put(PROJECT, "put", "a text").await;
+    assert_eq!(marked().await, serde_json::json!(["put live", "put next"]));
+    system
+        .enqueue(PROJECT, &[record("file", "a text")], EnqueueOptions::default())
+        .await;
+    system.ingest().await;
+    assert_eq!(marked().await, serde_json::json!(["file live", "file next"]));
+    system.run_sql("SELECT cronvec.delete_record('articles', 'put')").await;
+    assert_eq!(marked().await, serde_json::json!(["put live", "put next"]));
 }
